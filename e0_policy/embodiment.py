@@ -1,0 +1,113 @@
+"""An arm and its gripper: names, limits and poses, from `config/embodiment/<name>.yaml`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from e0_policy.resources import config_dir
+from e0_policy.types import FloatArray
+
+
+class EmbodimentError(ValueError):
+    """An embodiment file is missing or wrong; the message names the file, what was got and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Embodiment:
+    """Names and limits of an arm with `n` joints. Vectors are `(n,)` in the order of `joint_names`.
+
+    The position-dependent velocity envelope is Franka's (frankaemika/docs, control_parameters):
+    `v_up(q) = min(velocity, max(0, -envelope_offset + sqrt(max(0, envelope_gain * (envelope_upper - q)))))`,
+    mirrored for `v_low`. An arm without one has `envelope_gain` infinite.
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    position_lower: FloatArray  # rad
+    position_upper: FloatArray  # rad
+    velocity: FloatArray  # rad/s
+    acceleration: FloatArray  # rad/s^2
+    jerk: FloatArray  # rad/s^3
+    envelope_gain: FloatArray  # rad/s^2, twice the braking deceleration
+    envelope_offset: FloatArray  # rad/s
+    envelope_lower: FloatArray  # rad
+    envelope_upper: FloatArray  # rad
+    home: FloatArray  # rad
+    gripper_joint_names: tuple[str, ...]
+    gripper_width_m: float
+    base_frame: str
+
+    @property
+    def joints(self) -> int:
+        """Number of arm joints `n`."""
+        return len(self.joint_names)
+
+    @property
+    def columns(self) -> int:
+        """Columns of a joint-position action row: the joints and the gripper."""
+        return self.joints + 1
+
+
+def embodiment_names() -> list[str]:
+    """Names of the shipped embodiments."""
+    return sorted(path.stem for path in (config_dir() / "embodiment").glob("*.yaml"))
+
+
+@lru_cache
+def load_embodiment(name: str) -> Embodiment:
+    """Load a shipped embodiment by name, or one of your own by the path of its YAML file.
+
+    Raises:
+        EmbodimentError: unknown name (the closest one is named), unknown or missing key, wrong length or range.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else config_dir() / "embodiment" / f"{name}.yaml"
+    if not path.is_file():
+        known = embodiment_names()
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise EmbodimentError(f"no embodiment {name!r}; shipped are {', '.join(known)}{hint}")
+    return _parse(path, yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _parse(path: Path, data: Any) -> Embodiment:
+    if not isinstance(data, dict):
+        raise EmbodimentError(f"{path}: a mapping of keys to values is needed, got {type(data).__name__}")
+    known = {f.name for f in fields(Embodiment)}
+    for key in data:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), sorted(known), 1)
+            raise EmbodimentError(f"{path}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    if missing := sorted(known - set(data)):
+        raise EmbodimentError(f"{path}: missing key(s) {', '.join(missing)}")
+    joints = len(data["joint_names"])
+    values: dict[str, Any] = {}
+    for f in fields(Embodiment):
+        value = data[f.name]
+        if f.type == "FloatArray":
+            values[f.name] = _vector(path, f.name, value, joints)
+        elif f.name.endswith("joint_names"):
+            values[f.name] = tuple(str(v) for v in value)
+        else:
+            values[f.name] = float(value) if f.type == "float" else str(value)
+    embodiment = Embodiment(**values)
+    if not (embodiment.position_lower < embodiment.position_upper).all():
+        raise EmbodimentError(f"{path}: position_lower must be below position_upper for every joint")
+    return embodiment
+
+
+def _vector(path: Path, key: str, value: Any, joints: int) -> FloatArray:
+    try:
+        vector = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise EmbodimentError(f"{path}: {key} must be {joints} numbers, got {value!r}") from None
+    if vector.shape != (joints,) or np.isnan(vector).any():
+        raise EmbodimentError(f"{path}: {key} must be {joints} numbers, got {value!r}")
+    vector.setflags(write=False)
+    return vector

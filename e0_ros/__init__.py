@@ -1,0 +1,1 @@
+"""From a teleoperated demonstration to a deployed E0 policy, over plain ROS 2 topics."""

@@ -1,0 +1,1 @@
+"""Pure logic: no ROS, no wall clock. Time comes in as integer nanoseconds."""

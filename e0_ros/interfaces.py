@@ -1,0 +1,149 @@
+"""Every topic and service of the graph, once: name, type, QoS, rate, and what the stamp means.
+
+`ARCHITECTURE.md` shows this table; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Qos:
+    """Quality of service: keep-last `depth`, reliable or best effort, latched (transient local) or volatile."""
+
+    depth: int = 10
+    reliable: bool = True
+    latched: bool = False
+
+    def profile(self) -> Any:
+        """The `rclpy.qos.QoSProfile`."""
+        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+        return QoSProfile(
+            depth=self.depth,
+            reliability=ReliabilityPolicy.RELIABLE if self.reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if self.latched else DurabilityPolicy.VOLATILE,
+        )
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic. `rate` is in words; `privileged` topics may reach neither a policy nor a dataset's features."""
+
+    name: str
+    type: str
+    qos: Qos
+    rate: str
+    stamp: str
+    privileged: bool = False
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service. `owner` is the node that serves it."""
+
+    name: str
+    type: str
+    owner: str
+
+
+def camera_topic(view: str) -> Topic:
+    """Colour image of a view, under the name that realsense2_camera gives it (namespace `cameras`)."""
+    return Topic(
+        f"/cameras/{view}/color/image_raw",
+        "sensor_msgs/msg/Image",
+        Qos(depth=5),
+        "camera (20 to 60 Hz)",
+        "capture of the image",
+    )
+
+
+def compressed_camera_topic(view: str) -> Topic:
+    """The same view as image_transport compresses it."""
+    name = camera_topic(view).name + "/compressed"
+    return Topic(name, "sensor_msgs/msg/CompressedImage", Qos(depth=5), "camera", "capture of the image")
+
+
+CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", Qos(depth=1), "lock-step: per tick", "-")
+JOINT_STATES = Topic(
+    "/franka/joint_states", "sensor_msgs/msg/JointState", Qos(depth=100), "1 kHz (ManiSkill 100 Hz)", "measurement"
+)
+GRIPPER_STATES = Topic(
+    "/franka_gripper/joint_states", "sensor_msgs/msg/JointState", Qos(depth=10), "15 Hz and up", "measurement"
+)
+TRAJECTORY = Topic(
+    "/joint_trajectory_controller/joint_trajectory",
+    "trajectory_msgs/msg/JointTrajectory",
+    Qos(depth=10),
+    "50 Hz (lock-step: per tick)",
+    "time of the trajectory's start, before its receipt",
+)
+IMPEDANCE_TARGET = Topic(
+    "/gello/joint_states", "sensor_msgs/msg/JointState", Qos(depth=1), "tick rate, never pauses", "publishing"
+)
+GRIPPER_COMMAND = Topic("/e0/gripper_command", "e0_msgs/msg/GripperCommand", Qos(), "on change", "time to act")
+OBSERVATION = Topic(
+    "/e0/observation", "e0_msgs/msg/Observation", Qos(depth=5), "per reference image", "capture of the reference image"
+)
+ACTION_CHUNK = Topic("/e0/action_chunk", "e0_msgs/msg/ActionChunk", Qos(depth=10), "per plan", "publishing")
+EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(depth=10), "per tick", "tick")
+EPISODE_EVENT = Topic("/e0/episode_event", "e0_msgs/msg/EpisodeEvent", Qos(latched=True), "on change", "event")
+RECORDER_STATE = Topic("/e0/recorder_state", "e0_msgs/msg/RecorderState", Qos(latched=True), "1 Hz", "publishing")
+INSTRUCTION = Topic("/e0/instruction", "std_msgs/msg/String", Qos(depth=1, latched=True), "on change", "-")
+SIM_STATE = Topic("/e0/sim/state", "e0_msgs/msg/SimState", Qos(), "per control step", "control step", privileged=True)
+DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos(), "1 Hz", "publishing")
+
+TOPICS = (
+    CLOCK,
+    JOINT_STATES,
+    GRIPPER_STATES,
+    TRAJECTORY,
+    IMPEDANCE_TARGET,
+    GRIPPER_COMMAND,
+    OBSERVATION,
+    ACTION_CHUNK,
+    EXECUTOR_STATE,
+    EPISODE_EVENT,
+    RECORDER_STATE,
+    INSTRUCTION,
+    SIM_STATE,
+    DIAGNOSTICS,
+)
+"""All but the cameras', which are one per view: `camera_topic(view)`."""
+
+TRIGGER = "std_srvs/srv/Trigger"
+ARM = Service("/e0/arm", TRIGGER, "chunk_executor")
+DISARM = Service("/e0/disarm", TRIGGER, "chunk_executor")
+HOLD = Service("/e0/hold", TRIGGER, "chunk_executor")
+STOP = Service("/e0/stop", TRIGGER, "chunk_executor")
+RESET_STOP = Service("/e0/reset_stop", TRIGGER, "chunk_executor")
+START_EPISODE = Service("/e0/start_episode", "e0_msgs/srv/StartEpisode", "episode_recorder")
+END_EPISODE = Service("/e0/end_episode", "e0_msgs/srv/EndEpisode", "episode_recorder")
+SET_INSTRUCTION = Service("/e0/set_instruction", "e0_msgs/srv/SetInstruction", "observation_sync")
+RESET_POLICY = Service("/e0/policy/reset", TRIGGER, "policy")
+RESET_SIM = Service("/e0/sim/reset", "e0_msgs/srv/ResetSim", "bridge")
+RESET_EXPERT = Service("/e0/expert/reset", "e0_msgs/srv/ResetSim", "experts")
+
+SERVICES = (
+    ARM,
+    DISARM,
+    HOLD,
+    STOP,
+    RESET_STOP,
+    START_EPISODE,
+    END_EPISODE,
+    SET_INSTRUCTION,
+    RESET_POLICY,
+    RESET_SIM,
+    RESET_EXPERT,
+)
+
+
+def message_class(type_name: str) -> Any:
+    """The generated class of `package/msg/Name` or `package/srv/Name`."""
+    from importlib import import_module
+
+    package, kind, name = type_name.split("/")
+    return getattr(import_module(f"{package}.{kind}"), name)

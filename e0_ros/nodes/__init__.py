@@ -1,0 +1,1 @@
+"""Thin ROS 2 shells over `e0_ros.core`."""
