@@ -66,6 +66,7 @@ def load_embodiment(name: str) -> Embodiment:
 
     Raises:
         EmbodimentError: unknown name (the closest one is named), unknown or missing key, wrong length or range.
+
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else config_dir() / "embodiment" / f"{name}.yaml"
     if not path.is_file():

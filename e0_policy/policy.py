@@ -61,4 +61,5 @@ class Policy(Protocol):
 
         Raises:
             ValueError: the observation does not fit (missing view, wrong size, other embodiment).
+
         """

@@ -14,6 +14,7 @@ def config_dir() -> Path:
 
     Raises:
         FileNotFoundError: none of those folders exists.
+
     """
     beside = Path(__file__).resolve().parents[1] / "config"
     candidates = [beside]

@@ -84,6 +84,7 @@ class ActionChunk:
 
     Raises:
         ChunkError: wrong shape, size, source, session or period, or a number that is not finite.
+
     """
 
     rows: FloatArray
@@ -104,9 +105,7 @@ class ActionChunk:
     def __post_init__(self) -> None:
         rows = self.rows
         if rows.ndim != 2 or not 1 <= rows.shape[0] <= MAX_ROWS or not 1 <= rows.shape[1] <= MAX_COLUMNS:
-            raise ChunkError(
-                f"rows have shape {rows.shape}; allowed is (1..{MAX_ROWS}, 1..{MAX_COLUMNS})"
-            )
+            raise ChunkError(f"rows have shape {rows.shape}; allowed is (1..{MAX_ROWS}, 1..{MAX_COLUMNS})")
         if not np.isfinite(rows).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
             raise ChunkError(f"row {row} column {column} is {rows[row, column]}; every number must be finite")

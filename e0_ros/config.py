@@ -1,14 +1,14 @@
 """Settings: one frozen dataclass beside the code that uses it feeds ROS parameters, YAML, the CLI and the tests.
 
-    @dataclass(frozen=True)
-    class SyncConfig:
-        tolerance_ms: float = setting(15.0, "largest skew between two views", unit="ms", low=0.0, high=500.0)
+@dataclass(frozen=True)
+class SyncConfig:
+tolerance_ms: float = setting(15.0, "largest skew between two views", unit="ms", low=0.0, high=500.0)
 
-        def __post_init__(self) -> None:
-            check(self)
+def __post_init__(self) -> None:
+check(self)
 
-    from_mapping(SyncConfig, {"tolerence_ms": 3.0}, "sim.yaml")
-    # ConfigError: sim.yaml: unknown setting 'tolerence_ms'; did you mean 'tolerance_ms'?
+from_mapping(SyncConfig, {"tolerence_ms": 3.0}, "sim.yaml")
+# ConfigError: sim.yaml: unknown setting 'tolerence_ms'; did you mean 'tolerance_ms'?
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def setting(
     choices: Iterable[str] | None = None,
 ) -> Any:
     """Declare a setting: default, meaning in words, unit, inclusive bounds or allowed values."""
-    metadata = {"meaning": meaning, "unit": unit, "low": low, "high": high}
+    metadata: dict[str, Any] = {"meaning": meaning, "unit": unit, "low": low, "high": high}
     metadata["choices"] = tuple(choices) if choices is not None else None
     return field(default=default, metadata=metadata)
 
@@ -64,6 +64,7 @@ def check(config: Any) -> None:
 
     Raises:
         ConfigError: wrong type, not finite, out of bounds, or not among the choices.
+
     """
     for f in fields(config):
         kind = setting_types(type(config))[f.name]
@@ -93,6 +94,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
     Raises:
         ConfigError: an unknown key (the closest one is named) or a wrong value; `where` heads the message.
+
     """
     kinds = setting_types(cls)
     ready: dict[str, Any] = {}
@@ -121,6 +123,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: no such file, not YAML, or not a mapping.
+
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
