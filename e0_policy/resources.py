@@ -18,8 +18,7 @@ def config_dir() -> Path:
     """
     beside = Path(__file__).resolve().parents[1] / "config"
     candidates = [beside]
-    for parent in Path(__file__).resolve().parents:
-        candidates.append(parent / "share" / "e0_ros" / "config")
+    candidates += [parent / "share" / "e0_ros" / "config" for parent in Path(__file__).resolve().parents]
     candidates.append(Path(sys.prefix) / "share" / "e0_ros" / "config")
     for candidate in candidates:
         if (candidate / "embodiment").is_dir():

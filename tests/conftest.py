@@ -1,0 +1,21 @@
+"""Shared fixtures. Every test run has a ROS domain of its own and stays on this host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+@pytest.fixture
+def ros() -> Iterator[None]:
+    """An initialised rclpy."""
+    import rclpy
+
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
