@@ -1,0 +1,79 @@
+"""What the bridge knows of a simulator. Each simulator implements it in exactly one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from e0_policy.types import FloatArray, ImageArray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene after a reset. `max_steps` is the benchmark's own limit in control steps."""
+
+    task: str
+    seed: int
+    instruction: str
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class Privileged:
+    """What only the evaluator may know: success now, and poses `(7,)` x y z [m], quaternion xyzw in the base frame."""
+
+    success: bool
+    poses: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+class SimAdapter(Protocol):
+    """An arm in a scene. Time moves only in `step`; the same seed and the same calls give the same bits."""
+
+    @property
+    def embodiment(self) -> str:
+        """Embodiment identifier, e.g. `panda`."""
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Camera views, the reference view first."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that `reset` knows."""
+
+    @property
+    def control_period_ns(self) -> int:
+        """Time between two observations of the benchmark: the tick of lock-step."""
+
+    @property
+    def physics_period_ns(self) -> int:
+        """Time that one `step` takes; divides `control_period_ns`."""
+
+    def reset(self, task: str, seed: int) -> Scene:
+        """Build the scene of a task.
+
+        Raises:
+            ValueError: unknown task; the closest one is named.
+        """
+
+    def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Positions [rad], velocities [rad/s] and efforts [Nm], each `(joints,)`."""
+
+    def gripper_opening(self) -> float:
+        """Opening in [0, 1], 1 is fully open."""
+
+    def step(self, position: FloatArray, velocity: FloatArray, gripper_opening: float) -> None:
+        """Advance by `physics_period_ns` towards a set-point: `(joints,)` rad and rad/s, and the gripper's opening."""
+
+    def start_render(self) -> None:
+        """Begin to render every view of the present state; `step` may follow at once."""
+
+    def finish_render(self) -> dict[str, ImageArray]:
+        """Wait for the images of the last `start_render`, by view."""
+
+    def privileged(self) -> Privileged:
+        """Evaluate the present state."""
+
+    def close(self) -> None:
+        """Free the simulator."""
