@@ -33,8 +33,8 @@ class Ros:
         return f"ROS 2 wheels in {self.prefix}" if self.kind == WHEELS else "no ROS 2"
 
 
-class MixedRosError(RuntimeError):
-    """A ROS 2 install is sourced over an environment that holds the wheels."""
+class RosError(RuntimeError):
+    """No ROS 2, or an install sourced over an environment that holds the wheels; the message says what to do."""
 
 
 def has_wheels(prefix: str) -> bool:
@@ -56,14 +56,14 @@ def require(environ: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -
     """As `detect`, but only a usable ROS 2.
 
     Raises:
-        MixedRosError: both, or none; the message says what to do.
+        RosError: both, or none; the message says what to do.
 
     """
     ros = detect(environ, prefix)
     if ros.kind == MIXED:
-        raise MixedRosError(f"{ros}; run `make setup` to use the install, or open a shell that sources none")
+        raise RosError(f"{ros}; run `make setup` to use the install, or open a shell that sources none")
     if ros.kind == NONE:
-        raise MixedRosError("no ROS 2 in this environment; run `make setup`, or source a ROS 2 install")
+        raise RosError("no ROS 2 in this environment; run `make setup`, or source a ROS 2 install")
     return ros
 
 
@@ -78,7 +78,7 @@ def child_environment(
     """
     child = dict(environ)
     prefix = str(Path(python).parent.parent)
-    if prefix != sys.prefix and child.pop(GUARD, None):
+    if prefix != sys.prefix and child.pop(GUARD, ""):
         paths = [p for p in _split(child.get("LD_LIBRARY_PATH", "")) if not p.startswith(sys.prefix + os.sep)]
         child["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
         ament = [p for p in _split(child.get("AMENT_PREFIX_PATH", "")) if p != sys.prefix]

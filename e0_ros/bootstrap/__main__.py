@@ -1,6 +1,6 @@
 """Make `.venv`: pinned packages, e0_msgs, the project itself, a Vulkan driver. Run again at any time.
 
-    python3 -m e0_ros.bootstrap --extras sim,train,dev
+python3 -m e0_ros.bootstrap --extras sim,train,dev
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from e0_ros import environment
-from e0_ros.bootstrap import machine, plan
+from e0_ros.bootstrap import machine
 from e0_ros.bootstrap.progress import StageError
 from e0_ros.bootstrap.stages import Setup
 
@@ -54,7 +54,8 @@ def hint(log: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     if "No space left" in text:
         return "cure: free some disk space, then run it again"
-    if any(sign in text for sign in ("NewConnectionError", "Temporary failure in name", "ConnectTimeout", "ProxyError")):
+    unreachable = ("NewConnectionError", "Temporary failure in name", "ConnectTimeout", "ProxyError")
+    if any(sign in text for sign in unreachable):
         return "cure: the package index cannot be reached; check the network or set HTTPS_PROXY, then run it again"
     if "No matching distribution" in text:
         return "cure: the package index lacks a pinned version; check PIP_INDEX_URL and PIP_EXTRA_INDEX_URL"

@@ -6,8 +6,8 @@ import configparser
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable
 
 CONSTRAINTS = "requirements/constraints.txt"
 

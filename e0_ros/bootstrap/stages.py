@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from e0_ros.bootstrap import machine, plan
 from e0_ros.bootstrap.progress import Progress
@@ -117,4 +117,3 @@ class Setup:
             self.progress.run([str(self.python), "-m", f"sim.{name}"], self._environ(), self.root)
 
         return work
-

@@ -8,12 +8,12 @@ import os
 import sys
 
 
-def _prepend(name, value):
+def _prepend(name: str, value: str) -> None:
     rest = [p for p in os.environ.get(name, "").split(os.pathsep) if p and p != value]
     os.environ[name] = os.pathsep.join([value, *rest])
 
 
-def _start():
+def _start() -> None:
     site_packages = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
     library = os.path.join(sys.prefix, "lib")  # noqa: PTH118
     ready = library in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
