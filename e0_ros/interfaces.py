@@ -114,7 +114,7 @@ TOPICS = (
 """All but the cameras', which are one per view: `camera_topic(view)`."""
 
 TRIGGER = "std_srvs/srv/Trigger"
-ARM = Service("/e0/arm", TRIGGER, "chunk_executor")
+ARM = Service("/e0/arm", "e0_msgs/srv/Arm", "chunk_executor")
 DISARM = Service("/e0/disarm", TRIGGER, "chunk_executor")
 HOLD = Service("/e0/hold", TRIGGER, "chunk_executor")
 STOP = Service("/e0/stop", TRIGGER, "chunk_executor")

@@ -1,0 +1,113 @@
+"""The demo: a Franka arm in a simulator, driven over real ROS 2 topics by the graph that drives the real arm."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sim.evaluator import Episode, Evaluator, GraphError, start
+from sim.statistics import percentile, wilson_interval
+
+EXAMPLE = "example: e0 demo --episodes 3 --task PickCube-v1 --mode realtime"
+
+
+def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Figures of a run. Errors of the graph count as errors, not as failures of the policy."""
+    valid = [e for e in episodes if not e.error]
+    successes = sum(e.success for e in valid)
+    low, high = wilson_interval(successes, len(valid))
+    ages = [age for e in valid for age in e.observation_age_ms]
+    latencies = [latency for e in valid for latency in e.chunk_latency_ms]
+    sim_s, wall_s = sum(e.sim_s for e in valid), sum(e.wall_s for e in valid)
+    return {
+        "episodes": len(episodes),
+        "errors": len(episodes) - len(valid),
+        "successes": successes,
+        "success_rate": successes / len(valid) if valid else 0.0,
+        "wilson_low": low,
+        "wilson_high": high,
+        "observation_age_ms_p50": percentile(ages, 0.5),
+        "observation_age_ms_p99": percentile(ages, 0.99),
+        "chunk_latency_ms_p50": percentile(latencies, 0.5),
+        "chunk_latency_ms_p99": percentile(latencies, 0.99),
+        "command_rate_hz": sum(e.commands for e in valid) / sim_s if sim_s else 0.0,
+        "real_time_factor": sim_s / wall_s if wall_s else 0.0,
+        "stale_observations": sum(e.stale for e in valid),
+        "refused_chunks": sum(e.refused for e in valid),
+        "lost_messages": sum(e.lost for e in valid),
+        "megabytes_per_episode": sum(e.bytes for e in valid) / 1e6 / len(valid) if valid else 0.0,
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The closing table."""
+    f = figures
+    n = f["episodes"] - f["errors"]
+    rows = [
+        ("success", f"{f['successes']} of {n}  (95 % Wilson {f['wilson_low']:.2f} to {f['wilson_high']:.2f})"),
+        ("errors of the graph", str(f["errors"])),
+        ("observation age", f"{f['observation_age_ms_p50']:.1f} ms median, {f['observation_age_ms_p99']:.1f} ms p99"),
+        ("chunk latency", f"{f['chunk_latency_ms_p50']:.1f} ms median, {f['chunk_latency_ms_p99']:.1f} ms p99"),
+        ("command rate", f"{f['command_rate_hz']:.1f} Hz of simulated time"),
+        ("real-time factor", f"{f['real_time_factor']:.2f}"),
+        ("stale observations", str(f["stale_observations"])),
+        ("refused chunks", str(f["refused_chunks"])),
+        ("lost messages", str(f["lost_messages"])),
+        ("bag size", f"{f['megabytes_per_episode']:.1f} MB per episode"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def run_episodes(evaluator: Evaluator, options: argparse.Namespace) -> list[Episode]:
+    """Run the episodes one after the other with a live line each."""
+    episodes: list[Episode] = []
+    live = sys.stdout.isatty()
+    for index in range(options.episodes):
+        head = f"{index + 1:3d}/{options.episodes}  "
+
+        def on_step(episode: Episode, head: str = head) -> None:
+            if live and episode.steps % 5 == 0:
+                print(f"\r{head}{episode.line()}\x1b[K", end="", flush=True)
+
+        episode = evaluator.run(index, options.task, options.seed + index, options.max_steps, on_step)
+        print(("\r" if live else "") + head + episode.line() + ("\x1b[K" if live else ""), flush=True)
+        episodes.append(episode)
+        if episode.error:
+            break
+    return episodes
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of `e0 demo`."""
+    p = argparse.ArgumentParser(prog="e0 demo", description=__doc__, epilog=EXAMPLE)
+    p.add_argument("--episodes", type=int, default=20, help="how many episodes (default: 20)")
+    p.add_argument("--task", default="PickCube-v1", help="task of the simulator (default: PickCube-v1)")
+    p.add_argument("--seed", type=int, default=0, help="seed of the first episode; each further one adds 1")
+    p.add_argument("--max-steps", type=int, default=0, help="control steps per episode; 0: the task's own limit")
+    p.add_argument("--simulator", default="maniskill", help="maniskill or fr3_plant (no physics)")
+    p.add_argument("--mode", default="realtime", choices=("realtime", "lockstep"), help="how time runs")
+    p.add_argument("--out", type=Path, help="folder for bags, logs, video and plot (default: runs/demo-<time>)")
+    p.add_argument("--json", type=Path, help="write the figures to this file")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 if every episode ran and at least one succeeded."""
+    options = parser().parse_args(argv)
+    out = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"{options.episodes} episodes of {options.task} in {options.simulator}, {options.mode}, all under {out}")
+    print("source: scripted (a privileged open-loop expert; no trained checkpoint is loaded)")
+    episodes = _run(options, out)
+    figures = summary(episodes)
+    print(table(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _show(episodes, out)
+    return 0 if figures["successes"] and not figures["errors"] else 1

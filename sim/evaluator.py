@@ -1,0 +1,238 @@
+"""Runs episodes over the ROS graph: the services of one episode in order, and what was seen meanwhile."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from e0_msgs.msg import ActionChunk, ExecutorState, Observation, SimState
+from e0_ros import interfaces
+from e0_ros.conversions import to_ns
+from e0_ros.interfaces import Service, Topic, message_class
+from sim.statistics import percentile
+
+MODES = {0: "DISARMED", 1: "ARMED", 2: "RUNNING", 3: "HOLD", 4: "STOPPED"}
+
+
+class GraphError(RuntimeError):
+    """The graph did not do what an episode needs; the message names the node or service and its reason."""
+
+
+@dataclass
+class Episode:
+    """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured."""
+
+    index: int
+    task: str
+    seed: int
+    success: bool = False
+    error: str = ""
+    steps: int = 0
+    max_steps: int = 0
+    sim_s: float = 0.0
+    wall_s: float = 0.0
+    observation_age_ms: list[float] = field(default_factory=list)
+    chunk_latency_ms: list[float] = field(default_factory=list)
+    stale: int = 0
+    commands: int = 0
+    refused: int = 0
+    holds: list[str] = field(default_factory=list)
+    bag: str = ""
+    lost: int = 0
+    bytes: int = 0
+
+    @property
+    def real_time_factor(self) -> float:
+        """Simulated time over wall time."""
+        return self.sim_s / self.wall_s if self.wall_s else math.nan
+
+    @property
+    def command_rate_hz(self) -> float:
+        """Commands per second of simulated time."""
+        return self.commands / self.sim_s if self.sim_s else math.nan
+
+    def line(self) -> str:
+        """The episode in one line."""
+        outcome = "ERROR  " if self.error else ("success" if self.success else "failure")
+        text = (
+            f"seed {self.seed:<5} {outcome} {self.steps:3d}/{self.max_steps} steps"
+            f"  obs age {percentile(self.observation_age_ms, 0.5):5.1f} ms"
+            f"  rtf {self.real_time_factor:4.2f}  lost {self.lost}"
+        )
+        return text + (f"  {self.error}" if self.error else "") + (f"  hold: {self.holds[-1]}" if self.holds else "")
+
+
+class Evaluator(Node):  # type: ignore[misc]
+    """A client of the whole graph. Every call waits for its reply, so no step depends on message order.
+
+    Args:
+        source: "scripted" (the experts plan each episode) or "policy".
+        timeout_s: steady-clock bound of each wait.
+    """
+
+    def __init__(self, source: str, timeout_s: float = 60.0) -> None:
+        super().__init__("evaluator")
+        self._source, self._timeout_s = source, timeout_s
+        self._ros = SingleThreadedExecutor()
+        self._ros.add_node(self)
+        self._service_clients: dict[str, Any] = {}
+        self.sim: SimState | None = None
+        self.executor_state: ExecutorState | None = None
+        self._episode: Episode | None = None
+        self._listen(interfaces.SIM_STATE, self._on_sim)
+        self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
+        self._listen(interfaces.OBSERVATION, self._on_observation)
+        self._listen(interfaces.ACTION_CHUNK, self._on_chunk)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._ros.remove_node(self)
+        self.destroy_node()
+
+    def run(
+        self, index: int, task: str, seed: int, max_steps: int, on_step: Callable[[Episode], None] | None = None
+    ) -> Episode:
+        """Run one episode; a fault of the graph is its `error`, never a failure of the policy."""
+        episode = Episode(index, task, seed)
+        try:
+            self._prepare(episode, max_steps)
+            self._watch(episode, on_step)
+        except GraphError as error:
+            episode.error = str(error)
+        finally:
+            self._episode = None
+        self._finish(episode)
+        return episode
+
+    def wait_ready(self, health: Callable[[], None] | None = None) -> None:
+        """Wait until every service of an episode is there; `health` may raise to end the wait.
+
+        Raises:
+            GraphError: names the services that did not come up within the timeout.
+        """
+        needed = [interfaces.ARM, interfaces.RESET_SIM, interfaces.SET_INSTRUCTION, interfaces.START_EPISODE]
+        needed.append(interfaces.RESET_EXPERT if self._source == "scripted" else interfaces.RESET_POLICY)
+        deadline = time.monotonic() + self._timeout_s
+        while missing := [s for s in needed if not self._client(s).service_is_ready()]:
+            if health is not None:
+                health()
+            if time.monotonic() > deadline:
+                names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
+                raise GraphError(f"not up within {self._timeout_s:.0f} s: {names}; look at their logs")
+            self._ros.spin_once(0.1)
+
+    def _prepare(self, episode: Episode, max_steps: int) -> None:
+        self._call(interfaces.DISARM)
+        request = {"task": episode.task, "seed": episode.seed, "max_steps": max_steps}
+        reset = self._call(interfaces.RESET_SIM, **request)
+        if self._source == "scripted":
+            self._call(interfaces.RESET_EXPERT, **request)
+        else:
+            self._call(interfaces.RESET_POLICY)
+        self._call(interfaces.SET_INSTRUCTION, instruction=reset.instruction)
+        self._arm(reset.stamp)
+        self.sim = None
+        self._episode = episode
+        started = self._call(interfaces.START_EPISODE, task=episode.task, seed=episode.seed)
+        episode.bag = started.bag
+
+    def _arm(self, not_before: Time) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            reply = self._request(interfaces.ARM, not_before=not_before)
+            if reply.success:
+                return
+            if time.monotonic() > deadline:
+                raise GraphError(f"{interfaces.ARM.owner} did not arm: {reply.message}")
+            self._ros.spin_once(0.02)
+
+    def _watch(self, episode: Episode, on_step: Callable[[Episode], None] | None) -> None:
+        begin, last_step, alive = time.monotonic(), -1, time.monotonic()
+        while True:
+            self._ros.spin_once(0.1)
+            state = self.sim
+            if state is not None and state.step != last_step:
+                last_step, alive = state.step, time.monotonic()
+                episode.steps, episode.max_steps = state.step, state.max_steps
+                episode.success = state.success_once
+                episode.wall_s = alive - begin
+                if on_step is not None:
+                    on_step(episode)
+            if state is not None and state.done:
+                return
+            if time.monotonic() - alive > self._timeout_s:
+                raise GraphError(f"bridge ({interfaces.SIM_STATE.name}) is silent for {self._timeout_s:.0f} s")
+
+    def _finish(self, episode: Episode) -> None:
+        outcome = "discard" if episode.error else ("success" if episode.success else "failure")
+        try:
+            reply = self._call(interfaces.END_EPISODE, outcome=outcome, note=episode.error)
+            episode.lost, episode.bytes, episode.bag = reply.lost, reply.bytes, reply.bag
+            self._call(interfaces.DISARM)
+        except GraphError as error:
+            episode.error = episode.error or str(error)
+
+    def _call(self, service: Service, **fields: Any) -> Any:
+        reply = self._request(service, **fields)
+        if not reply.success:
+            raise GraphError(f"{service.owner} refused {service.name}: {reply.message}")
+        return reply
+
+    def _request(self, service: Service, **fields: Any) -> Any:
+        client = self._client(service)
+        future = client.call_async(message_class(service.type).Request(**fields))
+        self._ros.spin_until_future_complete(future, self._timeout_s)
+        if not future.done():
+            client.remove_pending_request(future)
+            raise GraphError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
+        return future.result()
+
+    def _client(self, service: Service) -> Any:
+        if service.name not in self._service_clients:
+            self._service_clients[service.name] = self.create_client(message_class(service.type), service.name)
+        return self._service_clients[service.name]
+
+    def _listen(self, topic: Topic, callback: Callable[[Any], None]) -> None:
+        self.create_subscription(message_class(topic.type), topic.name, callback, topic.qos.profile())
+
+    def _on_sim(self, msg: SimState) -> None:
+        if self._episode is not None and self.sim is not None and msg.reset_id == self.sim.reset_id:
+            self._episode.sim_s += (to_ns(msg.header.stamp) - to_ns(self.sim.header.stamp)) / 1e9
+        self.sim = msg
+
+    def _on_executor(self, msg: ExecutorState) -> None:
+        before, self.executor_state, episode = self.executor_state, msg, self._episode
+        if episode is None or before is None:
+            return
+        episode.commands += max(0, msg.commands - before.commands)
+        episode.refused += max(0, msg.chunks_refused - before.chunks_refused)
+        if msg.mode == ExecutorState.HOLD and before.mode != ExecutorState.HOLD:
+            episode.holds.append(msg.reason)
+
+    def _on_observation(self, msg: Observation) -> None:
+        if self._episode is None:
+            return
+        if msg.status == Observation.STATUS_OK:
+            self._episode.observation_age_ms.append(msg.age_ns / 1e6)
+        else:
+            self._episode.stale += 1
+
+    def _on_chunk(self, msg: ActionChunk) -> None:
+        if self._episode is not None and msg.status == ActionChunk.STATUS_OK:
+            latency_ns = to_ns(msg.header.stamp) - to_ns(msg.in_reply_to)
+            self._episode.chunk_latency_ms.append(latency_ns / 1e6)
+
+
+def start(source: str, timeout_s: float = 60.0) -> Evaluator:
+    """Initialise rclpy if need be and join the graph."""
+    if not rclpy.ok():
+        rclpy.init()
+    return Evaluator(source, timeout_s)
