@@ -70,16 +70,17 @@ class Graph:
 
 
 _SYNC = ("e0_ros.nodes.observation_sync:ObservationNodeConfig", "e0_ros.core.observation_sync:SyncConfig")
+_EXECUTOR = ("e0_ros.nodes.chunk_executor:NodeConfig", "e0_ros.core.chunk_executor:ExecutorConfig")
 _RECORDER = (
     "e0_ros.nodes.episode_recorder:RecorderConfig",
     "e0_ros.core.bag_writer:BagConfig",
     "e0_ros.core.recording:StoreConfig",
 )
-BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge:BridgeConfig",), "sim_python")
+BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
 EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertConfig",), "sim_python")
 SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
 POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyConfig",), "policy_python")
-EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", ("e0_ros.core.chunk_executor:ExecutorConfig",))
+EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
 TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", ("e0_ros.nodes.gello_teleop:TeleopConfig",))
 NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, RECORDER, TELEOP)
@@ -96,7 +97,7 @@ class Simulator:
     gripper_rate_hz: float
 
 
-SIMULATORS = {"maniskill": Simulator("panda", 20.0, 100.0, 20.0), "fr3_plant": Simulator("fr3", 30.0, 1000.0, 15.0)}
+SIMULATORS = {"maniskill": Simulator("panda", 20.0, 100.0, 20.0), "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0)}
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,12 @@ class SimArguments:
     mode: str = setting("realtime", "who owns the time", choices=("realtime", "lockstep"))
     source: str = setting("scripted", "who plans: a privileged expert, a policy, a recording",
                           choices=("scripted", "policy", "replay"))  # fmt: skip
-    task: str = setting("PickCube-v1", "task at start")
+    task: str = setting("", "task of the first scene; empty: the simulator's first")
     seed: int = setting(0, "seed of the first scene", low=0, high=2**63 - 1)
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     size: int = setting(224, "height and width of the views", unit="px", low=16, high=2048)
+    controller: str = setting("joint_trajectory", "how commands reach the arm",
+                              choices=("joint_trajectory", "impedance"))  # fmt: skip
     embodiment: str = setting("", "arm; empty: the simulator's own")
     checkpoint: str = setting("", "checkpoint of source:=policy, or bag of source:=replay")
     record: bool = setting(True, "write a bag per episode")
@@ -169,14 +172,14 @@ def sim_graph(a: SimArguments) -> Graph:
     simulator, lockstep = SIMULATORS[a.simulator], a.mode == "lockstep"
     common = {"embodiment": a.embodiment or simulator.embodiment, "lockstep": lockstep}
     rates = {} if lockstep else {k: v for k, v in vars(simulator).items() if k.endswith("_hz")}
-    scene = {"simulator": a.simulator, "task": a.task, "seed": a.seed}
-    views = list(a.views)
+    scene, views = {"task": a.task, "seed": a.seed}, list(a.views)
+    robot = {"simulator": a.simulator, "mode": a.mode, "controller": a.controller, "embodiment": common["embodiment"]}
     size = {"image_height": a.size, "image_width": a.size}
     processes = (
-        _with(BRIDGE, common, scene, views=views, size_px=a.size),
+        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size),
         _with(SYNC, common, rates, size, views=views),
         _with(EXPERTS, common, scene) if a.source == "scripted" else _policy(a, common),
-        _with(EXECUTOR, common),
+        _with(EXECUTOR, common, output=a.controller, expected_source=a.source),
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
     return Graph("sim", a, processes, use_sim_time=lockstep)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from e0_ros import environment
-from e0_ros.bootstrap import machine
+from e0_ros.bootstrap import machine, plan
 from e0_ros.bootstrap.progress import StageError
 from e0_ros.bootstrap.stages import Setup
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     state = ROOT / ".setup" / ("" if options.venv == ROOT / ".venv" else options.venv.resolve().name)
     try:
         ros = environment.detect(prefix="")
-        extras = sorted({e for e in options.extras.split(",") if e} | ({"ros"} if ros.kind == "none" else set()))
+        extras = plan.wished_extras(options.extras, plan.Stamps(state / "stamps.json"), wheels=ros.kind != "install")
         setup = Setup(ROOT, options.venv.resolve(), state, ros, extras)
         if setup.is_complete():
             print(f"set-up: nothing to do ({setup.venv} is up to date)")

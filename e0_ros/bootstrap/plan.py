@@ -83,5 +83,11 @@ class Stamps:
         self._keys = {}
 
 
+def wished_extras(text: str, stamps: Stamps, wheels: bool) -> list[str]:
+    """The extras named in `text` (comma-separated) and those installed before; `ros` exactly where wheels serve."""
+    names = {name.strip() for name in f"{text},{stamps.get('extras')}".split(",")} - {"", "ros"}
+    return sorted(names | ({"ros"} if wheels else set()))
+
+
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

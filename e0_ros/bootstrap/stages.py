@@ -87,6 +87,7 @@ class Setup:
 
     def _install_packages(self) -> None:
         self._pip("-c", plan.CONSTRAINTS, *plan.requirements(self.root, self.extras))
+        self.stamps.finish("extras", ",".join(self.extras))
 
     def _build_messages(self) -> None:
         build = self.state / "e0_msgs"
