@@ -115,7 +115,8 @@ class SimArguments:
     controller: str = setting("joint_trajectory", "how commands reach the arm",
                               choices=("joint_trajectory", "impedance"))  # fmt: skip
     embodiment: str = setting("", "arm; empty: the simulator's own")
-    checkpoint: str = setting("", "checkpoint of source:=policy, or bag of source:=replay")
+    checkpoint: str = setting("", "source:=policy: folder of the checkpoint")
+    recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
     record: bool = setting(True, "write a bag per episode")
     bag_dir: str = setting("bags", "folder of the bags")
     settings: str = setting("", "YAML file with settings by node")
@@ -125,8 +126,9 @@ class SimArguments:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.source in ("policy", "replay") and not self.checkpoint:
-            raise ConfigError(f"source:={self.source} needs checkpoint:=PATH")
+        needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source)
+        if needed and not getattr(self, needed):
+            raise ConfigError(f"source:={self.source} needs {needed}:=PATH")
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,9 @@ def teleop_graph(a: BenchArguments) -> Graph:
 
 
 def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Process:
-    kind = "replay" if getattr(a, "source", "policy") == "replay" else "e0"
-    return _with(POLICY, common, policy=kind, checkpoint=a.checkpoint)
+    if isinstance(a, SimArguments) and a.source == "replay":
+        return _with(POLICY, common, policy="replay", recording=a.recording)
+    return _with(POLICY, common, policy="e0", checkpoint=a.checkpoint)
 
 
 def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:

@@ -31,7 +31,7 @@ def test_every_node_gets_the_simulators_arm(simulator, arm):
 
 def test_one_source_at_a_time():
     for source, node in (("scripted", "experts"), ("policy", "policy"), ("replay", "policy")):
-        names = [p.name for p in sim_graph(SimArguments(source=source, checkpoint="somewhere")).processes]
+        names = [p.name for p in sim_graph(SimArguments(source=source, checkpoint="c", recording="r")).processes]
         assert [n for n in names if n in ("experts", "policy")] == [node]
     with pytest.raises(ConfigError, match="checkpoint:=PATH"):
         SimArguments(source="policy")
