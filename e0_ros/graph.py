@@ -77,7 +77,7 @@ _RECORDER = (
     "e0_ros.core.recording:StoreConfig",
 )
 BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
-EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertConfig",), "sim_python")
+EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertsConfig",), "sim_python")
 SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
 POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyConfig",), "policy_python")
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
@@ -106,8 +106,8 @@ class SimArguments:
 
     simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
     mode: str = setting("realtime", "who owns the time", choices=("realtime", "lockstep"))
-    source: str = setting("scripted", "who plans: a privileged expert, a policy, a recording",
-                          choices=("scripted", "policy", "replay"))  # fmt: skip
+    source: str = setting("scripted", "who plans: a privileged expert (ManiSkill), a policy, a recording, or none here",
+                          choices=("scripted", "policy", "replay", "external"))  # fmt: skip
     task: str = setting("", "task of the first scene; empty: the simulator's first")
     seed: int = setting(0, "seed of the first scene", low=0, high=2**63 - 1)
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
@@ -180,8 +180,8 @@ def sim_graph(a: SimArguments) -> Graph:
     processes = (
         _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size),
         _with(SYNC, common, rates, size, views=views),
-        _with(EXPERTS, common, scene) if a.source == "scripted" else _policy(a, common),
-        _with(EXECUTOR, common, output=a.controller, expected_source=a.source),
+        *_source(a, common),
+        _with(EXECUTOR, common, output=a.controller, expected_source=a.source.replace("external", "")),
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
     return Graph("sim", a, processes, use_sim_time=lockstep)
@@ -198,6 +198,12 @@ def teleop_graph(a: BenchArguments) -> Graph:
     """The real arm, its cameras and a GELLO leader arm."""
     own = _bench_processes(a)
     return Graph("teleop", a, (own[0], _with(TELEOP, embodiment=a.embodiment), *own[1:]), _bench(a))
+
+
+def _source(a: SimArguments, common: Mapping[str, Any]) -> tuple[Process, ...]:
+    if a.source == "external":
+        return ()
+    return (_with(EXPERTS, common),) if a.source == "scripted" else (_policy(a, common),)
 
 
 def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Process:

@@ -189,6 +189,8 @@ def test_interrupted_set_up_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
 
 def test_it_runs_as_a_bare_script_without_any_package():
     """Isolated (-I) and without site-packages (-S): the standard library alone."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from e0_ros.bootstrap.__main__ import main; main(['--help'])"
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from e0_ros.bootstrap.__main__ import main; main(['--help'])"
+    )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert "--extras" in done.stdout, done.stderr

@@ -30,15 +30,18 @@ def test_every_node_gets_the_simulators_arm(simulator, arm):
 
 
 def test_one_source_at_a_time():
-    for source, node in (("scripted", "experts"), ("policy", "policy"), ("replay", "policy")):
+    for source, node in (("scripted", "experts"), ("policy", "policy"), ("replay", "policy"), ("external", None)):
         names = [p.name for p in sim_graph(SimArguments(source=source, checkpoint="c", recording="r")).processes]
-        assert [n for n in names if n in ("experts", "policy")] == [node]
+        assert [n for n in names if n in ("experts", "policy")] == [node] * bool(node)
     with pytest.raises(ConfigError, match="checkpoint:=PATH"):
         SimArguments(source="policy")
 
 
 def test_no_lists_are_shared_and_names_are_unique():
-    for graph in (sim_graph(SimArguments()), franka_graph(FrankaArguments(robot_ip="::1", checkpoint="c", cameras=False))):
+    for graph in (
+        sim_graph(SimArguments()),
+        franka_graph(FrankaArguments(robot_ip="::1", checkpoint="c", cameras=False)),
+    ):
         names = [p.name for p in (*graph.processes, *graph.foreign)]
         assert len(names) == len(set(names))
 

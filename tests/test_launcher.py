@@ -101,9 +101,7 @@ def test_a_node_is_restarted_but_not_for_ever(monkeypatch):
 
 
 def test_the_deaf_are_killed(monkeypatch):
-    monkeypatch.setattr(
-        module, "PATIENCE_S", ((signal.SIGINT, 0.1), (signal.SIGTERM, 0.1), (signal.SIGKILL, 5.0))
-    )
+    monkeypatch.setattr(module, "PATIENCE_S", ((signal.SIGINT, 0.1), (signal.SIGTERM, 0.1), (signal.SIGKILL, 5.0)))
     run = Run(stub("a", says="up", deaf=True))
     with run.launcher as launcher:
         run.until(run.said("a", "up"))
