@@ -89,8 +89,8 @@ def child_environment(
     child.setdefault("PYTHONUNBUFFERED", "1")
     fast_dds = child.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps")
     if fast_dds and profiles is not None and profiles.is_file():
-        child.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(profiles))
-        child.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(profiles))
+        variable = "FASTRTPS" if child.get("ROS_DISTRO") == "humble" else "FASTDDS"
+        child.setdefault(f"{variable}_DEFAULT_PROFILES_FILE", str(profiles))
     return child
 
 

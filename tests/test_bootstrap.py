@@ -82,7 +82,7 @@ def test_full_disk_is_noticed_before_anything_is_written(tmp_path):
 
 def test_missing_venv_module_and_headers_are_named(tmp_path):
     without_venv = machine.Python(script(tmp_path / "a", "exit 1"), (3, 11), tmp_path)
-    with pytest.raises(Missing, match="install -y python3.11-venv"):
+    with pytest.raises(Missing, match=r"install -y python3\.11-venv"):
         machine.check_python(without_venv)
     with pytest.raises(Missing, match="no C headers"):
         machine.check_python(machine.Python(script(tmp_path / "b", "exit 0"), (3, 11), tmp_path))

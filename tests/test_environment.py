@@ -90,7 +90,11 @@ def test_ros_works_in_a_bare_shell_of_this_interpreter():
     """As a user's first command, with nothing in the environment but what every shell has."""
     if detect().kind != WHEELS:
         pytest.skip("this is not an environment of wheels")
-    bare = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/tmp"), "PYTHONPATH": os.getcwd()}
+    bare = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": os.environ.get("HOME", "/tmp"),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+    }
     if not any(Path(sys.prefix).glob("lib/python3*/site-packages/e0_venv_start.pth")):
         pytest.skip("this environment was not made by `make setup`")
     code = (

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -92,9 +93,8 @@ def test_several_settings_classes_share_one_node():
 def test_recorder_is_told_where_the_resolved_configuration_lies(tmp_path):
     recorder = replace(STUB, name="episode_recorder")
     graph = write_configuration(Graph("sim", SimArguments(seed=5), (STUB, recorder)), tmp_path)
-    path = graph.processes[1].settings["configuration"]
+    path = Path(graph.processes[1].settings["configuration"])
     assert "configuration" not in graph.processes[0].settings
-    with open(path) as file:
-        written = yaml.safe_load(file)
+    written = yaml.safe_load(path.read_text())
     assert written["arguments"]["seed"] == 5
     assert written["settings"]["policy"] == {"says": "hello"}

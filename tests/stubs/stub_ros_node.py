@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from std_srvs.srv import Trigger
@@ -12,10 +14,8 @@ def main() -> None:
     rclpy.init()
     node = rclpy.create_node("policy")
     node.create_service(Trigger, "/e0/policy/reset", lambda _, reply: reply)
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
 
 
 if __name__ == "__main__":
