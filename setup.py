@@ -44,6 +44,7 @@ def wheel_scripts(folder):
 
 
 setup(
+    python_requires=">=3.10,<3.13",  # in setup.cfg it becomes an object that colcon cannot read back
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/e0_ros"]),
         ("share/e0_ros", ["package.xml"]),

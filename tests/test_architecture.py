@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md's tables of topics and services against the code; `python tests/test_architecture.py` rewrites them."""
+"""ARCHITECTURE.md's topics and services against the code; `python tests/test_architecture.py` rewrites them."""
 
 import re
 from pathlib import Path
