@@ -87,33 +87,32 @@ def test_lines_carry_their_process_in_a_colour_of_its_own(capsys):
     assert capsys.readouterr().out.splitlines() == ["\x1b[36m[a]\x1b[0m one", "\x1b[33m[b]\x1b[0m two", "[a] three"]
 
 
-RESULT = {
-    "image_ms": {"values": [1.0, 3.0, 2.0], "target": "<= 2"},
-    "lost": {"values": [1], "target": "<= 0"},
-    "rate_hz": {"values": [250.0]},
-}
+RUNS = [{"image_ms": ms, "lost": 1, "rate_hz": 250.0} for ms in (1.0, 3.0, 2.0)]
+TARGETS = {"image_ms": "<= 2", "lost": "<= 0"}
 
 
 def test_figures_have_median_n_spread_and_target():
-    lines = bench.figures("transport", RESULT)
+    lines = bench.figures("transport", RUNS, TARGETS)
     assert [line.cells() for line in lines] == [
         ("transport", "image_ms", "2", "3", "1 .. 3", "<= 2", "yes"),
-        ("transport", "lost", "1", "1", "1 .. 1", "<= 0", "NO"),
-        ("transport", "rate_hz", "250", "1", "250 .. 250", "", ""),
+        ("transport", "lost", "1", "3", "1 .. 1", "<= 0", "NO"),
+        ("transport", "rate_hz", "250", "3", "250 .. 250", "", ""),
     ]
     text = bench.table(lines, markdown=True).splitlines()
     assert text[1].startswith("| ---")
     assert len({len(line) for line in text}) == 1
 
 
-def test_figures_without_values_are_an_error():
-    with pytest.raises(ValueError, match="values and a target"):
-        bench.figures("x", {"y": {"values": []}})
+@pytest.mark.parametrize("targets", [{"image_ms": "2"}, {"image_ms": "< 2"}, {"image": "<= 2"}])
+def test_targets_that_mean_nothing_are_an_error(targets):
+    with pytest.raises(ValueError, match="of a measured figure is needed"):
+        bench.figures("x", RUNS, targets)
 
 
 def test_bench_runs_what_is_there_and_reports_what_fails(monkeypatch, tmp_path, capsys):
     class Good:
-        run = staticmethod(lambda seconds: RESULT)
+        TARGETS = TARGETS
+        run = staticmethod(lambda seconds: RUNS[0])
 
     class Bad:
         @staticmethod
@@ -127,5 +126,7 @@ def test_bench_runs_what_is_there_and_reports_what_fails(monkeypatch, tmp_path, 
     assert bench.main(["--seconds", "1", *files]) == 1
     assert "no shared memory" in capsys.readouterr().err
     assert [f["met"] for f in json.loads((tmp_path / "b.json").read_text())] == [True, False, None]
+    assert bench.main(["good", "--targets"]) == 0
+    assert "rate_hz" not in capsys.readouterr().out
     assert (tmp_path / "b.md").read_text().startswith("| benchmark")
     assert bench.main(["good"]) == 0

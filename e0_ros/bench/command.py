@@ -1,4 +1,8 @@
-"""`e0 bench`: run the benchmarks, print one table, write JSON and Markdown."""
+"""`e0 bench`: run the benchmarks, print one table, write JSON and Markdown.
+
+A benchmark is a module of this package with `run(seconds) -> dict[str, float]`, a figure's name ending in its unit. It
+may have `TARGETS`, from a figure's name to what it should be: `{"lost": "<= 0"}`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import argparse
 import importlib
 import json
 import pkgutil
+import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import e0_ros.bench
 from e0_ros.config import closest
@@ -21,7 +25,7 @@ HEADINGS = ("benchmark", "figure", "median", "n", "spread", "target", "met")
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: median of `n` repetitions, their smallest and largest, and the target if there is one."""
+    """One line of the table: median, smallest and largest of `n` repetitions, and the target if there is one."""
 
     benchmark: str
     name: str
@@ -51,21 +55,28 @@ def benchmarks() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(e0_ros.bench.__path__) if m.name != "command")
 
 
-def figures(benchmark: str, result: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
-    """Lines of a benchmark's result.
+def figures(benchmark: str, runs: Sequence[Mapping[str, float]], targets: Mapping[str, str]) -> list[Figure]:
+    """Lines of a benchmark's repetitions.
 
     Raises:
-        ValueError: a figure without values, or a target of another form than `<= 2`.
+        ValueError: a target of another form than `<= 2`, or for a figure that was not measured.
 
     """
+    for name, target in targets.items():
+        if name not in runs[0] or not re.fullmatch(r"(<=|>=) [-+.e\d]+", target):
+            raise ValueError(f"target {target!r} of {name!r}; '<= 2' or '>= 2' of a measured figure is needed")
     lines = []
-    for name, entry in result.items():
-        values = [float(v) for v in entry["values"]]
-        target = str(entry.get("target", ""))
-        if not values or (target and target.split()[0] not in ("<=", ">=")):
-            raise ValueError(f"{benchmark}: {name} is {entry!r}; values and a target like '<= 2' are needed")
-        lines.append(Figure(benchmark, name, statistics.median(values), len(values), min(values), max(values), target))
+    for name in runs[0]:
+        values = [float(run[name]) for run in runs]
+        spread = min(values), max(values)
+        lines.append(Figure(benchmark, name, statistics.median(values), len(values), *spread, targets.get(name, "")))
     return lines
+
+
+def measure(name: str, seconds: float, repeat: int) -> list[Figure]:
+    """Run one benchmark `repeat` times."""
+    module = importlib.import_module(f"e0_ros.bench.{name}")
+    return figures(name, [module.run(seconds) for _ in range(repeat)], getattr(module, "TARGETS", {}))
 
 
 def table(lines: Sequence[Figure], markdown: bool = False) -> str:
@@ -83,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="e0 bench", description="Measure.", epilog="example: e0 bench --seconds 10")
     parser.add_argument("names", nargs="*", help=f"{', '.join(benchmarks()) or 'none yet'}; default: all")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement (default: 10)")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: 3)")
+    parser.add_argument("--targets", action="store_true", help="show only figures that have a target")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     options = parser.parse_args(argv)
@@ -93,10 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in options.names or benchmarks():
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            lines += figures(name, importlib.import_module(f"e0_ros.bench.{name}").run(options.seconds))
+            lines += measure(name, options.seconds, options.repeat)
         except Exception as error:
             failed.append(name)
             print(f"{name}: failed: {error}", file=sys.stderr)
+    if options.targets:
+        lines = [line for line in lines if line.target]
     print(table(lines))
     if options.json:
         data = [{**asdict(line), "met": line.met} for line in lines]
