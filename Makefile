@@ -1,0 +1,47 @@
+# `make` lists the targets. Everything runs in .venv, which `make setup` makes and keeps up to date.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint fmt policy-venv clean clean-setup
+
+PYTHON ?= python3
+EXTRAS ?= sim,train,dev
+N ?= 20
+TESTS ?= tests
+RUN := .venv/bin/python
+TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
+	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
+
+setup:  ## make .venv: ROS 2, simulator, torch, e0_msgs (EXTRAS=... for less); nothing if it is up to date
+	@$(PYTHON) -m e0_ros.bootstrap --extras "$(EXTRAS)"
+
+demo: setup  ## a Franka arm picks cubes in ManiSkill over ROS 2 topics (N=3 for fewer episodes)
+	@$(RUN) -m e0_ros.cli demo --episodes $(N)
+
+test: setup  ## the tests (TESTS=tests/core for some)
+	@$(RUN) -m pytest $(TESTS)
+
+bench: setup  ## measure, one table
+	@$(RUN) -m e0_ros.cli bench
+
+lint: setup  ## ruff, and mypy strict on the pure layers
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy --strict $(TYPED)
+
+fmt: setup  ## format the code
+	@$(RUN) -m ruff check --fix --quiet .
+	@$(RUN) -m ruff format .
+
+policy-venv:  ## on a ROS 2 install: .venv-policy with torch, for policy_python:=
+	@$(PYTHON) -m e0_ros.bootstrap --extras policy --venv .venv-policy
+
+clean:  ## remove caches and build folders
+	@rm -rf build install log dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+clean-setup: clean  ## also remove .venv and what set-up fetched
+	@rm -rf .venv .venv-policy .setup

@@ -1,0 +1,93 @@
+"""What set-up installs: requirements of the wished extras, and keys that tell whether a stage is up to date."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+CONSTRAINTS = "requirements/constraints.txt"
+
+
+def extras_of(root: Path) -> dict[str, list[str]]:
+    """Requirements per extra of setup.cfg; the base's under the empty name."""
+    config = configparser.RawConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    extras = {"": _lines(config["options"]["install_requires"])}
+    extras.update((name, _lines(text)) for name, text in config["options.extras_require"].items())
+    return extras
+
+
+def requirements(root: Path, wished: Iterable[str]) -> list[str]:
+    """Every requirement of the base and the wished extras, without references among extras.
+
+    Raises:
+        ValueError: an extra that setup.cfg lacks.
+
+    """
+    extras, found = extras_of(root), []
+    queue = ["", *wished]
+    while queue:
+        name = queue.pop(0)
+        if name not in extras:
+            raise ValueError(f"no extra {name!r}; there are {', '.join(sorted(e for e in extras if e))}")
+        for line in extras[name]:
+            inner = re.fullmatch(r"e0_ros\[(\w+)\]", line)
+            queue += [inner.group(1)] if inner else []
+            found += [] if inner or line in found else [line]
+    return found
+
+
+def key(root: Path, paths: Iterable[str], *facts: str) -> str:
+    """Fingerprint of files (whole folders too) and facts; equal as long as nothing changed."""
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for name in paths:
+        top = root / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+class Stamps:
+    """Which stage was finished with which key, in a file that is written after each stage."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._keys = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            self._keys = {}
+
+    def fresh(self, stage: str, wanted: str) -> bool:
+        """Whether the stage was finished with this key."""
+        return self._keys.get(stage) == wanted
+
+    def finish(self, stage: str, reached: str) -> None:
+        """Record a finished stage."""
+        self._keys[stage] = reached
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".part")
+        partial.write_text(json.dumps(self._keys, indent=1), encoding="utf-8")
+        partial.replace(self._path)
+
+    def get(self, stage: str) -> str:
+        """Key of a finished stage, or empty."""
+        return str(self._keys.get(stage, ""))
+
+    def clear(self) -> None:
+        """Forget every stage."""
+        self._keys = {}
+
+
+def wished_extras(text: str, stamps: Stamps, wheels: bool) -> list[str]:
+    """The extras named in `text` (comma-separated) and those installed before; `ros` exactly where wheels serve."""
+    names = {name.strip() for name in f"{text},{stamps.get('extras')}".split(",")} - {"", "ros"}
+    return sorted(names | ({"ros"} if wheels else set()))
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

@@ -1,0 +1,120 @@
+"""The stages of set-up. Each has a key of what it depends on and is skipped while that key is unchanged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from e0_ros.bootstrap import machine, plan
+from e0_ros.bootstrap.progress import Progress
+from e0_ros.environment import INSTALL, Ros
+
+_UNWANTED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "CONDA_PREFIX")
+
+
+class Setup:
+    """Set-up of one virtual environment.
+
+    Args:
+        root: the checkout.
+        venv: the environment to make.
+        state: folder of the log, the stamps and the build of e0_msgs.
+        ros: what the shell has; with a sourced install no ROS 2 wheel is installed.
+        extras: extras of setup.cfg.
+
+    """
+
+    def __init__(self, root: Path, venv: Path, state: Path, ros: Ros, extras: list[str]) -> None:
+        self.root, self.venv, self.state, self.ros, self.extras = root, venv, state, ros, extras
+        self.python = venv / "bin" / "python"
+        self.stamps = plan.Stamps(state / "stamps.json")
+        packages = plan.requirements(root, extras)
+        self.stages: list[tuple[str, str, Callable[[], None]]] = [
+            ("environment", plan.key(root, [], ros.kind, ros.prefix, str(venv)), self._make_venv),
+            ("packages", plan.key(root, [plan.CONSTRAINTS], *packages), self._install_packages),
+            ("messages", plan.key(root, ["e0_msgs", plan.CONSTRAINTS], str(root)), self._build_messages),
+            ("project", plan.key(root, ["setup.cfg", "e0_ros/bootstrap/venv_start.py"], str(root)), self._install_self),
+        ]
+        if "sim" in extras:
+            self.stages += [(n, plan.key(root, [f"sim/{n}.py"]), self._module(n)) for n in ("vulkan", "robot_visuals")
+                            if (root / "sim" / f"{n}.py").is_file()]  # fmt: skip
+
+    def is_complete(self) -> bool:
+        """Whether every stage is up to date and the environment's interpreter is there."""
+        return self.python.exists() and all(self.stamps.fresh(name, key) for name, key, _ in self.stages)
+
+    def run(self, default_python: str) -> None:
+        """Do what is not done yet.
+
+        Raises:
+            Missing: the machine lacks something.
+            StageError: a command failed.
+
+        """
+        sourced = self.ros.kind == INSTALL
+        if not sourced:
+            machine.check_platform()
+        machine.check_compiler()
+        if not self.stamps.get("packages"):
+            machine.check_disk(self.root)
+        self.base = machine.find_python(default_python, "rclpy" if sourced else "")
+        machine.check_python(self.base)
+        source = str(self.ros) if sourced else "ROS 2 from wheels"
+        print(f"set-up: Python {self.base.name} ({self.base.path}), {source}, into {self.venv}", flush=True)
+        self.progress = Progress(self.state / "log", len(self.stages))
+        for name, key, work in self.stages:
+            self.progress.stage(name, self.python.exists() and self.stamps.fresh(name, key), work)
+            self.stamps.finish(name, key)
+
+    def _environ(self) -> dict[str, str]:
+        """This shell's environment, without what would lead the new interpreter elsewhere."""
+        keep = self.ros.kind == INSTALL
+        environ = {k: v for k, v in os.environ.items() if k not in _UNWANTED or (keep and k == "PYTHONPATH")}
+        return {**environ, "PYTHONNOUSERSITE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+
+    def _pip(self, *arguments: str) -> None:
+        command = [str(self.python), "-m", "pip", "install", "--progress-bar", "off", *arguments]
+        self.progress.run(command, self._environ(), self.root)
+
+    def _make_venv(self) -> None:
+        self.stamps.clear()
+        options = ["--system-site-packages"] if self.ros.kind == INSTALL else []
+        command = [self.base.path, "-m", "venv", "--clear", *options, str(self.venv)]
+        self.progress.run(command, self._environ(), self.root)
+        self._pip("-c", plan.CONSTRAINTS, "pip", "setuptools", "wheel")
+
+    def _install_packages(self) -> None:
+        self._pip("-c", plan.CONSTRAINTS, *plan.requirements(self.root, self.extras))
+        self.stamps.finish("extras", ",".join(self.extras))
+
+    def _build_messages(self) -> None:
+        build = self.state / "e0_msgs"
+        shutil.rmtree(build, ignore_errors=True)
+        environ = self._environ()
+        options = [f"-DCMAKE_INSTALL_PREFIX={self.venv}", f"-DPython3_EXECUTABLE={self.python}", "-DBUILD_TESTING=OFF",
+                   f"-DPYTHON_INSTALL_DIR=lib/python{self.base.name}/site-packages", "-Wno-dev"]  # fmt: skip
+        tools = ""
+        if self.ros.kind != INSTALL:
+            tools = str(self.venv / "bin") + os.sep
+            environ.update(AMENT_PREFIX_PATH=str(self.venv), CMAKE_PREFIX_PATH=str(self.venv))
+            environ.update(LD_LIBRARY_PATH=str(self.venv / "lib"), PATH=f"{self.venv / 'bin'}:{os.environ['PATH']}")
+            options += ["-G", "Ninja", f"-DE0_PYTHON_INCLUDE={self.base.include}",
+                        f"-DE0_NUMPY_INCLUDE={machine.numpy_include(self.python)}",
+                        f"-DCMAKE_PROJECT_INCLUDE={Path(__file__).with_name('fix_includes.cmake')}"]  # fmt: skip
+        self.progress.run([f"{tools}cmake", "-S", str(self.root / "e0_msgs"), "-B", str(build), *options], environ)
+        self.progress.run([f"{tools}cmake", "--build", str(build), "--parallel"], environ)
+        self.progress.run([f"{tools}cmake", "--install", str(build)], environ)
+
+    def _install_self(self) -> None:
+        self._pip("--no-deps", "--no-build-isolation", "-e", ".")
+        site = self.venv / "lib" / f"python{self.base.name}" / "site-packages"
+        shutil.copyfile(Path(__file__).with_name("venv_start.py"), site / "e0_venv_start.py")
+        (site / "e0_venv_start.pth").write_text("import e0_venv_start\n", encoding="utf-8")
+
+    def _module(self, name: str) -> Callable[[], None]:
+        def work() -> None:
+            self.progress.run([str(self.python), "-m", f"sim.{name}"], self._environ(), self.root)
+
+        return work

@@ -1,0 +1,69 @@
+"""`e0`: one verb per job.
+
+Every verb explains itself with `--help`, writes the figures it prints with `--json FILE`, and ends with 0 (done),
+1 (failed) or 2 (wrong arguments).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from e0_ros.config import ConfigError, closest
+
+VERBS = {
+    "launch": ("e0_ros.launch_command:main", "run a graph: e0 launch sim simulator:=fr3_plant"),
+    "demo": ("sim.demo:main", "pick cubes in a simulator, from bridge to recorder: e0 demo --episodes 3"),
+    "evaluate": ("sim.evaluate:main", "success rate of a policy or an expert: e0 evaluate --episodes 20"),
+    "episode": ("e0_ros.episode_report:main", "what a bag holds, its plots and its video: e0 episode bags/<episode>"),
+    "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
+    "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
+}
+"""Verb: where its `main(argv) -> int` is, and one line with an example. Imported only when it is used."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    verb, rest = words[0], words[1:]
+    if verb in ("-V", "--version"):
+        from e0_ros.env_command import version
+
+        print(version())
+        return 0
+    if verb not in VERBS:
+        print(f"e0: no verb {verb!r}{closest(verb, VERBS)}", file=sys.stderr)
+        return 2
+    module, function = VERBS[verb][0].split(":")
+    try:
+        run = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        print(f"e0 {verb}: {error.name} is not installed here{_cure(error.name or '')}", file=sys.stderr)
+        return 1
+    try:
+        return int(run(rest) or 0)
+    except ConfigError as error:
+        print(f"e0 {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def usage() -> str:
+    """The verbs with an example each."""
+    lines = ["usage: e0 VERB ...   (e0 VERB --help)", ""]
+    return "\n".join([*lines, *(f"  {verb:<10}{text}" for verb, (_, text) in VERBS.items())])
+
+
+def _cure(module: str) -> str:
+    if module.split(".")[0] in ("e0_ros", "sim", "e0_policy"):
+        return "; this version of the project does not have it"
+    return "; `make setup` installs everything"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The node graphs as data: which processes, with which settings, under which interpreter, and what if one dies.
+
+Both launchers read this: `ros2 launch e0_ros <graph>.launch.py` (`e0_ros.ros_launch`) and `e0 launch <graph>`
+(`e0_ros.launcher`). `e0_ros.resolve.resolve` checks arguments and settings before anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from e0_ros.config import ConfigError, check, setting
+
+SHUTDOWN, RESTART, CONTINUE = "shutdown", "restart", "continue"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of our own nodes.
+
+    Args:
+        name: name of the node and of its console script.
+        module: module with its `main()`.
+        configs: classes of its settings, each as `module:Class`.
+        interpreter: the graph argument that names its interpreter: `python`, `policy_python` or `sim_python`.
+        on_death: SHUTDOWN the graph, RESTART the node, or CONTINUE without it.
+        settings: values other than the defaults.
+
+    """
+
+    name: str
+    module: str
+    configs: tuple[str, ...]
+    interpreter: str = "python"
+    on_death: str = SHUTDOWN
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A launch file (`verb` launch) or an executable (`verb` run) of another ROS package, with its arguments."""
+
+    name: str
+    verb: str
+    package: str
+    target: str
+    arguments: tuple[str, ...] = ()
+    on_death: str = SHUTDOWN
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Processes that make one robot work; `arguments` are the resolved ones."""
+
+    name: str
+    arguments: Any
+    processes: tuple[Process, ...]
+    foreign: tuple[Foreign, ...] = ()
+    use_sim_time: bool = False
+
+    def interpreter(self, process: Process) -> str:
+        """Interpreter that a process was given; empty: the launcher's own."""
+        return str(getattr(self.arguments, process.interpreter) or self.arguments.python)
+
+    def parameters(self, process: Process) -> dict[str, Any]:
+        """ROS parameters of a process. An empty list is `[""]`, because ROS gives an empty one no type."""
+        typed = {name: [""] if value == [] else value for name, value in process.settings.items()}
+        return {**typed, "use_sim_time": self.use_sim_time}
+
+
+_SYNC = ("e0_ros.nodes.observation_sync:ObservationNodeConfig", "e0_ros.core.observation_sync:SyncConfig")
+_EXECUTOR = ("e0_ros.nodes.chunk_executor:NodeConfig", "e0_ros.core.chunk_executor:ExecutorConfig")
+_RECORDER = (
+    "e0_ros.nodes.episode_recorder:RecorderConfig",
+    "e0_ros.core.bag_writer:BagConfig",
+    "e0_ros.core.recording:StoreConfig",
+)
+BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
+EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertsConfig",), "sim_python")
+SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
+POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyConfig",), "policy_python")
+EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
+RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
+TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", ("e0_ros.nodes.gello_teleop:TeleopConfig",))
+NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, RECORDER, TELEOP)
+"""Every node of ours. In a simulation the death of any of them ends the graph."""
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """What a graph has to know of a simulator: its arm and its rates in real time."""
+
+    embodiment: str
+    camera_rate_hz: float
+    joint_rate_hz: float
+    gripper_rate_hz: float
+
+
+SIMULATORS = {"maniskill": Simulator("panda", 20.0, 100.0, 20.0), "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0)}
+
+
+@dataclass(frozen=True)
+class SimArguments:
+    """A simulated robot, driven by an expert, a recording or a policy."""
+
+    simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
+    mode: str = setting("realtime", "who owns the time", choices=("realtime", "lockstep"))
+    source: str = setting("scripted", "who plans: a privileged expert (ManiSkill), a policy, a recording, or none here",
+                          choices=("scripted", "policy", "replay", "external"))  # fmt: skip
+    task: str = setting("", "task of the first scene; empty: the simulator's first")
+    seed: int = setting(0, "seed of the first scene", low=0, high=2**63 - 1)
+    views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
+    size: int = setting(224, "height and width of the views", unit="px", low=16, high=2048)
+    controller: str = setting("joint_trajectory", "how commands reach the arm",
+                              choices=("joint_trajectory", "impedance"))  # fmt: skip
+    embodiment: str = setting("", "arm; empty: the simulator's own")
+    checkpoint: str = setting("", "source:=policy: folder of the checkpoint")
+    recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
+    record: bool = setting(True, "write a bag per episode")
+    bag_dir: str = setting("bags", "folder of the bags")
+    settings: str = setting("", "YAML file with settings by node")
+    python: str = setting("", "interpreter of the nodes; empty: the launcher's own")
+    policy_python: str = setting("", "interpreter of the policy; empty: as python")
+    sim_python: str = setting("", "interpreter of the simulator; empty: as python")
+
+    def __post_init__(self) -> None:
+        check(self)
+        needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source)
+        if needed and not getattr(self, needed):
+            raise ConfigError(f"source:={self.source} needs {needed}:=PATH")
+
+
+@dataclass(frozen=True)
+class BenchArguments:
+    """What every graph on the real arm takes."""
+
+    robot_ip: str = setting("", "address of the arm's control unit")
+    use_fake_hardware: bool = setting(False, "franka_ros2's own stand-in for the arm")
+    controller: str = setting("joint_trajectory", "how commands reach it", choices=("joint_trajectory", "impedance"))
+    embodiment: str = setting("fr3", "arm: a shipped name or the path of a YAML file")
+    views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
+    serials: tuple[str, ...] = setting((), "RealSense serial number per view; empty: any camera for a single view")
+    cameras: bool = setting(True, "start the cameras; false: they run elsewhere")
+    instruction: str = setting("", "instruction at start")
+    record: bool = setting(True, "write a bag per episode")
+    bag_dir: str = setting("bags", "folder of the bags")
+    settings: str = setting("", "YAML file with settings by node")
+    python: str = setting("", "interpreter of the nodes; empty: the launcher's own")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.robot_ip and not self.use_fake_hardware:
+            raise ConfigError("the arm's address is needed: robot_ip:=ADDRESS (or use_fake_hardware:=true)")
+        if self.cameras and len(self.serials) != len(self.views) and len(self.views) > 1:
+            raise ConfigError(f"{len(self.views)} views need one serial number each: serials:=A,B (got {self.serials})")
+
+
+@dataclass(frozen=True)
+class FrankaArguments(BenchArguments):
+    """A policy on a Franka Research 3 with RealSense cameras."""
+
+    checkpoint: str = setting("", "checkpoint of the policy")
+    policy_python: str = setting("", "interpreter of the policy; empty: as python")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.checkpoint:
+            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH")
+
+
+def sim_graph(a: SimArguments) -> Graph:
+    """The simulator's bridge in the robot's place."""
+    simulator, lockstep = SIMULATORS[a.simulator], a.mode == "lockstep"
+    common = {"embodiment": a.embodiment or simulator.embodiment, "lockstep": lockstep}
+    rates = {} if lockstep else {k: v for k, v in vars(simulator).items() if k.endswith("_hz")}
+    scene, views = {"task": a.task, "seed": a.seed}, list(a.views)
+    robot = {"simulator": a.simulator, "mode": a.mode, "controller": a.controller, "embodiment": common["embodiment"]}
+    size = {"image_height": a.size, "image_width": a.size}
+    processes = (
+        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size),
+        _with(SYNC, common, rates, size, views=views),
+        *_source(a, common),
+        _with(EXECUTOR, common, output=a.controller, expected_source=a.source.replace("external", "")),
+        _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
+    )
+    return Graph("sim", a, processes, use_sim_time=lockstep)
+
+
+def franka_graph(a: FrankaArguments) -> Graph:
+    """The real arm, its cameras and a policy. Without the policy the executor holds and says so."""
+    policy = replace(_policy(a, {"embodiment": a.embodiment}), on_death=CONTINUE)
+    own = _bench_processes(a)
+    return Graph("franka", a, (own[0], policy, *own[1:]), _bench(a))
+
+
+def teleop_graph(a: BenchArguments) -> Graph:
+    """The real arm, its cameras and a GELLO leader arm."""
+    own = _bench_processes(a)
+    return Graph("teleop", a, (own[0], _with(TELEOP, embodiment=a.embodiment), *own[1:]), _bench(a))
+
+
+def _source(a: SimArguments, common: Mapping[str, Any]) -> tuple[Process, ...]:
+    if a.source == "external":
+        return ()
+    return (_with(EXPERTS, common),) if a.source == "scripted" else (_policy(a, common),)
+
+
+def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Process:
+    if isinstance(a, SimArguments) and a.source == "replay":
+        return _with(POLICY, common, policy="replay", recording=a.recording)
+    return _with(POLICY, common, policy="e0", checkpoint=a.checkpoint)
+
+
+def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:
+    views = list(a.views)
+    return (
+        _with(SYNC, embodiment=a.embodiment, views=views, instruction=a.instruction),
+        _with(EXECUTOR, embodiment=a.embodiment, output=a.controller),
+        _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
+    )
+
+
+def _bench(a: BenchArguments) -> tuple[Foreign, ...]:
+    """The arm's driver, the controller and one RealSense camera per view."""
+    fake = str(a.use_fake_hardware).lower()
+    arm = (f"robot_ip:={a.robot_ip or 'dont-care'}", f"use_fake_hardware:={fake}", "load_gripper:=true")
+    controller = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
+    foreign = [
+        Foreign("franka", "launch", "franka_bringup", "franka.launch.py", arm),
+        Foreign("controller", "run", "controller_manager", "spawner", (controller[a.controller],), CONTINUE),
+    ]
+    for view, serial in zip(a.views, a.serials or ("",) * len(a.views), strict=True):
+        names = (f"camera_name:={view}", "camera_namespace:=cameras", *([f"serial_no:='{serial}'"] if serial else []))
+        if a.cameras:
+            foreign.append(Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", names))
+    return tuple(foreign)
+
+
+def _with(process: Process, *groups: Mapping[str, Any], **settings: Any) -> Process:
+    merged: dict[str, Any] = {}
+    for group in (*groups, settings):
+        merged.update(group)
+    return replace(process, settings=merged)
+
+
+GRAPHS: dict[str, tuple[type, Callable[[Any], Graph]]] = {
+    "sim": (SimArguments, sim_graph),
+    "franka": (FrankaArguments, franka_graph),
+    "teleop": (BenchArguments, teleop_graph),
+}
+"""Per graph its arguments' class and what makes it of them."""

@@ -1,0 +1,36 @@
+"""Waits until the nodes of a graph and the services that they own are discovered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from e0_ros.interfaces import SERVICES
+
+
+def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[], bool]) -> list[str]:
+    """What is still missing of the nodes and their services, after `timeout_s` or when `give_up` says so.
+
+    It looks through a context and a node of its own, so that the caller's rclpy is left alone.
+    """
+    import rclpy
+    from rclpy.context import Context
+
+    wanted = {f"node {name}" for name in names}
+    wanted |= {f"service {service.name} of {service.owner}" for service in SERVICES if service.owner in names}
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("e0_readiness", context=context)
+    deadline = time.monotonic() + timeout_s
+    missing = wanted
+    try:
+        while missing and time.monotonic() < deadline and not give_up():
+            time.sleep(0.05)
+            found = {f"node {name}" for name in node.get_node_names()}
+            served = {name for name, _ in node.get_service_names_and_types()}
+            found |= {f"service {s.name} of {s.owner}" for s in SERVICES if s.name in served}
+            missing = wanted - found
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+    return sorted(missing)

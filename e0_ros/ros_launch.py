@@ -1,0 +1,67 @@
+"""A graph for launch_ros: what the files in `launch/` return. Needs a ROS 2 install."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from e0_policy.resources import config_dir
+from e0_ros.environment import child_environment
+from e0_ros.graph import RESTART, SHUTDOWN, Foreign, Graph, Process
+from e0_ros.resolve import argument_lines, parse, resolve, write_configuration
+
+
+def description(name: str) -> LaunchDescription:
+    """Launch description of a graph; its arguments are declared with their defaults and meanings."""
+    lines = argument_lines(name)
+    declared = [DeclareLaunchArgument(key, default_value=default, description=text) for key, default, text in lines]
+
+    def actions(context: LaunchContext) -> list[Any]:
+        words = [f"{key}:={LaunchConfiguration(key).perform(context)}" for key, _, _ in lines]
+        folder = Path(tempfile.mkdtemp(prefix="e0_launch_"))
+        graph = write_configuration(resolve(name, parse(name, words)), folder)
+        return [*map(_foreign, graph.foreign), *(_node(graph, process) for process in graph.processes)]
+
+    return LaunchDescription([*declared, OpaqueFunction(function=actions)])
+
+
+def _node(graph: Graph, process: Process) -> Node:
+    """One of our nodes; another interpreter runs the console script as its argument."""
+    return Node(
+        package="e0_ros",
+        executable=process.name,
+        prefix=graph.interpreter(process) or None,
+        parameters=[graph.parameters(process)],
+        additional_env=_environment(),
+        output="screen",
+        emulate_tty=True,
+        respawn=process.on_death == RESTART,
+        respawn_delay=1.0,
+        on_exit=_on_exit(process),
+    )
+
+
+def _environment() -> dict[str, str]:
+    """What child_environment adds to an empty environment."""
+    return {k: v for k, v in child_environment({}, profiles=config_dir() / "fastdds.xml").items() if "_PATH" not in k}
+
+
+def _foreign(item: Foreign) -> Any:
+    if item.verb == "run":
+        return Node(package=item.package, executable=item.target, arguments=list(item.arguments), output="screen",
+                    on_exit=_on_exit(item))  # fmt: skip
+    file = Path(get_package_share_directory(item.package)) / "launch" / item.target
+    arguments = [tuple(word.split(":=", 1)) for word in item.arguments]
+    return IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file)), launch_arguments=arguments)
+
+
+def _on_exit(item: Process | Foreign) -> list[Any] | None:
+    return [Shutdown(reason=f"{item.name} ended")] if item.on_death == SHUTDOWN else None

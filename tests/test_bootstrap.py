@@ -1,0 +1,196 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from e0_ros import environment
+from e0_ros.bootstrap import __main__ as command
+from e0_ros.bootstrap import machine, plan, stages
+from e0_ros.bootstrap.machine import Missing
+from e0_ros.bootstrap.progress import Progress, StageError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def fake_python(folder, version, name=None):
+    return script(folder / (name or f"python{version}"), f"echo '{version} /include'")
+
+
+def test_default_interpreter_is_taken_if_it_fits():
+    assert machine.find_python(sys.executable).path == sys.executable
+
+
+def test_too_old_and_broken_interpreters_are_passed_over(tmp_path, monkeypatch):
+    fake_python(tmp_path, "3.10")
+    script(tmp_path / "python3.12", "echo 'pyenv: python3.12: command not found' >&2; exit 127")
+    old = fake_python(tmp_path, "3.9", "python3")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.find_python(old).version == (3, 10)
+
+
+def test_no_fitting_interpreter_names_those_found_and_the_cure(tmp_path, monkeypatch):
+    old, new = fake_python(tmp_path, "3.9", "python3"), fake_python(tmp_path, "3.13", "python3.12")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Missing, match=r"(?s)3\.10 to 3\.12 is needed; found 3\.9, 3\.13.*cure: .*apt-get install"):
+        machine.find_python(old)
+    assert machine.probe(new).version == (3, 13)
+
+
+def test_the_installs_own_interpreter_is_found_by_importing_its_rclpy(tmp_path, monkeypatch):
+    fake_python(tmp_path, "3.12")
+    script(tmp_path / "python3.11", 'case "$2" in *rclpy*) exit 1;; esac; echo "3.11 /include"')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.find_python(str(tmp_path / "python3.11"), "rclpy").version == (3, 12)
+
+
+def test_other_machines_are_told_to_use_an_install(monkeypatch):
+    for computer, system in (("aarch64", "Linux"), ("x86_64", "Darwin")):
+        with pytest.raises(Missing, match=rf"(?s){system} on {computer}.*source a ROS 2 install"):
+            machine.check_platform(computer, system)
+    monkeypatch.setattr(machine.platform, "libc_ver", lambda: ("glibc", "2.27"))
+    with pytest.raises(Missing, match=r"glibc 2\.28"):
+        machine.check_platform("x86_64", "Linux")
+
+
+def test_missing_compilers_are_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Missing, match=r"(?s)no C and no C\+\+ compiler.*install -y g\+\+"):
+        machine.check_compiler()
+    script(tmp_path / "gcc", "")
+    with pytest.raises(Missing, match=r"no C\+\+ compiler"):
+        machine.check_compiler()
+    script(tmp_path / "clang++", "")
+    machine.check_compiler()
+
+
+def test_full_disk_is_noticed_before_anything_is_written(tmp_path):
+    machine.check_disk(tmp_path, 1)
+    with pytest.raises(Missing, match=r"(?s)GB of free disk are needed.*cure: free some space"):
+        machine.check_disk(tmp_path, 10**18)
+
+
+def test_missing_venv_module_and_headers_are_named(tmp_path):
+    without_venv = machine.Python(script(tmp_path / "a", "exit 1"), (3, 11), tmp_path)
+    with pytest.raises(Missing, match=r"install -y python3\.11-venv"):
+        machine.check_python(without_venv)
+    with pytest.raises(Missing, match="no C headers"):
+        machine.check_python(machine.Python(script(tmp_path / "b", "exit 0"), (3, 11), tmp_path))
+
+
+def test_extras_are_those_of_setup_cfg():
+    everything = plan.requirements(ROOT, ["sim", "train", "dev", "ros"])
+    assert "mani_skill" in everything
+    assert "torch" in plan.requirements(ROOT, ["train"])
+    robot = plan.requirements(ROOT, ["ros"])
+    assert "ros-rclpy[fastrtps]" in robot
+    assert not {"torch", "mani_skill", "transformers", "pyarrow", "pytest"} & set(robot)
+    with pytest.raises(ValueError, match="no extra 'simm'; there are dev, libero"):
+        plan.requirements(ROOT, ["simm"])
+
+
+def test_every_requirement_is_pinned():
+    lines = (ROOT / plan.CONSTRAINTS).read_text().splitlines()
+    pinned = {re.split("==", line)[0].lower().replace("_", "-") for line in lines if "==" in line}
+    for extra, wanted in plan.extras_of(ROOT).items():
+        for line in wanted if extra != "libero" else []:
+            name = re.split(r"[\[=<>]", line)[0].lower().replace("_", "-")
+            assert name in pinned | {"e0-ros"}, f"{line} of extra {extra!r} has no line in {plan.CONSTRAINTS}"
+
+
+def test_key_follows_every_file_and_fact(tmp_path):
+    (tmp_path / "msgs").mkdir()
+    (tmp_path / "msgs/a.msg").write_text("int32 a\n")
+    before = plan.key(tmp_path, ["msgs"], "3.11")
+    assert before == plan.key(tmp_path, ["msgs"], "3.11")
+    assert before != plan.key(tmp_path, ["msgs"], "3.12")
+    (tmp_path / "msgs/a.msg").write_text("int64 a\n")
+    assert before != plan.key(tmp_path, ["msgs"], "3.11")
+
+
+def test_stamps_survive_and_a_torn_file_means_start_again(tmp_path):
+    plan.Stamps(tmp_path / "s" / "stamps.json").finish("packages", "k")
+    assert plan.Stamps(tmp_path / "s" / "stamps.json").fresh("packages", "k")
+    assert not plan.Stamps(tmp_path / "s" / "stamps.json").fresh("packages", "other")
+    (tmp_path / "s" / "stamps.json").write_text('{"packages": ')
+    assert not plan.Stamps(tmp_path / "s" / "stamps.json").fresh("packages", "k")
+
+
+def test_extras_add_up_and_wheels_only_without_an_install(tmp_path):
+    stamps = plan.Stamps(tmp_path / "stamps.json")
+    stamps.finish("extras", "dev,ros")
+    assert plan.wished_extras("sim", stamps, wheels=True) == ["dev", "ros", "sim"]
+    assert plan.wished_extras("sim", stamps, wheels=False) == ["dev", "sim"]
+
+
+def test_a_failed_command_shows_its_last_lines_and_logs_everything(tmp_path):
+    progress = Progress(tmp_path / "log", 1)
+    with pytest.raises(StageError, match=r"(?s)status 3.*line 19\n"):
+        progress.run(["sh", "-c", "for i in $(seq 0 19); do echo line $i; done; exit 3"])
+    assert "line 0\n" in (tmp_path / "log").read_text()
+
+
+def test_likely_cures_are_read_from_the_log(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("NewConnectionError('Failed to establish a new connection')")
+    assert "network" in command.hint(log)
+    log.write_text("OSError: [Errno 28] No space left on device")
+    assert "disk" in command.hint(log)
+    assert "run it again" in command.hint(tmp_path / "none")
+
+
+class Recorded(stages.Setup):
+    """Set-up whose stages only note that they ran; `broken` fails once."""
+
+    broken = ""
+
+    def __init__(self, root, ran):
+        none = environment.Ros(environment.NONE)
+        super().__init__(ROOT, root / "venv", root / "state", none, ["dev", "ros"])
+        self.stages = [(name, key, lambda n=name: self._note(n, ran)) for name, key, _ in self.stages]
+
+    def _note(self, name, ran):
+        if name == Recorded.broken:
+            Recorded.broken = ""
+            raise KeyboardInterrupt
+        ran.append(name)
+        self.python.parent.mkdir(parents=True, exist_ok=True)
+        self.python.touch()
+
+
+def test_interrupted_set_up_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(machine, "check_disk", lambda *_: None)
+    monkeypatch.setattr(machine, "check_python", lambda *_: None)
+    monkeypatch.setattr(machine, "check_platform", lambda *_: None)
+    ran = []
+    Recorded.broken = "messages"
+    with pytest.raises(KeyboardInterrupt):
+        Recorded(tmp_path, ran).run(sys.executable)
+    assert ran == ["environment", "packages"]
+    setup = Recorded(tmp_path, ran)
+    assert not setup.is_complete()
+    setup.run(sys.executable)
+    assert ran == ["environment", "packages", "messages", "project"]
+    assert Recorded(tmp_path, ran).is_complete()
+    assert "[2/4] packages       done before" in capsys.readouterr().out
+    setup.python.unlink()
+    assert not Recorded(tmp_path, ran).is_complete()
+
+
+def test_it_runs_as_a_bare_script_without_any_package():
+    """Isolated (-I) and without site-packages (-S): the standard library alone."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from e0_ros.bootstrap.__main__ import main; main(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert "--extras" in done.stdout, done.stderr

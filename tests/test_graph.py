@@ -1,0 +1,99 @@
+import itertools
+import re
+
+import pytest
+
+from e0_ros.config import ConfigError, from_mapping
+from e0_ros.graph import GRAPHS, NODES, SHUTDOWN, FrankaArguments, SimArguments, franka_graph, sim_graph, teleop_graph
+from e0_ros.interfaces import SERVICES
+
+
+def settings(graph):
+    return {process.name: process.settings for process in graph.processes}
+
+
+def test_lockstep_reaches_every_node_that_keeps_time():
+    graph = sim_graph(SimArguments(mode="lockstep"))
+    assert graph.use_sim_time
+    assert all(graph.parameters(p)["use_sim_time"] for p in graph.processes)
+    by_node = settings(graph)
+    assert by_node["bridge"]["mode"] == "lockstep"
+    assert all(by_node[n]["lockstep"] for n in ("observation_sync", "experts", "chunk_executor"))
+    assert not sim_graph(SimArguments()).use_sim_time
+
+
+@pytest.mark.parametrize(("simulator", "arm"), [("maniskill", "panda"), ("fr3_plant", "fr3")])
+def test_every_node_gets_the_simulators_arm(simulator, arm):
+    by_node = settings(sim_graph(SimArguments(simulator=simulator)))
+    assert {s["embodiment"] for s in by_node.values() if "embodiment" in s} == {arm}
+    assert by_node["chunk_executor"]["embodiment"] == arm
+
+
+def test_one_source_at_a_time():
+    for source, node in (("scripted", "experts"), ("policy", "policy"), ("replay", "policy"), ("external", None)):
+        names = [p.name for p in sim_graph(SimArguments(source=source, checkpoint="c", recording="r")).processes]
+        assert [n for n in names if n in ("experts", "policy")] == [node] * bool(node)
+    with pytest.raises(ConfigError, match="checkpoint:=PATH"):
+        SimArguments(source="policy")
+
+
+def test_no_lists_are_shared_and_names_are_unique():
+    for graph in (
+        sim_graph(SimArguments()),
+        franka_graph(FrankaArguments(robot_ip="::1", checkpoint="c", cameras=False)),
+    ):
+        names = [p.name for p in (*graph.processes, *graph.foreign)]
+        assert len(names) == len(set(names))
+
+
+def test_interpreters_fall_back_from_the_special_one_to_the_common_one():
+    arguments = SimArguments(python="/a/python", sim_python="/b/python")
+    graph = sim_graph(arguments)
+    chosen = {p.name: graph.interpreter(p) for p in graph.processes}
+    assert chosen["bridge"] == chosen["experts"] == "/b/python"
+    assert chosen["chunk_executor"] == "/a/python"
+    assert sim_graph(SimArguments()).interpreter(graph.processes[0]) == ""
+
+
+def test_bench_starts_arm_controller_and_one_camera_per_view():
+    arguments = FrankaArguments(robot_ip="172.16.0.2", checkpoint="c", serials=("11", "22"))
+    graph = franka_graph(arguments)
+    assert [f.name for f in graph.foreign] == ["franka", "controller", "camera_base", "camera_wrist"]
+    assert "serial_no:='22'" in graph.foreign[3].arguments
+    assert [p.name for p in graph.processes] == ["observation_sync", "policy", "chunk_executor", "episode_recorder"]
+    names = [p.name for p in teleop_graph(arguments).processes]
+    assert "gello_teleop" in names
+    assert "policy" not in names
+
+
+def test_bench_asks_for_what_it_cannot_guess():
+    with pytest.raises(ConfigError, match="robot_ip:=ADDRESS"):
+        FrankaArguments(checkpoint="c")
+    with pytest.raises(ConfigError, match="serials:=A,B"):
+        FrankaArguments(checkpoint="c", robot_ip="1")
+    with pytest.raises(ConfigError, match="checkpoint:=PATH"):
+        FrankaArguments(robot_ip="1", cameras=False)
+
+
+def test_death_of_the_executor_always_ends_the_graph_and_of_a_real_policy_does_not():
+    graph = franka_graph(FrankaArguments(robot_ip="1", checkpoint="c", cameras=False))
+    deaths = {p.name: p.on_death for p in graph.processes}
+    assert deaths["chunk_executor"] == SHUTDOWN
+    assert deaths["policy"] != SHUTDOWN
+    assert {p.on_death for p in sim_graph(SimArguments()).processes} == {SHUTDOWN}
+
+
+def test_every_service_owner_is_a_node():
+    assert {s.owner for s in SERVICES} <= {node.name for node in NODES}
+
+
+def test_unknown_argument_names_the_closest():
+    with pytest.raises(ConfigError, match="did you mean 'simulator'"):
+        from_mapping(SimArguments, {"simulater": "maniskill"}, "graph sim")
+    with pytest.raises(ConfigError, match="did you mean 'fr3_plant'"):
+        from_mapping(SimArguments, {"simulator": "fr3_plan"}, "graph sim")
+
+
+def test_arguments_are_documented():
+    for (cls, _), key in itertools.product(GRAPHS.values(), ("meaning",)):
+        assert all(re.search(r"\w", f.metadata[key]) for f in cls.__dataclass_fields__.values())

@@ -1,0 +1,108 @@
+"""The files in launch/ under the real launch and launch_ros, against what `e0 launch` starts."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from stubs.stub_node import StubConfig  # noqa: F401  (the stub graph's settings)
+
+from e0_ros import graph as graphs
+from e0_ros.graph import CONTINUE, RESTART, Foreign, Graph, Process, SimArguments
+from e0_ros.launcher import Launcher
+
+LAUNCH = Path(__file__).resolve().parents[1] / "launch"
+STUBS = ("stubs.stub_node:StubConfig",)
+
+
+def stub_graph(arguments):
+    processes = (
+        Process("bridge", "stubs.stub_node", STUBS, "sim_python", settings={"says": arguments.task}),
+        Process("policy", "stubs.stub_node", STUBS, "policy_python", CONTINUE, {"rate_hz": 2}),
+        Process("chunk_executor", "stubs.stub_node", STUBS, on_death=RESTART),
+    )
+    foreign = (Foreign("controller", "run", "controller_manager", "spawner", ("jtc",), CONTINUE),)
+    lockstep = arguments.mode == "lockstep"
+    return Graph("sim", arguments, processes, foreign if arguments.simulator == "maniskill" else (), lockstep)
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_launch", LAUNCH / f"{name}.launch.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
+@pytest.fixture
+def launch_ros(monkeypatch):
+    monkeypatch.setitem(graphs.GRAPHS, "sim", (SimArguments, stub_graph))
+    pytest.importorskip("launch.actions", reason="launch is not installed: it comes with a ROS 2 install only")
+    return pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it comes with ROS 2 only")
+
+
+def entities(description, **arguments):
+    """Entities that a launch description yields, and the context that they were made in."""
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    context = LaunchContext()
+    context.launch_configurations.update(arguments)
+    made = []
+    for entity in description.entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.execute(context)
+        elif isinstance(entity, OpaqueFunction):
+            made += entity.execute(context)
+    return made, context
+
+
+@pytest.mark.parametrize("name", ["sim", "franka", "teleop"])
+def test_arguments_are_those_of_the_graph(launch_ros, name):
+    from launch.actions import DeclareLaunchArgument
+
+    declared = [e.name for e in load(name).entities if isinstance(e, DeclareLaunchArgument)]
+    assert declared == list(graphs.GRAPHS[name][0].__dataclass_fields__)
+
+
+def test_launch_ros_and_e0_launch_start_the_same_processes(launch_ros):
+    """Same names, interpreters and parameters; only where a module or console script is named do they differ."""
+    from launch.utilities import perform_substitutions
+
+    values = {"simulator": "fr3_plant", "mode": "lockstep", "task": "T", "policy_python": "/p/python"}
+    nodes, context = entities(load("sim"), **values)
+    launcher = Launcher(stub_graph(SimArguments(**values)))
+    assert [n.node_executable for n in nodes] == [p.name for p in launcher.graph.processes]
+    assert {n.node_package for n in nodes} == {"e0_ros"}
+    for node, process in zip(nodes, launcher.graph.processes, strict=True):
+        prefix = perform_substitutions(context, node.process_description.prefix or [])
+        assert prefix == launcher.graph.interpreter(process)
+        assert parameters_of(node, context) == launcher.graph.parameters(process)
+    launcher.request_stop()
+
+
+def parameters_of(node, context):
+    from launch_ros.utilities import evaluate_parameters
+
+    (values,) = evaluate_parameters(context, node._Node__parameters)
+    return dict(values)
+
+
+def test_deaths_end_or_spare_the_graph(launch_ros):
+    nodes, _ = entities(load("sim"), simulator="maniskill")
+    by_name = {node.node_executable: node for node in nodes}
+    ends = {name: bool(node._ExecuteLocal__on_exit) for name, node in by_name.items()}
+    assert ends == {"spawner": False, "bridge": True, "policy": False, "chunk_executor": False}
+    assert by_name["chunk_executor"]._ExecuteLocal__respawn
+
+
+def test_a_wrong_argument_stops_the_launch(launch_ros):
+    from e0_ros.resolve import GraphError
+
+    with pytest.raises(GraphError, match="did you mean 'fr3_plant'"):
+        entities(load("sim"), simulator="fr3_plan")
+
+
+def test_launch_files_hold_nothing_but_the_graphs_name():
+    assert sorted(p.name for p in LAUNCH.iterdir()) == [f"{n}.launch.py" for n in sorted(graphs.GRAPHS)]
+    for path in LAUNCH.iterdir():
+        assert len(path.read_text().splitlines()) <= 25
+        assert f'description("{path.name.split(".")[0]}")' in path.read_text()

@@ -1,0 +1,182 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from e0_ros import launcher as module
+from e0_ros.graph import CONTINUE, RESTART, SHUTDOWN, Foreign, Graph, Process, SimArguments
+from e0_ros.launcher import Launcher
+from e0_ros.resolve import GraphError
+
+TESTS = Path(__file__).parent
+
+
+def stub(name, on_death=SHUTDOWN, **settings):
+    return Process(name, "stubs.stub_node", ("stubs.stub_node:StubConfig",), on_death=on_death, settings=settings)
+
+
+class Run:
+    """A launcher with what it printed."""
+
+    def __init__(self, *processes, log_dir=None, arguments=None):
+        self.lines = []
+        path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+        self.launcher = Launcher(
+            Graph("sim", arguments or SimArguments(), tuple(processes)),
+            log_dir,
+            lambda name, text: self.lines.append((name, text)),
+            {**os.environ, "PYTHONPATH": path},
+        )
+
+    def until(self, done, timeout_s=30.0):
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            assert time.monotonic() < deadline, self.lines
+            time.sleep(0.02)
+
+    def said(self, name, text):
+        return lambda: any(n == name and text in t for n, t in self.lines)
+
+
+def gone(pid):
+    """Whether a process has ended; a zombie that its new parent has not fetched yet counts as ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_clean_stop_interrupts_every_node_and_reads_its_last_words():
+    run = Run(stub("a", says="up"), stub("b", says="up"))
+    with run.launcher as launcher:
+        run.until(lambda: run.said("a", "up")() and run.said("b", "up")())
+        assert launcher.running()
+    assert launcher.exit_status == 0
+    assert run.said("a", "interrupted")()
+    assert run.said("b", "interrupted")()
+
+
+@pytest.mark.parametrize(("status", "expected"), [(3, 3), (0, 0)])
+def test_a_death_ends_the_graph_with_its_status(status, expected):
+    run = Run(stub("a", says="up"), stub("b", exit_after_s=0.0, exit_status=status))
+    run.launcher.start()
+    assert run.launcher.wait(30.0) == expected
+    assert run.said("e0", f"b ended with status {status}; stopping the graph")()
+    assert run.launcher.status()["a"] is not None
+
+
+def test_a_kill_is_noticed_within_a_second():
+    run = Run(stub("a", says="up"), stub("b", says="up"))
+    with run.launcher as launcher:
+        run.until(lambda: run.said("a", "up")() and run.said("b", "up")())
+        os.kill(launcher.pid("b"), signal.SIGKILL)
+        killed = time.monotonic()
+        run.until(run.said("e0", "b ended with SIGKILL; stopping the graph"))
+        assert time.monotonic() - killed < 5.0
+    assert launcher.exit_status == 128 + signal.SIGKILL
+    assert module.POLL_S <= 0.5
+
+
+def test_a_node_that_may_be_missing_does_not_end_the_graph():
+    run = Run(stub("a", says="up"), stub("b", CONTINUE, exit_after_s=0.0, exit_status=4))
+    with run.launcher as launcher:
+        run.until(run.said("e0", "b ended with status 4; the graph goes on without it"))
+        assert launcher.running()
+        assert launcher.status()["a"] is None
+    assert launcher.exit_status == 4
+
+
+def test_a_node_is_restarted_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr(module, "RESTARTS", 2)
+    monkeypatch.setattr(module, "RESTART_DELAY_S", 0.1)
+    run = Run(stub("a", says="up"), stub("b", RESTART, says="again", exit_after_s=0.0, exit_status=5))
+    run.launcher.start()
+    assert run.launcher.wait(60.0) == 5
+    assert sum(text == "again" for _, text in run.lines) == 3
+    assert run.said("e0", "restarting it (2 of 2 in a minute)")()
+
+
+def test_the_deaf_are_killed(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE_S", ((signal.SIGINT, 0.1), (signal.SIGTERM, 0.1), (signal.SIGKILL, 5.0)))
+    run = Run(stub("a", says="up", deaf=True))
+    with run.launcher as launcher:
+        run.until(run.said("a", "up"))
+    assert launcher.status()["a"] == -signal.SIGKILL
+    assert launcher.exit_status == 0
+
+
+def test_nothing_is_left_behind():
+    run = Run(stub("a", says="up", offspring=True))
+    with run.launcher:
+        run.until(run.said("a", "up"))
+        pid = int(next(text for _, text in run.lines if text.startswith("offspring")).split()[1])
+        assert not gone(pid)
+    run.until(lambda: gone(pid))
+
+
+def test_logs_hold_what_was_said(tmp_path):
+    run = Run(stub("a", says="grüße"), log_dir=tmp_path / "log")
+    with run.launcher:
+        run.until(run.said("a", "grüße"))
+    assert (tmp_path / "log" / "a.log").read_text().splitlines()[-2:] == ["grüße", "interrupted"]
+
+
+def test_an_interpreter_that_is_not_there_is_an_error_and_starts_nothing():
+    run = Run(stub("a"), arguments=SimArguments(python="/nowhere/python"))
+    with pytest.raises(GraphError, match="/nowhere/python"):
+        run.launcher.start()
+    run.launcher.stop()
+
+
+def test_foreign_packages_need_an_install(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(GraphError, match="franka_bringup comes with a ROS 2 install"):
+        module.foreign_command(Foreign("franka", "launch", "franka_bringup", "franka.launch.py"))
+
+
+def test_nodes_die_with_a_killed_launcher(tmp_path):
+    code = (
+        "from e0_ros.launcher import Launcher\n"
+        "from e0_ros.graph import *\n"
+        "p = Process('a', 'stubs.stub_node', (), settings={'says': 'up'})\n"
+        "l = Launcher(Graph('sim', SimArguments(), (p,)), echo=lambda n, t: print(l.pid('a'), t, flush=True))\n"
+        "l.start()\nl.wait()\n"
+    )
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    ) as process:
+        pid, text = process.stdout.readline().split()
+        assert text == "up"
+        process.kill()
+    deadline = time.monotonic() + 20.0
+    while not gone(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.ros
+def test_ready_means_node_and_services():
+    node = Process("policy", "stubs.stub_ros_node", ())
+    run = Run(node)
+    with run.launcher as launcher:
+        launcher.wait_ready(60.0)
+    assert launcher.exit_status == 0
+
+
+@pytest.mark.ros
+def test_what_is_missing_is_named():
+    run = Run(stub("policy", says="no node at all"))
+    with run.launcher as launcher, pytest.raises(GraphError, match=r"missing: node policy, service /e0/policy/reset"):
+        launcher.wait_ready(1.0)
+
+
+@pytest.mark.ros
+def test_a_node_that_dies_at_start_is_named_at_once():
+    run = Run(stub("policy", exit_after_s=0.0, exit_status=2))
+    with run.launcher as launcher, pytest.raises(GraphError, match=r"policy \(status 2\)"):
+        launcher.wait_ready(60.0)

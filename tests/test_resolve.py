@@ -1,0 +1,100 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from e0_ros import graph as graphs
+from e0_ros import resolve as module
+from e0_ros.graph import Graph, Process, SimArguments
+from e0_ros.resolve import GraphError, argument_text, configured, parse, resolve, write_configuration
+
+STUB = Process("policy", "stubs.stub_node", ("stubs.stub_node:StubConfig",), settings={"says": "hello"})
+
+
+@pytest.fixture
+def stub_graph(monkeypatch):
+    """The graph `sim` with one stub node in it."""
+    make = lambda arguments: Graph("sim", arguments, (STUB,))  # noqa: E731
+    monkeypatch.setitem(graphs.GRAPHS, "sim", (SimArguments, make))
+
+
+def test_words_get_the_arguments_types():
+    words = ["seed:=3", "record:=false", "views:=base,wrist", "task:=PickCube-v1", "settings:="]
+    expected = {"seed": 3, "record": False, "views": ["base", "wrist"], "task": "PickCube-v1", "settings": ""}
+    assert parse("sim", words) == expected
+
+
+@pytest.mark.parametrize(
+    ("graph", "word", "message"),
+    [
+        ("sim", "seed=3", "name:=value"),
+        ("sim", "seed:=three", "int is needed"),
+        ("sim", "record:=maybe", "true or false"),
+        ("sym", "seed:=3", "did you mean 'sim'"),
+    ],
+)
+def test_wrong_words_say_what_is_allowed(graph, word, message):
+    with pytest.raises(GraphError, match=message):
+        parse(graph, [word])
+
+
+def test_defaults_survive_being_written_and_parsed():
+    for name, (cls, _) in graphs.GRAPHS.items():
+        for f in cls.__dataclass_fields__.values():
+            value = parse(name, [f"{f.name}:={argument_text(f.default)}"])[f.name]
+            assert (tuple(value) if isinstance(value, list) else value) == f.default
+
+
+def test_settings_file_is_checked_and_overridden(stub_graph, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("policy: {rate_hz: 2, exit_status: 1}\n")
+    graph = resolve("sim", {"settings": str(file)}, {"policy": {"rate_hz": 3}})
+    assert graph.processes[0].settings == {"says": "hello", "rate_hz": 3.0, "exit_status": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("policy: {rate_hs: 2}", "did you mean 'rate_hz'"),
+        ("policy: {rate_hz: 20}", "allowed is 0.5 to 10.0"),
+        ("polizy: {rate_hz: 2}", "did you mean 'policy'"),
+        ("policy: {says: no}", "follows from the graph's arguments"),
+        ("policy: 3", "a mapping of settings is needed"),
+        ("[1]", "a mapping of settings is needed"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_starts(stub_graph, tmp_path, text, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(GraphError, match=message):
+        resolve("sim", {"settings": str(file)})
+
+
+def test_missing_settings_file_is_an_error(stub_graph):
+    with pytest.raises(GraphError, match="cannot be read"):
+        resolve("sim", {"settings": "/nowhere/mine.yaml"})
+
+
+def test_a_node_that_is_not_installed_is_named():
+    absent = replace(STUB, name="gello_teleop", configs=("e0_ros.nodes.nowhere:Config",))
+    with pytest.raises(GraphError, match="gello_teleop is not part of this installation"):
+        configured(absent, {})
+
+
+def test_several_settings_classes_share_one_node():
+    both = replace(STUB, configs=("stubs.stub_node:StubConfig", "e0_ros.graph:SimArguments"))
+    ready = configured(both, {"rate_hz": 2, "seed": 7})
+    assert ready.settings == {"says": "hello", "rate_hz": 2.0, "seed": 7}
+    assert module.config_classes(both)[1] is SimArguments
+
+
+def test_recorder_is_told_where_the_resolved_configuration_lies(tmp_path):
+    recorder = replace(STUB, name="episode_recorder")
+    graph = write_configuration(Graph("sim", SimArguments(seed=5), (STUB, recorder)), tmp_path)
+    path = Path(graph.processes[1].settings["configuration"])
+    assert "configuration" not in graph.processes[0].settings
+    written = yaml.safe_load(path.read_text())
+    assert written["arguments"]["seed"] == 5
+    assert written["settings"]["policy"] == {"says": "hello"}
