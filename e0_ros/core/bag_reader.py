@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class Bag:
     """A bag: a folder of rosbag2's layout, or an .mcap file.
 
     Args:
-        salvage: read a partial or damaged bag linearly, in the order of writing, and skip what is damaged. `damage`
-            tells afterwards what was skipped. Otherwise such a bag is refused.
+        salvage: read a partial or damaged bag linearly, in the order of writing, and skip what is damaged; `damage`
+            tells what is skipped. Otherwise such a bag is refused.
 
     Raises:
         BagReadError: no such bag, or a partial or damaged one without `salvage`.
@@ -64,7 +65,9 @@ class Bag:
         self._salvage = salvage
         self._store = get_typestore(Stores.EMPTY)
         self._definitions: dict[str, Schema] = {}
-        if not salvage:
+        if salvage:
+            deque(self._salvaged(set()), maxlen=0)
+        else:
             self._open_whole()
 
     def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
@@ -78,12 +81,21 @@ class Bag:
         return self._salvaged(wanted) if self._salvage else self._whole(wanted)
 
     def decode(self, message: BagMessage) -> Any:
-        """The message, by the definition that the bag carries; arrays are numpy views."""
+        """The message, by the definition that the bag carries; arrays are numpy views.
+
+        Raises:
+            BagReadError: its bytes do not fit the definition.
+
+        """
         if message.type not in self._store.fielddefs:
             text = self._definitions[message.type].data.decode()
             types = get_types_from_msg(text, message.type)
             self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
-        return self._store.deserialize_cdr(message.data, message.type)
+        try:
+            return self._store.deserialize_cdr(message.data, message.type)
+        except (*_DAMAGE, AssertionError) as error:
+            where = f"{message.topic} at {message.log_ns} ns"
+            raise BagReadError(f"{self.path}: {where} is no {message.type} ({type(error).__name__} {error})") from None
 
     def _open_whole(self) -> None:
         if self.path.is_dir():
@@ -132,6 +144,7 @@ class Bag:
                 yield channel
 
     def _salvaged_records(self) -> Iterator[Any]:
+        self.damage = []
         with self.file.open("rb") as stream:
             try:
                 for record in StreamReader(stream, emit_chunks=True, record_size_limit=RECORD_LIMIT).records:
