@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
 from copy import copy
 from dataclasses import dataclass
@@ -14,9 +16,10 @@ import rclpy
 import yaml
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
 from e0_msgs.msg import EpisodeEvent, RecorderState
@@ -98,7 +101,7 @@ class EpisodeRecorder(Node):
     def close(self) -> None:
         """End a running episode as unlabelled and close its bag; for a shutdown."""
         if self._life.episode is not None:
-            self._finish("unlabelled", "the recorder was shut down", publish=rclpy.ok(context=self.context))
+            self._finish("unlabelled", "the recorder was shut down")
 
     # Messages
 
@@ -170,24 +173,22 @@ class EpisodeRecorder(Node):
         if refused is not None:
             response.message = refused.reason
             return response
-        summary = self._finish(request.outcome, request.note, publish=True)
+        summary = self._finish(request.outcome, request.note)
         response.success, response.message = not self._life.reason, self._life.reason
         response.messages, response.lost = self._last.messages, self._last.lost
         response.bytes, response.duration = self._last.bytes, self._last.duration
         response.bag = str(summary.path) if summary else self._last.bag
         return response
 
-    def _finish(self, outcome: str, note: str, *, publish: bool) -> BagSummary | None:
-        if publish:
-            self._inputs.drain(self._config.quiet_s, self._config.settle_s)
+    def _finish(self, outcome: str, note: str) -> BagSummary | None:
+        self._inputs.drain(self._config.quiet_s, self._config.settle_s)
         ended = self._life.end(outcome, note, self._now_ns())
         assert isinstance(ended, Ended)
         event = self._event(EpisodeEvent.END, ended.episode, ended.end_ns, outcome, note)
         self._store(EPISODE_EVENT, serialize_message(event), time.time_ns())
         summary = self._close_bag(ended)
-        if publish:
-            self._events.publish(event)
-            self._publish_state()
+        self._events.publish(event)
+        self._publish_state()
         return summary
 
     def _close_bag(self, ended: Ended) -> BagSummary | None:
@@ -287,21 +288,25 @@ def _custom(episode: Episode) -> dict[str, str]:
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until SIGINT or SIGTERM; a bad parameter ends it with one line and exit status 2."""
-    rclpy.init(args=args)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = EpisodeRecorder()
     except (ConfigError, DefinitionError, ParameterException) as error:
         rclpy.try_shutdown()
         print(f"episode_recorder: {error}", file=sys.stderr)
         sys.exit(2)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    # rclpy's own handlers shut the context down at once, and with it the way to say that the episode has ended
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stopped.is_set():
+        executor.spin_once(timeout_sec=0.25)
+    node.close()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

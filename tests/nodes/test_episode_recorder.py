@@ -384,7 +384,7 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
     finally:
         process.kill()
     if closed:
-        assert process.returncode == 0
+        assert process.returncode == 0, process.stderr.read()
         assert Bag(tmp_path / "out" / "one").custom["outcome"] == "unlabelled"
         assert [m.kind for t, m in read(str(tmp_path / "out" / "one")) if t == EPISODE_EVENT.name] == [0, 1]
     else:
