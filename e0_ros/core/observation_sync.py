@@ -242,21 +242,21 @@ class ObservationSync:
         if pending.verdict is not None:
             return pending.verdict
         waited_ns = -1 if self._config.lockstep else now_ns - pending.arrived_ns
+        clock_ns = None if self._config.lockstep else now_ns
         parts: dict[str, Any] = {}
         for name, stream in self.streams.items():
             find = {JOINTS: self._find_joints, GRIPPER: self._find_gripper}.get(name, self._find_view)
-            parts[name] = find(stream, pending.stamp_ns, now_ns, waited_ns >= stream.bound_ns)
+            parts[name] = find(stream, pending.stamp_ns, clock_ns, waited_ns >= stream.bound_ns)
         stale = next((part for part in parts.values() if isinstance(part, Stale)), None)
         wait = next((part for part in parts.values() if isinstance(part, _Wait)), None)
         if wait is not None and (stale is None or self._config.lockstep):
             return wait
-        return stale or self._read(pending, parts, now_ns)
+        return stale or self._read(pending, parts, clock_ns)
 
-    def _find_view(self, stream: Stream[Any], stamp_ns: int, now_ns: int, expired: bool) -> Any:
+    def _find_view(self, stream: Stream[Any], stamp_ns: int, now_ns: int | None, expired: bool) -> Any:
         still_ns, frozen_ns = stream.still_ns(stamp_ns), self._config.frozen_pixels_ms * NS_PER_MS
         if not self._config.lockstep and 0 < frozen_ns <= still_ns:
-            age_ns = now_ns - (stream.newest_ns or stamp_ns)
-            return Stale(stamp_ns, stream.name, f"frozen: identical pixels for {still_ns / NS_PER_S:.2f} s", age_ns)
+            return stream.stale(stamp_ns, now_ns, f"frozen: identical pixels for {still_ns / NS_PER_S:.2f} s")
         if stream.name == self._reference:
             return None
         nearest = stream.buffer.nearest(stamp_ns)
@@ -270,7 +270,7 @@ class ObservationSync:
             return stream.stale(stamp_ns, now_ns, f"skewed: {far}; allowed is {self._config.tolerance_ms} ms")
         return nearest
 
-    def _find_joints(self, stream: Stream[Any], stamp_ns: int, now_ns: int, expired: bool) -> Any:
+    def _find_joints(self, stream: Stream[Any], stamp_ns: int, now_ns: int | None, expired: bool) -> Any:
         before, after = stream.buffer.at_or_before(stamp_ns), stream.buffer.at_or_after(stamp_ns)
         if after is None:
             return stream.stale(stamp_ns, now_ns, "late: no sample at or after the image") if expired else _Wait(JOINTS)
@@ -283,7 +283,7 @@ class ObservationSync:
             )
         return None
 
-    def _find_gripper(self, stream: Stream[Any], stamp_ns: int, now_ns: int, expired: bool) -> Any:
+    def _find_gripper(self, stream: Stream[Any], stamp_ns: int, now_ns: int | None, expired: bool) -> Any:
         sample = stream.buffer.at_or_before(stamp_ns)
         behind = stream.newest_ns is None or stream.newest_ns < stamp_ns
         if not expired and (behind if self._config.lockstep else sample is None and behind):
@@ -298,7 +298,7 @@ class ObservationSync:
             )
         return sample
 
-    def _read(self, pending: _Pending, parts: dict[str, Any], now_ns: int) -> Result:
+    def _read(self, pending: _Pending, parts: dict[str, Any], now_ns: int | None) -> Result:
         stamp_ns, name = pending.stamp_ns, ""
         views, skews = {}, {}
         try:
@@ -311,7 +311,7 @@ class ObservationSync:
             name = GRIPPER
             opening = self._read_gripper(parts[GRIPPER].value)
         except ValueError as error:
-            return Stale(stamp_ns, name, f"unreadable: {error}", now_ns - (self.streams[name].newest_ns or stamp_ns))
+            return self.streams[name].stale(stamp_ns, now_ns, f"unreadable: {error}")
         if joints is None:
             raise AssertionError("joint positions were found but cannot be interpolated")
         return Observation(

@@ -55,8 +55,14 @@ class Stream(Generic[V]):
         """Whether nothing fresh has come within the bound; `since_ns` counts if it never sent anything."""
         return now_ns - (since_ns if self.arrived_ns is None else self.arrived_ns) > self.bound_ns
 
-    def stale(self, stamp_ns: int, now_ns: int, otherwise: str) -> Stale:
-        """Why this stream has no sample for `stamp_ns`: never seen, frozen, silent, or else `otherwise`."""
+    def stale(self, stamp_ns: int, now_ns: int | None, otherwise: str) -> Stale:
+        """Why this stream has no sample for `stamp_ns`: never seen, frozen, silent, or else `otherwise`.
+
+        Without a clock (None, lock-step) only what the stamps say is told, so that it does not depend on timing.
+        """
+        if now_ns is None:
+            before = self.buffer.at_or_before(stamp_ns)
+            return Stale(stamp_ns, self.name, otherwise, -1 if before is None else stamp_ns - before.stamp_ns)
         if self.newest_ns is None:
             return Stale(stamp_ns, self.name, "missing: it has sent nothing yet", -1)
         age_ns = now_ns - self.newest_ns
