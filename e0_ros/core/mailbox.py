@@ -33,6 +33,11 @@ class Mailbox(Generic[T]):
             item, self._item = self._item, None
             return None if self._closed else item
 
+    def clear(self) -> None:
+        """Throw away an item that nobody took."""
+        with self._ready:
+            self._item = None
+
     def close(self) -> None:
         """Wake whoever waits and hand out nothing more."""
         with self._ready:

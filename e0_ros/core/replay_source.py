@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from e0_policy.types import ActionChunk, ChunkError, FloatArray, Representation
+from e0_policy.types import ActionChunk, FloatArray, NoChunk, Representation
 from e0_ros import interfaces
+from e0_ros.core.bag_reader import Bag
+
+ReadChunk = Callable[[Any], ActionChunk | NoChunk]
 
 MAX_NPZ_BYTES = 256 * 1024 * 1024
 MAX_ROWS = 1_000_000
@@ -25,8 +29,10 @@ class Recording:
     embodiment: str
 
 
-def load_recording(path: Path) -> Recording:
+def load_recording(path: Path, read_chunk: ReadChunk) -> Recording:
     """Read `.npz` (keys `rows`, `period_ns`, `embodiment`) or a bag in MCAP with action chunks.
+
+    `read_chunk` makes a value of a bag's message, which has the fields of e0_msgs/ActionChunk.
 
     Raises:
         ValueError: no such path, or nothing in it to replay.
@@ -34,7 +40,7 @@ def load_recording(path: Path) -> Recording:
     """
     if not path.exists():
         raise ValueError(f"{path}: nothing there to replay; give a bag's folder, an .mcap or an .npz file")
-    return _load_npz(path) if path.suffix == ".npz" else merge_chunks(_bag_chunks(path), str(path))
+    return _load_npz(path) if path.suffix == ".npz" else merge_chunks(_bag_chunks(path, read_chunk), str(path))
 
 
 def merge_chunks(chunks: Iterable[ActionChunk], where: str = "chunks") -> Recording:
@@ -77,29 +83,13 @@ def _load_npz(path: Path) -> Recording:
             return Recording(
                 np.asarray(data["rows"], dtype=np.float64), int(data["period_ns"]), str(data["embodiment"].item())
             )
-    except (KeyError, zipfile.BadZipFile, OSError) as error:
+    except (KeyError, ValueError, zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"{path}: not a replay file (rows, period_ns, embodiment): {error}") from None
 
 
-def _bag_chunks(path: Path) -> Iterable[ActionChunk]:
-    from rosbags.highlevel import AnyReader, AnyReaderError
-
-    try:
-        with AnyReader([path]) as reader:
-            connections = [c for c in reader.connections if c.topic == interfaces.ACTION_CHUNK.name]
-            for connection, _, raw in reader.messages(connections) if connections else ():
-                msg = reader.deserialize(raw, connection.msgtype)
-                if msg.status == 0:
-                    yield _chunk(msg)
-    except AnyReaderError as error:
-        raise ValueError(f"{path}: not a readable bag: {error}") from None
-
-
-def _chunk(msg: object) -> ActionChunk:
-    """An `ActionChunk` from what rosbags deserialises, which has the fields of e0_msgs/ActionChunk."""
-    m: object = msg
-
-    def get(name: str) -> object:
-        return getattr(m, name)
-
-    raise NotImplementedError(get)
+def _bag_chunks(path: Path, read_chunk: ReadChunk) -> Iterator[ActionChunk]:
+    bag = Bag(path)
+    for message in bag.messages([interfaces.ACTION_CHUNK.name]):
+        chunk = read_chunk(bag.decode(message))
+        if isinstance(chunk, ActionChunk):
+            yield chunk
