@@ -33,7 +33,7 @@ from e0_ros.conversions import chunk_from_msg, chunk_to_msg, observation_from_ms
 from e0_ros.core.mailbox import Mailbox
 from e0_ros.core.plan_keeper import InForce, PlanKeeper
 from e0_ros.core.replay_source import load_recording
-from e0_ros.process import run_node
+from e0_ros.process import refuse_unknown_parameters, run_node
 
 LOCKSTEP_TIMEOUT_S = 10.0
 REPEAT_S = 1.0
@@ -98,6 +98,7 @@ class PolicyNode(Node):
     def __init__(self, policy: Policy | None = None, **kwargs: Any) -> None:
         super().__init__("policy", **kwargs)
         self._config = config = declare_parameters(self, PolicyConfig)
+        refuse_unknown_parameters(self)
         arm = load_embodiment(config.embodiment)
         self._policy = make_policy(config) if policy is None else policy
         if self._policy.embodiment != arm.name:
