@@ -1,0 +1,1 @@
+"""Measurements of the graph: `run(...) -> dict` of figures, and a table."""
