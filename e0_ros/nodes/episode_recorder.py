@@ -42,6 +42,7 @@ from e0_ros.interfaces import (
     Topic,
     camera_topic,
 )
+from e0_ros.process import refuse_unknown_parameters
 from e0_ros.raw_inputs import RawInputs
 from e0_ros.version import code_version
 
@@ -286,15 +287,16 @@ def _custom(episode: Episode) -> dict[str, str]:
     }
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the node until SIGINT or SIGTERM; a bad parameter ends it with one line and exit status 2."""
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; returns 2 after one line on stderr if a parameter is wrong."""
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = EpisodeRecorder()
+        refuse_unknown_parameters(node)
     except (ConfigError, DefinitionError, ParameterException) as error:
         rclpy.try_shutdown()
-        print(f"episode_recorder: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     # rclpy's own handlers shut the context down at once, and with it the way to say that the episode has ended
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -307,7 +309,8 @@ def main(args: list[str] | None = None) -> None:
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

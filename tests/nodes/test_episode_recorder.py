@@ -394,13 +394,13 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
 
 
 @pytest.mark.parametrize(
-    "parameter", ["images:=jpg", "views:=3", "extra_topics:=['/a']", "extra_topics:=['/a b/msg/C']"]
+    "parameter", ["images:=jpg", "views:=3", "extra_topics:=['/a']", "extra_topics:=['/a b/msg/C']", "bag_dri:=x"]
 )
 def test_a_bad_parameter_is_one_line_and_status_2(parameter: str) -> None:
     process = _process(parameter)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert error.count("\n") == 1 and error.startswith("episode_recorder: ")
+    assert error.count("\n") == 1 and error.startswith("error: ")
 
 
 def test_bad_parameters_raise_at_construction(make_bench: Callable[..., Bench]) -> None:
