@@ -121,11 +121,17 @@ class ChunkExecutor:
         self._committed_ns = 0
         self._next_send_ns = 0
         self._brake_due = False
+        self._settling = False
         self._pending: list[tuple[int, ActionChunk]] = []
         self._chunk: ActionChunk | None = None
         self._target: Target | None = None
         self._gripper = Gripper(config.gripper_hysteresis)
         self._limited = 0
+
+    @property
+    def mode(self) -> Mode:
+        """The present mode."""
+        return self._mode
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
@@ -149,6 +155,7 @@ class ChunkExecutor:
         """Take a chunk: None if it was accepted, else why not. A wrong chunk of the arm's owner leads to a hold."""
         if self._mode in (Mode.DISARMED, Mode.STOPPED) or self._latched:
             return self._admission.refuse(f"{self._mode.name.lower()}: {self._reason}; arm first")
+        self._settle(now_ns)
         verdict = self._admission.admit(chunk, now_ns, self._plan_end_ns(now_ns))
         if isinstance(verdict, Refusal):
             return self._refused(verdict)
@@ -188,7 +195,9 @@ class ChunkExecutor:
             return Refusal(f"the arm moves at {np.abs(v).max():.3f} rad/s; it must be at rest (< {_AT_REST_RAD_S})")
         if self._mode is not Mode.DISARMED and self._command and not self._command.at_rest(now_ns + self._lead_ns):
             return Refusal("the reference still moves; hold first and arm when it is at rest")
-        self._command = Command.rest(self._anchor(q, now_ns), now_ns)
+        keep = self._held_reference(q, now_ns)
+        self._command = Command.rest(q if keep is None else keep, now_ns)
+        self._settling = keep is None
         self._forget()
         self._admission.arm(now_ns)
         self._brake_due = False
@@ -228,6 +237,8 @@ class ChunkExecutor:
             self.disarm(f"the clock jumped back by {(self._now_ns - now_ns) / 1e9:.3f} s")
             self._command, self._joints = None, None
         self._now_ns = now_ns
+        self._settle(now_ns)
+        self._settling = False
         if self._mode in (Mode.ARMED, Mode.RUNNING) and (cause := self._hold_cause(now_ns)):
             self._brake(Mode.HOLD, cause)
         self._engage_due(now_ns)
@@ -265,7 +276,8 @@ class ChunkExecutor:
         period_ns = int(1e9 / self.config.command_rate_hz)
         on_time = 0 <= now_ns - self._next_send_ns < period_ns
         self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
-        return self._command.since(now_ns - int(self.config.overlap_ms * _MS))
+        message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
+        return message.lasting(commit_ns + int(self.config.span_ms * _MS))
 
     def _engage_due(self, now_ns: int) -> Refusal | None:
         """Hand over to the newest chunk that is in force at the commit time."""
@@ -328,13 +340,19 @@ class ChunkExecutor:
     def _forget(self) -> None:
         self._pending, self._chunk, self._target = [], None, None
 
-    def _anchor(self, measured: FloatArray, now_ns: int) -> FloatArray:
-        """The measured position; or the reference, if a controller still holds it and it is close (no step)."""
+    def _held_reference(self, measured: FloatArray, now_ns: int) -> FloatArray | None:
+        """The reference, if a controller still holds it and it is close: anchoring there makes no step."""
         held = self._mode is not Mode.DISARMED or self.config.output == "impedance"
         if self._command is None or not held:
-            return measured
+            return None
         reference = self._command.sample(now_ns + self._lead_ns).position
-        return reference if np.abs(reference - measured).max() <= _KEEP_REFERENCE_RAD else measured
+        return reference if np.abs(reference - measured).max() <= _KEEP_REFERENCE_RAD else None
+
+    def _settle(self, now_ns: int) -> None:
+        """Until the first tick after arming the anchor follows the joints, so that a late joint state counts too."""
+        if self._settling and self._joints and self._mode is Mode.ARMED:
+            q = np.clip(self._joints[1], self.arm_model.position_lower, self.arm_model.position_upper)
+            self._command = Command.rest(q, now_ns)
 
     def _plan_end_ns(self, now_ns: int) -> int:
         """When the plan in force ends; the present if there is none."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from e0_policy.types import FloatArray
 
 TimeArray = NDArray[np.int64]
-_REST_NS = 20_000_000
+_REST_NS = 200_000_000
 
 
 class State(NamedTuple):
@@ -84,6 +84,13 @@ class Command:
         before = self.times_ns < other.start_ns
         states = (np.concatenate((a[before], b)) for a, b in zip(self.state, other.state, strict=True))
         return Command(np.concatenate((self.times_ns[before], other.times_ns)), State(*states))
+
+    def lasting(self, end_ns: int) -> Command:
+        """The same motion, told until `end_ns` at least (a controller rejects a trajectory that is over)."""
+        if self.end_ns >= end_ns:
+            return self
+        states = (np.concatenate((part, part[-1:])) for part in self.state)
+        return Command(np.append(self.times_ns, end_ns), State(*states))
 
     def merged(self, other: Command, mask: NDArray[np.bool_]) -> Command:
         """The other's motion for the joints in `mask` `(n,)`, this one's for the rest; both start at one time."""
