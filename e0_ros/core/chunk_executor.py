@@ -36,6 +36,7 @@ _MS = 1_000_000
 _MAX_PENDING = 64
 _AT_REST_RAD_S = 0.05
 _KEEP_REFERENCE_RAD = 0.02
+_CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,9 @@ class ChunkExecutor:
         if chunk.end_ns + chunk.period_ns <= commit_ns:
             return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
         curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns, chunk.period_ns)
-        target = HandOver(curve, self._command.sample(commit_ns), commit_ns, int(self.config.blend_ms * _MS))
+        blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
+        state = self._command.sample(commit_ns)
+        target = HandOver(curve, state, commit_ns, blend_ns, limits.velocity, _CATCH_UP * limits.acceleration)
         worst = int(np.abs(target.gap_rad).argmax())
         if abs(target.gap_rad[worst]) > self.config.max_jump_rad:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {abs(target.gap_rad[worst]):.3f} rad"

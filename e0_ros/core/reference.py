@@ -11,28 +11,22 @@ import numpy as np
 from e0_policy.types import FloatArray
 from e0_ros.core.command import State, TimeArray
 
+_STRETCH = 2.0 ** np.arange(0, 4.5, 0.25)
+_PROBES = np.linspace(0.1, 0.9, 9)
+
 
 class RowCurve:
     """C2 curve through rows `(r, n)` at `t0_ns + i * period_ns`, at rest from the last one on.
 
-    Quintic segments; the velocity at a row is the central difference, limited so that the curve does not overshoot
-    between rows (van Leer's monotonised central limiter), the acceleration is the second difference.
+    Quintic segments through the rows with central differences for velocity and acceleration. Both are limited as
+    van Leer's monotonised central scheme does, so that a corner between rows is not overshot; on smooth rows the
+    limits do nothing.
     """
 
     def __init__(self, rows: FloatArray, t0_ns: int, period_ns: int) -> None:
         self._rows, self._t0_ns, self._period_ns = rows, t0_ns, period_ns
         self._h = period_ns * 1e-9
-        velocity, acceleration = np.zeros_like(rows), np.zeros_like(rows)
-        if len(rows) > 1:
-            slope = np.diff(rows, axis=0) / self._h
-            before, after = slope[:-1], slope[1:]
-            steepest = np.minimum(np.minimum(np.abs(before), np.abs(after)) * 2, np.abs(before + after) / 2)
-            velocity[1:-1] = np.where(before * after > 0, np.copysign(steepest, before), 0.0)
-            acceleration[1:-1] = (after - before) / self._h
-            velocity[0], acceleration[0] = slope[0], acceleration[1]
-            if len(rows) > 2:
-                extrapolated = 1.5 * slope[0] - 0.5 * slope[1]
-                velocity[0] = np.where(extrapolated * slope[0] > 0, extrapolated, 0.0)
+        velocity, acceleration = _derivatives(rows, self._h)
         self._polynomials = quintic(
             State(rows[:-1], velocity[:-1], acceleration[:-1]), State(rows[1:], velocity[1:], acceleration[1:]), self._h
         )
@@ -56,20 +50,63 @@ class RowCurve:
         )
 
 
+def _derivatives(rows: FloatArray, h: float) -> tuple[FloatArray, FloatArray]:
+    velocity, acceleration = np.zeros_like(rows), np.zeros_like(rows)
+    if len(rows) < 3:
+        velocity[:-1] = np.diff(rows, axis=0) / h
+        return velocity, acceleration
+    slope = np.diff(rows, axis=0) / h
+    before, after = slope[:-1], slope[1:]
+    velocity[1:-1] = _limited((before + after) / 2, before, after)
+    extrapolated = 1.5 * slope[0] - 0.5 * slope[1]
+    velocity[0] = np.where(extrapolated * slope[0] > 0, extrapolated, 0.0)
+    bend = (after - before) / h
+    bends = np.concatenate((bend[:1], bend, bend[-1:]))
+    acceleration[1:-1] = _limited(bend, bends[:-2], bends[2:])
+    acceleration[0] = acceleration[1]
+    return velocity, acceleration
+
+
+def _limited(central: FloatArray, before: FloatArray, after: FloatArray) -> FloatArray:
+    """`central`, at most twice either neighbour's; 0 where the neighbours differ in sign."""
+    size = np.minimum(np.abs(central), 2 * np.minimum(np.abs(before), np.abs(after)))
+    limited: FloatArray = np.where(before * after > 0, np.copysign(size, central), 0.0)
+    return limited
+
+
 class HandOver:
-    """A curve reached without a step: at `start_ns` it is in `state`, from `start_ns + blend_ns` on it is the curve.
+    """A curve reached without a step: at `start_ns` it is in `state`, after the blend it is the curve.
 
     The difference at the start decays as one quintic, which matches position, velocity and acceleration at both
-    ends. So the result is C2, and a chain of hand-overs needs no memory of the chunks before.
+    ends. So the result is C2, and a chain of hand-overs needs no memory of the chunks before. The blend lasts
+    `blend_ns`, or longer by the first of `_STRETCH` with which the decay itself keeps to `velocity` and
+    `acceleration` `(n,)`: a far target is approached, not overshot.
     """
 
-    def __init__(self, curve: RowCurve, state: State, start_ns: int, blend_ns: int) -> None:
-        self._curve, self._start_ns, self._blend_ns = curve, start_ns, blend_ns
+    def __init__(
+        self,
+        curve: RowCurve,
+        state: State,
+        start_ns: int,
+        blend_ns: int,
+        velocity: FloatArray,
+        acceleration: FloatArray,
+    ) -> None:
+        self._curve, self._start_ns = curve, start_ns
         now = curve(np.array([start_ns]))
-        self.gap_rad: FloatArray = state.position - now.position[0]
         gap = State(*(a - b[0] for a, b in zip(state, now, strict=True)))
+        self.gap_rad: FloatArray = gap.position
         nothing = np.zeros_like(gap.position)
-        self._decay = quintic(gap, State(nothing, nothing, nothing), blend_ns * 1e-9)[:, None]
+        rest = State(nothing, nothing, nothing)
+        durations = blend_ns * 1e-9 * _STRETCH
+        decays = [quintic(gap, rest, float(duration)) for duration in durations]
+        peaks = evaluate(np.stack(decays, axis=1), durations[:, None] * _PROBES[:, None, None])
+        allowed = np.maximum(acceleration, np.abs(gap.acceleration))
+        fine = (np.abs(peaks.velocity) <= velocity) & (np.abs(peaks.acceleration) <= allowed)
+        feasible = fine.all(axis=(0, 2))
+        choice = int(feasible.argmax()) if feasible.any() else len(_STRETCH) - 1
+        self._blend_ns = int(blend_ns * _STRETCH[choice])
+        self._decay = decays[choice][:, None]
 
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`."""
