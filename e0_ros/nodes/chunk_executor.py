@@ -149,7 +149,8 @@ class ChunkExecutorNode(Node):
 
     def _arm(self) -> Refusal | None:
         refusal = self.core.arm(self._now_ns())
-        self._gap &= refusal is not None
+        if refusal is None:
+            self._gap, self._streamed_ns = False, 0
         return refusal
 
     # -- outputs ---------------------------------------------------------------------------------------------------
