@@ -400,7 +400,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.sampled_from(["fr3", "panda"]), st.booleans(), st.integers(0, 7), st.lists(steps, min_size=3, max_size=14))
 def test_whatever_comes_every_command_is_legal(embodiment: str, lockstep: bool, transport: int, script) -> None:
     transport = 0 if lockstep else transport
