@@ -84,7 +84,8 @@ def _figures(sent: dict[str, int], trace: dict[str, Any]) -> dict[str, float]:
     arrived = [dict(trace[view]) for view in VIEWS]
     later = np.array([max(arrived[0][stamp], arrived[1][other]) for stamp, other, _ in answers])
     figures |= _percentiles("observation", (answers[:, 2] - later) / 1e6)
-    figures["observations"], figures["stale"] = len(answers), int(trace["stale"])
+    stale = np.isin(trace["stale"], trace["base"][trace["base"][:, 0] >= start_ns, 0])
+    figures["observations"], figures["stale"] = len(answers), int(stale.sum())
     figures["node_cpu_percent"] = float(trace["cpu_percent"])
     return figures
 
@@ -99,8 +100,9 @@ class MeasuredNode(ObservationSyncNode):
 
     def __init__(self, trace: Path) -> None:
         self._trace = trace
-        self._notes: dict[str, list[tuple[int, ...]]] = {name: [] for name in (*VIEWS, "joints", "observations")}
-        self._stale = 0
+        self._notes: dict[str, list[tuple[int, ...]]] = {
+            name: [] for name in (*VIEWS, "joints", "observations", "stale")
+        }
         super().__init__()
         self._started = time.monotonic(), time.process_time()
 
@@ -119,15 +121,15 @@ class MeasuredNode(ObservationSyncNode):
             if isinstance(result, Observation):
                 other_ns = result.stamp_ns + result.view_skew_ns["wrist"]
                 self._notes["observations"].append((result.stamp_ns, other_ns, time.time_ns()))
-            elif self._notes["observations"]:
-                self._stale += 1
+            else:
+                self._notes["stale"].append((result.stamp_ns,))
 
     def destroy_node(self) -> None:
         """Write the notes, then end."""
         wall, cpu = time.monotonic() - self._started[0], time.process_time() - self._started[1]
         received = {f"{name}_received": stream.received for name, stream in self._core.streams.items()}
         notes = {name: np.array(rows, dtype=np.int64) for name, rows in self._notes.items()}
-        np.savez(self._trace, stale=self._stale, cpu_percent=100 * cpu / wall, **received, **notes)  # type: ignore[arg-type]
+        np.savez(self._trace, cpu_percent=100 * cpu / wall, **received, **notes)  # type: ignore[arg-type]
         super().destroy_node()
 
 
@@ -154,10 +156,11 @@ def cameras(seconds: float) -> dict[str, int]:
     data = array.array("B", bytes(921600))
     msg = Image(height=480, width=640, encoding="rgb8", step=1920, data=data)
     pixels, sent = np.frombuffer(msg.data, np.uint8), dict.fromkeys(VIEWS, 0)
-    due = {VIEWS[0]: time.time_ns(), VIEWS[1]: time.time_ns() + WRIST_PHASE_NS}
+    due: dict[str, int] = {}
 
     def steps(now_ns: int) -> int:
-        for view in VIEWS:
+        for view, phase_ns in zip(VIEWS, (0, WRIST_PHASE_NS), strict=True):
+            due.setdefault(view, now_ns + phase_ns)
             if due[view] <= now_ns:
                 pixels[:] = noise[sent[view] % 4]
                 msg.header.stamp = to_time(time.time_ns())
@@ -178,9 +181,11 @@ def robot(seconds: float) -> dict[str, int]:
     state = JointState(name=list(arm.joint_names), position=arm.home.tolist(), velocity=[0.0] * 7, effort=[0.0] * 7)
     fingers = JointState(name=list(arm.gripper_joint_names), position=[0.04, 0.04])
     sent = {"joints": 0, "gripper": 0}
-    due = [time.time_ns()]
+    due: list[int] = []
 
     def steps(now_ns: int) -> int:
+        if not due or now_ns - due[0] > 50 * ROBOT_PERIOD_NS:
+            due[:] = [now_ns]
         while due[0] <= now_ns:
             state.header.stamp = to_time(time.time_ns())
             joints.publish(state)

@@ -84,7 +84,8 @@ def decode_compressed(format_: str, data: Buffer) -> ImageArray:
 
     `format_` as image_transport's compressed plugin writes it: `rgb8; jpeg compressed bgr8` (source encoding; codec;
     channel order of what was compressed). A bare `jpeg` or `png` has ordinary colours. With a colour source and no
-    `compressed bgr`, old versions of the plugin compressed the source's RGB bytes as if they were BGR.
+    `compressed bgr`, old versions of the plugin compressed the source's RGB bytes as if they were BGR. Of a Bayer
+    source new versions compress the grey image (`compressed mono8`), old ones the mosaic.
 
     Raises:
         DecodeError: another codec, broken data, more than 64 MiB, or a ratio like that of a decompression bomb.
@@ -105,8 +106,9 @@ def decode_compressed(format_: str, data: Buffer) -> ImageArray:
         raise DecodeError(f"{raw.size} bytes of {format_[:60]!r} cannot be decompressed")
     pixels = _narrow(image.view(np.uint16)) if image.dtype == np.uint16 else image.view(np.uint8)
     if pixels.ndim == 2:
-        return _to_rgb(source if source.startswith("bayer_") else "mono8", pixels)
-    swapped = bool(codec) and "compressed bgr" not in codec and source in ("rgb8", "bgr8", "rgba8", "bgra8")
+        mosaic = source.startswith("bayer_") and "mono8" not in codec
+        return _to_rgb(source if mosaic else "mono8", pixels)
+    swapped = bool(codec) and "compressed bgr" not in codec and source.startswith(("rgb", "bgr"))
     order = "rgb" if swapped else "bgr"
     return _to_rgb(f"{order}a8" if pixels.shape[2] == 4 else f"{order}8", pixels)
 

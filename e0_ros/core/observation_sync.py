@@ -16,52 +16,24 @@ stamp, so that the same data give the same observations whatever the delays betw
 
 from __future__ import annotations
 
-import re
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from e0_policy.types import FloatArray, ImageArray, Observation, Stale
-from e0_ros.config import ConfigError, check, setting
+from e0_ros.core.pairing import GRIPPER, JOINTS, Pairing, SyncConfig, Wait
 from e0_ros.core.stamped_buffer import Sample
 from e0_ros.core.stream import NS_PER_MS, NS_PER_S, Stream
 
-JOINTS = "joints"
-GRIPPER = "gripper"
-EARLY_PERIODS = 0.4
 JUMP_NS = NS_PER_S
 """Stamps (lock-step) or the clock (live) that go back further than this mean a restarted recording or a reset."""
 
 Result = Observation | Stale
-
-
-@dataclass(frozen=True)
-class SyncConfig:
-    """Streams of an observation and how far they may lie apart."""
-
-    views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
-    camera_rate_hz: float = setting(30.0, "rate of every camera", unit="Hz", low=1.0, high=240.0)
-    joint_rate_hz: float = setting(1000.0, "rate of the joint states", unit="Hz", low=5.0, high=4000.0)
-    gripper_rate_hz: float = setting(15.0, "rate of the gripper states", unit="Hz", low=1.0, high=1000.0)
-    tolerance_ms: float = setting(15.0, "largest skew between two views", unit="ms", low=0.0, high=500.0)
-    patience_periods: float = setting(3.0, "periods after which a stream counts as silent", low=1.0, high=20.0)
-    slack_ms: float = setting(40.0, "transport and jitter on top of the periods", unit="ms", low=0.0, high=1000.0)
-    frozen_pixels_ms: float = setting(
-        1000.0, "identical pixels under fresh stamps for this long are frozen; 0: off", unit="ms", low=0.0, high=60e3
-    )
-    lockstep: bool = setting(False, "wait for all streams, without deadlines")
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.views or len(set(self.views)) != len(self.views):
-            raise ConfigError(f"SyncConfig.views is {self.views}; one or more different names are needed")
-        for view in self.views:
-            if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]{0,63}", view) or view in (JOINTS, GRIPPER):
-                raise ConfigError(f"SyncConfig.views has {view[:80]!r}; allowed are letters, digits and _")
 
 
 @dataclass(order=True)
@@ -72,13 +44,7 @@ class _Pending:
     image: Any = field(compare=False)
     arrived_ns: int = field(compare=False)
     verdict: Stale | None = field(compare=False, default=None)
-
-
-@dataclass(frozen=True)
-class _Wait:
-    """The answer has to wait for this stream."""
-
-    stream: str
+    read: bool = field(compare=False, default=False)
 
 
 class ObservationSync:
@@ -111,7 +77,7 @@ class ObservationSync:
         self.streams[JOINTS] = self._joints = stream(JOINTS, config.joint_rate_hz)
         self.streams[GRIPPER] = self._gripper = stream(GRIPPER, config.gripper_rate_hz)
         self._read_image, self._read_joints, self._read_gripper = read_image, read_joints, read_gripper
-        self._tolerance_ns = round(config.tolerance_ms * NS_PER_MS)
+        self._pairing = Pairing(config)
         self._pending: list[_Pending] = []
         self._seen: deque[int] = deque(maxlen=256)
         self._released: list[Result] = []
@@ -129,7 +95,7 @@ class ObservationSync:
         if not self._pending:
             return None
         answer = self._answer(self._pending[0], self._now_ns or 0)
-        return (self._pending[0].stamp_ns, answer.stream) if isinstance(answer, _Wait) else None
+        return (self._pending[0].stamp_ns, answer.stream) if isinstance(answer, Wait) else None
 
     def add_image(
         self, view: str, stamp_ns: int, image: Any, now_ns: int, fingerprint: int | None = None
@@ -221,7 +187,8 @@ class ObservationSync:
         results, self._released = self._released, []
         while self._pending:
             answer = self._answer(self._pending[0], now_ns)
-            if isinstance(answer, _Wait):
+            if isinstance(answer, Wait):
+                self._read_ahead(self._pending[0])
                 break
             self._pass(self._pending.pop(0))
             results.append(answer)
@@ -238,65 +205,25 @@ class ObservationSync:
         for name in (*self._others, JOINTS, GRIPPER):
             self.streams[name].buffer.drop_before(pending.stamp_ns)
 
-    def _answer(self, pending: _Pending, now_ns: int) -> Result | _Wait:
+    def _answer(self, pending: _Pending, now_ns: int) -> Result | Wait:
         if pending.verdict is not None:
             return pending.verdict
         waited_ns = -1 if self._config.lockstep else now_ns - pending.arrived_ns
         clock_ns = None if self._config.lockstep else now_ns
         parts: dict[str, Any] = {}
         for name, stream in self.streams.items():
-            find = {JOINTS: self._find_joints, GRIPPER: self._find_gripper}.get(name, self._find_view)
-            parts[name] = find(stream, pending.stamp_ns, clock_ns, waited_ns >= stream.bound_ns)
+            parts[name] = self._pairing.find(stream, pending.stamp_ns, clock_ns, waited_ns >= stream.bound_ns)
         stale = next((part for part in parts.values() if isinstance(part, Stale)), None)
-        wait = next((part for part in parts.values() if isinstance(part, _Wait)), None)
+        wait = next((part for part in parts.values() if isinstance(part, Wait)), None)
         if wait is not None and (stale is None or self._config.lockstep):
             return wait
         return stale or self._read(pending, parts, clock_ns)
 
-    def _find_view(self, stream: Stream[Any], stamp_ns: int, now_ns: int | None, expired: bool) -> Any:
-        still_ns, frozen_ns = stream.still_ns(stamp_ns), self._config.frozen_pixels_ms * NS_PER_MS
-        if not self._config.lockstep and 0 < frozen_ns <= still_ns:
-            return stream.stale(stamp_ns, now_ns, f"frozen: identical pixels for {still_ns / NS_PER_S:.2f} s")
-        if stream.name == self._reference:
-            return None
-        nearest = stream.buffer.nearest(stamp_ns)
-        skew_ns = None if nearest is None else abs(nearest.stamp_ns - stamp_ns)
-        if stream.buffer.at_or_after(stamp_ns) is None and not expired:
-            early_ns = -1 if self._config.lockstep else min(self._tolerance_ns, EARLY_PERIODS * stream.period_ns)
-            if skew_ns is None or skew_ns > early_ns:
-                return _Wait(stream.name)
-        if skew_ns is None or skew_ns > self._tolerance_ns:
-            far = "no image" if skew_ns is None else f"its nearest image is {skew_ns / NS_PER_MS:.1f} ms away"
-            return stream.stale(stamp_ns, now_ns, f"skewed: {far}; allowed is {self._config.tolerance_ms} ms")
-        return nearest
-
-    def _find_joints(self, stream: Stream[Any], stamp_ns: int, now_ns: int | None, expired: bool) -> Any:
-        before, after = stream.buffer.at_or_before(stamp_ns), stream.buffer.at_or_after(stamp_ns)
-        if after is None:
-            return stream.stale(stamp_ns, now_ns, "late: no sample at or after the image") if expired else _Wait(JOINTS)
-        if before is None:
-            return stream.stale(stamp_ns, now_ns, "missing: no sample at or before the image")
-        if after.stamp_ns - before.stamp_ns > stream.bound_ns:
-            gap_ms, bound_ms = (after.stamp_ns - before.stamp_ns) / NS_PER_MS, stream.bound_ns / NS_PER_MS
-            return stream.stale(
-                stamp_ns, now_ns, f"missing: a gap of {gap_ms:.1f} ms around the image; allowed is {bound_ms:.1f} ms"
-            )
-        return None
-
-    def _find_gripper(self, stream: Stream[Any], stamp_ns: int, now_ns: int | None, expired: bool) -> Any:
-        sample = stream.buffer.at_or_before(stamp_ns)
-        behind = stream.newest_ns is None or stream.newest_ns < stamp_ns
-        if not expired and (behind if self._config.lockstep else sample is None and behind):
-            return _Wait(GRIPPER)
-        if sample is None:
-            return stream.stale(stamp_ns, now_ns, "missing: no sample at or before the image")
-        age_ns = stamp_ns - sample.stamp_ns
-        if age_ns > stream.bound_ns:
-            age_ms, bound_ms = age_ns / NS_PER_MS, stream.bound_ns / NS_PER_MS
-            return stream.stale(
-                stamp_ns, now_ns, f"missing: {age_ms:.1f} ms old at the image; allowed is {bound_ms:.1f} ms"
-            )
-        return sample
+    def _read_ahead(self, pending: _Pending) -> None:
+        """Use the waiting to read the reference image, so that less is left to do when the other streams are there."""
+        if not pending.read and pending.verdict is None:
+            with suppress(ValueError):
+                pending.image, pending.read = self._read_image(self._reference, pending.image), True
 
     def _read(self, pending: _Pending, parts: dict[str, Any], now_ns: int | None) -> Result:
         stamp_ns, name = pending.stamp_ns, ""
@@ -304,7 +231,8 @@ class ObservationSync:
         try:
             for name in self._config.views:
                 sample = Sample(stamp_ns, pending.image) if name == self._reference else parts[name]
-                views[name] = self._read_image(name, sample.value)
+                ready = name == self._reference and pending.read
+                views[name] = sample.value if ready else self._read_image(name, sample.value)
                 skews[name] = sample.stamp_ns - stamp_ns
             name = JOINTS
             joints = self._joints.buffer.interpolate(stamp_ns, self._read_joints)

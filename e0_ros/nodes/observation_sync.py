@@ -29,7 +29,8 @@ from e0_ros.config import ConfigError, check, declare_parameters, setting
 from e0_ros.conversions import NS, observation_to_msg, stale_to_msg
 from e0_ros.core.decode import MAX_IMAGE_BYTES, decode_compressed, decode_raw, fingerprint, resize_with_pad
 from e0_ros.core.joint_names import gripper_opening, pick_joints
-from e0_ros.core.observation_sync import ObservationSync, Result, SyncConfig
+from e0_ros.core.observation_sync import ObservationSync, Result
+from e0_ros.core.pairing import SyncConfig
 from e0_ros.process import run_node
 
 MAX_INSTRUCTION = 512

@@ -122,6 +122,10 @@ def test_png_with_alpha_grey_16_bit_and_bayer() -> None:
     tiled = np.tile(np.array([[200, 100], [100, 30]], np.uint8), (8, 8))
     bayer = decode_compressed("bayer_rggb8; png compressed ", cv2.imencode(".png", tiled)[1].tobytes())
     assert bayer[8, 8].tolist() == [200, 100, 30]
+    grey_of_bayer = decode_compressed("bayer_rggb8; jpeg compressed mono8", cv2.imencode(".png", grey)[1].tobytes())
+    np.testing.assert_array_equal(grey_of_bayer[..., 2], grey)
+    wide_colour = cv2.imencode(".png", np.ascontiguousarray(RGB[..., ::-1]).astype(np.uint16) * 257)[1].tobytes()
+    np.testing.assert_array_equal(decode_compressed("rgb16; png compressed bgr16", wide_colour), RGB)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_any_fields_give_an_image_or_a_decode_error(
     assert image.shape == (height, width, 3) and image.dtype == np.uint8
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_bytes_give_an_image_or_a_decode_error(data: st.DataObject) -> None:
     whole = cv2.imencode(data.draw(st.sampled_from([".jpg", ".png"])), SMOOTH)[1].tobytes()

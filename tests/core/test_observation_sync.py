@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from e0_policy.types import Observation, Stale
 from e0_ros.config import ConfigError
-from e0_ros.core.observation_sync import ObservationSync, Result, SyncConfig
+from e0_ros.core.observation_sync import ObservationSync, Result
+from e0_ros.core.pairing import SyncConfig
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 SLOPE = 2.0  # rad/s of the synthetic joint
