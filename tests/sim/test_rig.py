@@ -83,6 +83,20 @@ def test_a_set_point_that_is_not_finite_stops_the_hardware_until_reset() -> None
     assert r.advance(2100 * MS).refused == []
 
 
+@pytest.mark.parametrize("controller", ["joint_trajectory", "impedance"])
+def test_after_a_reset_the_arm_stays_where_the_scene_put_it(controller: str) -> None:
+    r = rig(controller)
+    r.command(move(r, 1000, 0.1) if controller == "joint_trajectory" else Target(1000 * MS, r.arm.home), 1000 * MS)
+    r.gripper_target = 0.0
+    r.advance(1100 * MS)
+    r.command(move(r, 1100, 0.1), 1100 * MS)
+    r.reset("Reach-v0", 1, 2000 * MS)
+    placed = r.sample().positions
+    assert r.advance(2200 * MS).violations == []
+    assert (r.sample().positions == placed).all()
+    assert r.adapter.gripper_opening() == 1.0
+
+
 def test_impedance_holds_each_target_and_is_not_differentiated() -> None:
     r = rig("impedance")
     target = r.sample().positions + 0.01
