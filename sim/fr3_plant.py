@@ -54,7 +54,7 @@ class Fr3Plant:
 
     def __init__(
         self,
-        views: tuple[str, ...] = ("front", "wrist"),
+        views: tuple[str, ...] = ("base", "wrist"),
         width_px: int = 224,
         height_px: int = 224,
         embodiment: str = "fr3",

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
@@ -27,6 +26,11 @@ from sim.bridge.settings import MS, BridgeConfig, make_adapter
 from sim.controllers import Point, Trajectory
 from sim.episode import Episode
 from sim.rig import Played, Rig, Target
+
+try:
+    from rclpy.experimental import EventsExecutor as SpinExecutor  # wakes with half the work
+except ImportError:  # before Kilted
+    from rclpy.executors import SingleThreadedExecutor as SpinExecutor
 
 
 class Bridge(Node):
@@ -108,7 +112,7 @@ class Bridge(Node):
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set."""
-        executor = SingleThreadedExecutor(context=self.context)
+        executor = SpinExecutor(context=self.context)
         executor.add_node(self)
         try:
             while not stop.is_set():

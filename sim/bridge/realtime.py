@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WAKE_NS = 4 * MS
 BURST_NS = 10 * MS
+SLACK_NS = 100 * MS
 
 
 class Realtime:
@@ -28,7 +29,7 @@ class Realtime:
         self._bridge = bridge
         adapter = bridge.rig.adapter
         self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
-        self._pacer = Pacer(adapter.control_period_ns)
+        self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns))
         self._capture_ns: int | None = None
         self.on_reset()
 

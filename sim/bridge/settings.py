@@ -20,7 +20,7 @@ class BridgeConfig:
         "joint_trajectory", "stock controller whose rules apply", choices=("joint_trajectory", "impedance")
     )
     embodiment: str = setting("fr3", "arm of fr3_plant; other simulators bring their own")
-    views: tuple[str, ...] = setting(("front", "wrist"), "camera views, the reference view first")
+    views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     width_px: int = setting(224, "width of the images", unit="px", low=16, high=4096)
     height_px: int = setting(224, "height of the images", unit="px", low=16, high=4096)
     task: str = setting("", "task of the first scene; empty: the simulator's first")

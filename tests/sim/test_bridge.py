@@ -31,7 +31,7 @@ from sim.fr3_plant import reach_goal  # noqa: E402
 MS = 1_000_000
 PERIOD = 50 * MS
 FR3 = load_embodiment("fr3")
-VIEWS = (topics.camera_topic("front"), topics.camera_topic("wrist"))
+VIEWS = (topics.camera_topic("base"), topics.camera_topic("wrist"))
 HEARD = (topics.CLOCK, topics.JOINT_STATES, topics.GRIPPER_STATES, topics.SIM_STATE, topics.DIAGNOSTICS, *VIEWS)
 
 

@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_scene_and_pictures() -> None:
 
 
 def test_pictures_show_joints_gripper_time_and_view() -> None:
-    plant = Fr3Plant(("front", "wrist"), 64, 48)
+    plant = Fr3Plant(("base", "wrist"), 64, 48)
     start = plant.joint_state()[0]
     seen = [pictures(plant)]
     plant.step(start, np.zeros(7), 1.0)
