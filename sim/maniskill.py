@@ -21,9 +21,12 @@ from sim.vulkan import activate
 PHYSICS_HZ = 100
 CONTROL_HZ = 20
 VIEWS = ("base", "wrist")
+FRESH = {"reconfigure": True}
+"""Options of a reset that leaves nothing of the episode before."""
 _ROBOT = "panda_wristcam"
 _ARM = 7
 _FINGER_OPEN_M = 0.04
+_RENDER_THREADS = 4
 _NS = 1_000_000_000
 
 
@@ -48,28 +51,27 @@ class ManiSkillAdapter:
             if view not in VIEWS:
                 close = difflib.get_close_matches(view, VIEWS, 1, 0.0)[0]
                 raise ValueError(f"ManiSkill has no view {view!r}; available are {', '.join(VIEWS)}; meant {close!r}?")
+        activate()
         self.views = views
         self._size = {"width": width_px, "height": height_px, "shader_pack": "minimal"}
         self._task = ""
         self._env: Any = None
         self._cameras: dict[str, Any] = {}
-        self._render_backend = "cpu" if activate().cpu else "gpu"
-        os.environ.setdefault("LP_NUM_THREADS", "1")
 
     def reset(self, task: str, seed: int) -> Scene:
-        """Build the scene of a task anew, so that nothing depends on the episodes before."""
+        """Build the scene of a task anew, so that nothing depends on the episodes before.
+
+        Raises:
+            ValueError: unknown task, or a seed beyond 32 bits; nothing has changed then.
+
+        """
         known = task_named(task)
+        check_seed(seed)
         if task != self._task:
             self.close()
-            self._env = make_env(
-                task,
-                control_mode="pd_joint_pos_vel",
-                render_backend=self._render_backend,
-                control_freq=PHYSICS_HZ,
-                sensor_configs=self._size,
-            )
+            self._env = make_env(task, "pd_joint_pos_vel", PHYSICS_HZ, sensor_configs=self._size)
             self._task = task
-        self._env.reset(seed=seed, options={"reconfigure": True})
+        self._env.reset(seed=seed, options=FRESH)
         self._robot = self._env.agent.robot
         self._target = self._robot.get_qpos()[0, :_ARM].double().numpy()
         self._target_velocity = np.zeros(_ARM)
@@ -134,8 +136,15 @@ class ManiSkillAdapter:
         self._env, self._task, self._cameras = None, "", {}
 
 
-def make_env(task: str, control_mode: str, render_backend: str, control_freq: int, **kwargs: Any) -> Any:
-    """The bare environment of a task with the light robot, without observations, rewards and time limit."""
+def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> Any:
+    """The bare environment of a task with the light robot, without observations, rewards and time limit.
+
+    Raises:
+        sim.vulkan.VulkanError: no usable Vulkan driver; ManiSkill needs one even without cameras.
+
+    """
+    driver = activate()
+    os.environ.setdefault("LP_NUM_THREADS", str(min(_RENDER_THREADS, os.cpu_count() or 1)))
     import gymnasium
     import mani_skill.envs  # noqa: F401  registers the tasks
     from mani_skill import logger
@@ -152,10 +161,21 @@ def make_env(task: str, control_mode: str, render_backend: str, control_freq: in
             reward_mode="none",
             control_mode=control_mode,
             sim_backend="physx_cpu",
-            render_backend=render_backend,
-            sim_config={"sim_freq": PHYSICS_HZ, "control_freq": control_freq},
+            render_backend="cpu" if driver.cpu else "gpu",
+            sim_config={"sim_freq": PHYSICS_HZ, "control_freq": control_hz},
             **kwargs,
         ).unwrapped
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that ManiSkill's generators cannot take.
+
+    Raises:
+        ValueError: what was got and what is allowed.
+
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; ManiSkill takes 0 to {2**32 - 1}")
 
 
 def _pose(pose: Any) -> FloatArray:

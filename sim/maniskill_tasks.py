@@ -26,7 +26,6 @@ TASKS = {
     "PlugCharger-v1": Task("pick up the charger and plug it into the receptacle", 500, "solvePlugCharger"),
     "PullCube-v1": Task("pull the blue cube onto the red and white target", 200, "solvePullCube"),
     "LiftPegUpright-v1": Task("lift the peg and stand it upright", 300, "solveLiftPegUpright"),
-    "PlaceSphere-v1": Task("pick up the blue sphere and put it into the bin", 300, "solvePlaceSphere"),
 }
 
 

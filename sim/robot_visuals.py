@@ -50,7 +50,9 @@ def _make(folder: Path) -> None:
     shipped = Path(PACKAGE_ASSET_DIR) / "robots/panda"
     urdf, replaced = _HOUSING.subn("", (shipped / _URDF).read_text(encoding="utf-8"))
     if replaced != 1:
-        raise RuntimeError(f"{shipped / _URDF} has {replaced} visuals of d415.stl instead of 1; install mani_skill 3.0.1")
+        raise RuntimeError(
+            f"{shipped / _URDF} has {replaced} visuals of d415.stl instead of 1; install mani_skill 3.0.1"
+        )
     folder.mkdir(parents=True)
     (folder / _URDF).write_text(urdf, encoding="utf-8")
     shutil.copy2(shipped / _URDF.replace(".urdf", ".srdf"), folder)
