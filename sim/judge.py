@@ -50,13 +50,13 @@ class Judge:
     """Checks a stream of commanded positions, batch by batch.
 
     Before the first sample the arm is taken to rest at `start`. `violations` counts what was found and `samples` what
-    was checked since construction.
+    was checked since construction. Without `derivatives` it checks positions only: what reaches an impedance
+    controller is a held target, which no robot differentiates.
     """
 
-    def __init__(self, embodiment: Embodiment, start: FloatArray, period_ns: int = PERIOD_NS) -> None:
+    def __init__(self, embodiment: Embodiment, start: FloatArray, derivatives: bool = True) -> None:
         self._arm = embodiment
-        self._period_ns = period_ns
-        self._period_s = period_ns / 1e9
+        self._derivatives = derivatives
         self.violations = 0
         self.samples = 0
         self.restart(start)
@@ -91,14 +91,17 @@ class Judge:
 
     def _check_limits(self, times_ns: NDArray[np.int64], q: FloatArray) -> list[Violation]:
         """Check rows 3.. of `q`; rows 0..2 are the samples before."""
-        arm, dt = self._arm, self._period_s
+        arm, dt = self._arm, PERIOD_NS / 1e9
         max_a, max_j = arm.acceleration, arm.jerk
+        position = self._outside(times_ns, POSITION, q[3:], arm.position_lower, arm.position_upper, ROUNDING_RAD)
+        if not self._derivatives:
+            return position
         v = np.diff(q, axis=0) / dt
         a = np.diff(v, axis=0) / dt
         j = np.diff(a, axis=0) / dt
         lower, upper = self._envelope(q[2:-1])
         return [
-            *self._outside(times_ns, POSITION, q[3:], arm.position_lower, arm.position_upper, ROUNDING_RAD),
+            *position,
             *self._outside(times_ns, VELOCITY, v[2:], lower, upper, 2 * ROUNDING_RAD / dt),
             *self._outside(times_ns, ACCELERATION, a[1:], -max_a, max_a, 4 * ROUNDING_RAD / dt**2),
             *self._outside(times_ns, JERK, j, -max_j, max_j, 8 * ROUNDING_RAD / dt**3),
@@ -136,12 +139,12 @@ class Judge:
         ]
 
     def _check_times(self, times_ns: NDArray[np.int64]) -> list[Violation]:
-        before = times_ns[0] - self._period_ns if self._last_ns is None else self._last_ns
+        before = times_ns[0] - PERIOD_NS if self._last_ns is None else self._last_ns
         steps = np.diff(times_ns, prepend=before)
         self._last_ns = int(times_ns[-1])
         return [
-            Violation(int(times_ns[row]), "", TIME, float(steps[row]), float(self._period_ns))
-            for row in np.flatnonzero(steps != self._period_ns)
+            Violation(int(times_ns[row]), "", TIME, float(steps[row]), float(PERIOD_NS))
+            for row in np.flatnonzero(steps != PERIOD_NS)
         ]
 
     def _fill(self, positions: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:

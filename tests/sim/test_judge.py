@@ -187,3 +187,9 @@ def test_batches_do_not_matter(batch: int, seed: int) -> None:
     again = [(v.time_ns, v.joint, v.error, v.value) for v in judged(path, batch=batch)]
     assert sorted(key) == sorted(again)
     assert key
+
+
+def test_without_derivatives_only_positions_count() -> None:
+    judge = Judge(FR3, FR3.home, derivatives=False)
+    q = along(0, np.array([0, 0.5, 9.0]))
+    assert [(v.time_ns, v.error) for v in judge.check(np.arange(3) * MS, q)] == [(2 * MS, j.POSITION)]
