@@ -67,7 +67,8 @@ class ManiSkillAdapter:
         """
         known = task_named(task)
         check_seed(seed)
-        if task != self._task:
+        fresh = task != self._task
+        if fresh:
             self.close()
             self._env = make_env(task, "pd_joint_pos_vel", PHYSICS_HZ, sensor_configs=self._size)
             self._task = task
@@ -78,6 +79,8 @@ class ManiSkillAdapter:
         cameras = self._env.scene.sensors
         fixed = next(camera for camera in cameras.values() if camera.config.mount is None)
         self._cameras = {"base": fixed, "wrist": cameras["hand_camera"]}
+        if fresh:
+            self._compile_shaders()
         return Scene(task, seed, known.instruction, known.max_steps)
 
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -114,6 +117,11 @@ class ManiSkillAdapter:
     def finish_render(self) -> dict[str, ImageArray]:
         """Wait for the images."""
         return {view: self._image(self._cameras[view]) for view in self.views}
+
+    def _compile_shaders(self) -> None:
+        """The first picture of a process takes seconds; that belongs to the reset."""
+        self.start_render()
+        self.finish_render()
 
     @staticmethod
     def _image(camera: Any) -> ImageArray:
