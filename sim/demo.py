@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sim.evaluator import Episode, Evaluator, GraphError, start
+from e0_ros.episode_report import report
+from e0_ros.launcher import Launcher
+from e0_ros.resolve import resolve
+from sim.evaluator import Episode, Evaluator, start
 from sim.statistics import percentile, wilson_interval
 
 EXAMPLE = "example: e0 demo --episodes 3 --task PickCube-v1 --mode realtime"

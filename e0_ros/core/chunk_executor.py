@@ -180,14 +180,19 @@ class ChunkExecutor:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def arm(self, now_ns: int) -> Refusal | None:
-        """Anchor the reference at the measured joints and wait for a chunk; None if armed, else why not."""
+    def arm(self, now_ns: int, not_before_ns: int = 0) -> Refusal | None:
+        """Anchor the reference at the measured joints and wait for a chunk; None if armed, else why not.
+
+        A joint state measured before `not_before_ns` does not count.
+        """
         if self._mode is Mode.STOPPED:
             return Refusal(f"stopped: {self._reason}; reset_stop first")
         if trouble := self._joint_trouble(now_ns, tracking=False):
             return Refusal(trouble)
         assert self._joints is not None
-        _, q, v = self._joints
+        stamp_ns, q, v = self._joints
+        if stamp_ns < not_before_ns:
+            return Refusal(f"the newest joint state is {_age(not_before_ns, stamp_ns)} older than asked for")
         arm = self.arm_model
         for name, value, low, high in zip(arm.joint_names, q, arm.position_lower, arm.position_upper, strict=True):
             if not low <= value <= high:

@@ -17,7 +17,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
@@ -77,10 +76,10 @@ class ChunkExecutorNode(Node):
         self._subscribe(interfaces.ACTION_CHUNK, self._on_chunk)
         for service, act in (
             (interfaces.ARM, self._arm),
-            (interfaces.DISARM, lambda: self.core.disarm()),
-            (interfaces.HOLD, lambda: self.core.hold()),
-            (interfaces.STOP, lambda: self.core.stop()),
-            (interfaces.RESET_STOP, self.core.reset_stop),
+            (interfaces.DISARM, lambda _: self.core.disarm()),
+            (interfaces.HOLD, lambda _: self.core.hold()),
+            (interfaces.STOP, lambda _: self.core.stop()),
+            (interfaces.RESET_STOP, lambda _: self.core.reset_stop()),
         ):
             self._serve(service, act)
 
@@ -91,8 +90,8 @@ class ChunkExecutorNode(Node):
         self.create_subscription(interfaces.message_class(topic.type), topic.name, callback, topic.qos.profile())
 
     def _serve(self, service, act) -> None:
-        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            refusal: Refusal | None = act()
+        def answer(request, response):
+            refusal: Refusal | None = act(request)
             if not self._lockstep:
                 self.tick()
             status = self.core.status(self._now_ns())
@@ -147,8 +146,8 @@ class ChunkExecutorNode(Node):
                 f"refused chunk {msg.sequence} of {msg.source}: {refusal.reason}", throttle_duration_sec=1.0
             )
 
-    def _arm(self) -> Refusal | None:
-        refusal = self.core.arm(self._now_ns())
+    def _arm(self, request) -> Refusal | None:
+        refusal = self.core.arm(self._now_ns(), to_ns(request.not_before))
         if refusal is None:
             self._gap, self._streamed_ns = False, 0
         return refusal

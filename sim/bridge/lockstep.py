@@ -80,12 +80,17 @@ class Lockstep:
             self._listeners = listeners
             self._show_still()
 
+    @property
+    def scene_ns(self) -> int:
+        """Time of the still picture of a scene that waits: one period before its first tick."""
+        return self._bridge.rig.now_ns - self._bridge.rig.adapter.control_period_ns
+
     def _show_still(self) -> None:
         """Publish clock, joints and gripper of a scene that waits, again when somebody new listens."""
         rig, out = self._bridge.rig, self._bridge.out
         if self._bridge.episode.step:
             return
-        stamp_ns = rig.now_ns - rig.adapter.control_period_ns
+        stamp_ns = self.scene_ns
         out.clock(stamp_ns)
         out.joints([JointSample(stamp_ns, *rig.adapter.joint_state())])
         out.gripper(rig.adapter.gripper_opening(), stamp_ns)

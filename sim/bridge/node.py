@@ -92,7 +92,7 @@ class Bridge(Node):
         self.out.sim_state(self.episode, self.rig, 0)
         self.get_logger().info(f"reset {self.episode.reset_id}: {scene.task}, seed {scene.seed}: {scene.instruction}")
         response.success, response.instruction = True, scene.instruction
-        response.stamp = to_time(self.rig.now_ns)
+        response.stamp = to_time(self.time.scene_ns)
         return response
 
     def report(self, played: Played) -> None:

@@ -38,6 +38,11 @@ class Realtime:
         """Time given up since the reset."""
         return self._pacer.overrun_ns
 
+    @property
+    def scene_ns(self) -> int:
+        """Time from which joint states show the present scene."""
+        return self._bridge.rig.now_ns
+
     def subscribe(self, listen: Any) -> None:
         """The gripper acts when its command arrives."""
         listen(interfaces.GRIPPER_COMMAND, self._on_gripper)

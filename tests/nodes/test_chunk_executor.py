@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import pytest
-from std_srvs.srv import Trigger
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ActionChunk, NoChunk
@@ -69,10 +68,11 @@ class Bench:
     def states(self) -> list:
         return self.got[interfaces.EXECUTOR_STATE.name]
 
-    def call(self, service) -> Trigger.Response:
-        client = self.node.create_client(Trigger, service.name)
+    def call(self, service):
+        kind = interfaces.message_class(service.type)
+        client = self.node.create_client(kind, service.name)
         assert client.wait_for_service(timeout_sec=20.0)
-        future = client.call_async(Trigger.Request())
+        future = client.call_async(kind.Request())
         self.until(future.done)
         return future.result()
 
