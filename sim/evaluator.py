@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
@@ -28,7 +30,11 @@ class GraphError(RuntimeError):
 
 @dataclass
 class Episode:
-    """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured."""
+    """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured.
+
+    `digest` is a hash of every pose of the scene and every commanded reference, step by step: in lock-step the same
+    seed gives the same digest.
+    """
 
     index: int
     task: str
@@ -48,6 +54,7 @@ class Episode:
     bag: str = ""
     lost: int = 0
     bytes: int = 0
+    digest: str = ""
 
     @property
     def real_time_factor(self) -> float:
@@ -87,6 +94,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self.sim: SimState | None = None
         self.executor_state: ExecutorState | None = None
         self._episode: Episode | None = None
+        self._scene_hash, self._reference_hash = hashlib.sha256(), hashlib.sha256()
         self._listen(interfaces.SIM_STATE, self._on_sim)
         self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
         self._listen(interfaces.OBSERVATION, self._on_observation)
@@ -109,6 +117,7 @@ class Evaluator(Node):  # type: ignore[misc]
             episode.error = str(error)
         finally:
             self._episode = None
+        episode.digest = self._scene_hash.hexdigest()[:16] + self._reference_hash.hexdigest()[:16]
         self._finish(episode)
         return episode
 
@@ -140,6 +149,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._call(interfaces.SET_INSTRUCTION, instruction=reset.instruction)
         self._arm(reset.stamp)
         self.sim = None
+        self._scene_hash, self._reference_hash = hashlib.sha256(), hashlib.sha256()
         self._episode = episode
         started = self._call(interfaces.START_EPISODE, task=episode.task, seed=episode.seed)
         episode.bag = started.bag
@@ -207,6 +217,8 @@ class Evaluator(Node):  # type: ignore[misc]
         if self._episode is not None and self.sim is not None and msg.reset_id == self.sim.reset_id:
             self._episode.sim_s += (to_ns(msg.header.stamp) - to_ns(self.sim.header.stamp)) / 1e9
         self.sim = msg
+        if self._episode is not None:
+            self._scene_hash.update(np.array([_values(pose) for pose in msg.poses]).tobytes())
 
     def _on_executor(self, msg: ExecutorState) -> None:
         before, self.executor_state, episode = self.executor_state, msg, self._episode
@@ -216,6 +228,7 @@ class Evaluator(Node):  # type: ignore[misc]
         episode.refused += max(0, msg.chunks_refused - before.chunks_refused)
         if msg.mode == ExecutorState.HOLD and before.mode != ExecutorState.HOLD:
             episode.holds.append(msg.reason)
+        self._reference_hash.update(np.array(msg.positions).tobytes())
 
     def _on_observation(self, msg: Observation) -> None:
         if self._episode is None:
@@ -229,6 +242,11 @@ class Evaluator(Node):  # type: ignore[misc]
         if self._episode is not None and msg.status == ActionChunk.STATUS_OK:
             latency_ns = to_ns(msg.header.stamp) - to_ns(msg.in_reply_to)
             self._episode.chunk_latency_ms.append(latency_ns / 1e6)
+
+
+def _values(pose: Any) -> list[float]:
+    p, q = pose.position, pose.orientation
+    return [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
 
 
 def start(source: str, timeout_s: float = 60.0) -> Evaluator:
