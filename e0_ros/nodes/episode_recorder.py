@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import struct
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ from e0_ros.core.episode import Ended, Episode, EpisodeLife, Mode, Refused
 from e0_ros.core.losses import LossCounter
 from e0_ros.core.recording import Received, Recording, StoreConfig
 from e0_ros.interfaces import (
+    CLOCK,
     END_EPISODE,
     EPISODE_EVENT,
     INSTRUCTION,
@@ -45,6 +47,8 @@ from e0_ros.interfaces import (
 from e0_ros.process import refuse_unknown_parameters
 from e0_ros.raw_inputs import RawInputs
 from e0_ros.version import code_version
+
+POLL_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,12 @@ class EpisodeRecorder(Node):
         self._inputs = RawInputs(self, self._topics, self._on_message)
         self.create_service(StartEpisode, START_EPISODE.name, self._on_start)
         self.create_service(EndEpisode, END_EPISODE.name, self._on_end)
+        self._sim_time = bool(self.get_parameter("use_sim_time").value)
+        self._clock_ns = 0
         self._ticks = 0
-        self.create_timer(0.25, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(POLL_S, self._inputs.poll, clock=steady)
+        self.create_timer(0.25, self._on_tick, clock=steady)
 
     def close(self) -> None:
         """End a running episode as unlabelled and close its bag; for a shutdown."""
@@ -107,21 +115,28 @@ class EpisodeRecorder(Node):
     # Messages
 
     def _on_message(self, topic: Topic, data: bytes, info: Any) -> None:
-        number = info.get("publication_sequence_number")
+        number = info.get("publication_sequence_number") or 0
         if number:
             self._losses.received(topic.name, info["publisher_gid"]["data"], number)
         if topic.qos.latched:
             self._latched[topic.name] = data
-        self._store(topic, data, info["source_timestamp"], number or 0)
+        if topic is CLOCK:
+            self._clock_ns = clock_ns(data)
+        log_ns = self._clock_ns if self._sim_time else info["received_timestamp"] or self._now_ns()
+        self._store(topic, data, log_ns, info["source_timestamp"], number)
 
-    def _store(self, topic: Topic, data: bytes, publish_ns: int, number: int = 0) -> None:
-        recording = self._recording
+    def _store(self, topic: Topic, data: bytes, log_ns: int, publish_ns: int, number: int = 0) -> None:
+        recording, episode = self._recording, self._life.episode
         if recording is None or recording.fault:
             return
+        log_ns = max(log_ns, episode.start_ns) if episode is not None else log_ns
         qos = self._inputs.qos.get(topic.name, topic.qos)
-        received = Received(topic.name, topic.type, qos, data, self._now_ns(), publish_ns, number)
+        received = Received(topic.name, topic.type, qos, data, log_ns, publish_ns, number)
         if not recording.put(received) and not recording.fault:
             self._losses.dropped(topic.name)
+
+    def _store_own(self, topic: Topic, message: Any, log_ns: int) -> None:
+        self._store(topic, serialize_message(message), log_ns, time.time_ns())
 
     # The life of an episode
 
@@ -161,10 +176,10 @@ class EpisodeRecorder(Node):
         self._life.start(episode)
         self._used.add(episode.id)
         event = self._event(EpisodeEvent.START, episode, episode.start_ns)
-        self._store(EPISODE_EVENT, serialize_message(event), time.time_ns())
+        self._store_own(EPISODE_EVENT, event, episode.start_ns)
         for topic in self._topics:
             if topic.name in self._latched:
-                self._store(topic, self._latched[topic.name], time.time_ns())
+                self._store(topic, self._latched[topic.name], episode.start_ns, time.time_ns())
         self._events.publish(event)
         self._publish_state()
         self.get_logger().info(f"episode {episode.id} started")
@@ -186,7 +201,7 @@ class EpisodeRecorder(Node):
         ended = self._life.end(outcome, note, self._now_ns())
         assert isinstance(ended, Ended)
         event = self._event(EpisodeEvent.END, ended.episode, ended.end_ns, outcome, note)
-        self._store(EPISODE_EVENT, serialize_message(event), time.time_ns())
+        self._store_own(EPISODE_EVENT, event, ended.end_ns)
         summary = self._close_bag(ended)
         self._events.publish(event)
         self._publish_state()
@@ -251,7 +266,7 @@ class EpisodeRecorder(Node):
         state.mode, state.reason = int(self._life.mode), self._life.reason
         state.free_bytes = free_bytes(self._root)
         self._states.publish(state)
-        self._store(RECORDER_STATE, serialize_message(state), time.time_ns())
+        self._store_own(RECORDER_STATE, state, self._now_ns())
 
     def _state_of(self, recording: Recording | None, episode: Episode, duration_s: float) -> RecorderState:
         state = RecorderState(episode_id=episode.id, duration=duration_s, lost=self._losses.total)
@@ -275,7 +290,13 @@ class EpisodeRecorder(Node):
         return episode_id in self._used or taken(self._root, episode_id)
 
     def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+        return max(self._clock_ns, int(self.get_clock().now().nanoseconds)) if self._sim_time else time.time_ns()
+
+
+def clock_ns(data: bytes) -> int:
+    """Time of a serialised rosgraph_msgs/Clock."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] else ">iI", data, 4)
+    return int(seconds) * 10**9 + int(nanoseconds)
 
 
 def _custom(episode: Episode) -> dict[str, str]:

@@ -138,7 +138,8 @@ def test_everything_published_before_the_end_is_in_the_bag(make_bench: Callable[
     messages = read(ended.bag)
     assert ended.messages == len(messages)
     assert [m.position[0] for t, m in messages if t == JOINT_STATES.name] == list(range(200))
-    first, last = messages[0][1], [m for t, m in messages if t == EPISODE_EVENT.name][-1]
+    assert messages[0][0] == messages[-1][0] == EPISODE_EVENT.name
+    first, last = messages[0][1], messages[-1][1]
     assert (first.kind, first.task, first.seed, first.instruction) == (0, "PickCube-v1", 3, "pick the cube")
     assert (last.kind, last.outcome, last.note) == (1, "success", "fine")
     assert [m.data for t, m in messages if t == INSTRUCTION.name] == ["pick the cube"]
@@ -221,6 +222,7 @@ def test_lost_messages_are_counted_from_the_publishers_numbers(make_bench: Calla
     data = Bag.__doc__.encode()
     for number in (1, 2, 5, 6, 10):
         info = {"publication_sequence_number": number, "publisher_gid": {"data": b"p"}, "source_timestamp": number}
+        info["received_timestamp"] = number
         bench.recorder._on_message(JOINT_STATES, data, info)
     ended = bench.end()
     assert (ended.success, ended.lost) == (True, 5)
