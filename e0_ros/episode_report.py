@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -55,6 +55,8 @@ def write_video(bag: Bag, path: Path) -> int:
     import av
 
     views = _views(bag)
+    if not views:
+        raise BagReadError(f"{bag.path}: holds no camera images; there is nothing to show")
     stamps = [stamp_ns(bag.decode(m)) for m in bag.messages([views[0][1]])]
     period_ns = int(np.median(np.diff(stamps))) if len(stamps) > 1 else 10**8
     rate = Fraction(10**9, max(period_ns, 10**6)).limit_denominator(1000)
@@ -93,37 +95,58 @@ def write_plot(traces: Traces, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def summary(bag: Bag) -> str:
+    """What a bag holds: the episode, its topics with counts and rates, losses and damage."""
+    counts: Counter[str] = Counter()
+    times: dict[str, list[int]] = {}
+    for message in bag.messages():
+        counts[message.topic] += 1
+        times.setdefault(message.topic, []).append(message.log_ns)
+    stamps = [t for topic in times.values() for t in (topic[0], topic[-1])] or [0]
+    duration_s = (max(stamps) - min(stamps)) / 1e9
+    about = ("episode_id", "task", "seed", "instruction", "outcome", "note", "lost", "lost_by_topic", "fault")
+    lines = [f"{key:<14}{bag.custom[key]}" for key in (*about, "code_version") if bag.custom.get(key)]
+    lines.append(f"{'duration':<14}{duration_s:.2f} s, {sum(counts.values())} messages")
+    for topic, count in sorted(counts.items()):
+        rate = f"{count / duration_s:8.1f} Hz" if duration_s else " " * 11
+        lines.append(f"  {count:>8} {rate}  {topic}  {bag.topics[topic]}")
+    return "\n".join(lines + [f"damage: {damage}" for damage in bag.damage])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """`e0 video` and `e0 plot`: write `<bag>.mp4` and `<bag>.png` beside each bag. Returns the exit status."""
+    """`e0 episode`: print what bags hold, write `<bag>.mp4` and `<bag>.png` beside each. Returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="e0 video",
-        description="Video of the camera views and plot of commanded against measured joint positions of a bag.",
-        epilog="example: e0 video bags/20260101-120000 --only plot",
+        prog="e0 episode",
+        description="What a bag holds, a video of its camera views, and a plot of commanded against measured joint "
+        "positions. Every checksum is validated on the way.",
+        epilog="example: e0 episode bags/20260101-120000 --only plot",
     )
     parser.add_argument("bags", nargs="+", type=Path, help="bag folders or .mcap files")
     parser.add_argument("--out", type=Path, help="folder to write to (default: beside each bag)")
-    parser.add_argument("--only", choices=("video", "plot"), help="write only this")
+    parser.add_argument("--only", choices=("summary", "video", "plot"), help="only this")
     parser.add_argument("--salvage", action="store_true", help="read what is whole of a partial or damaged bag")
     arguments = parser.parse_args(argv)
     failed = 0
     for path in arguments.bags:
         try:
+            if arguments.only in (None, "summary"):
+                print(summary(Bag(path, salvage=arguments.salvage)))
             for written in report(path, arguments.out or path.parent, arguments.only, arguments.salvage):
                 print(written)
         except (BagReadError, OSError) as error:
-            print(f"e0 video: {error}", file=sys.stderr)
+            print(f"e0 episode: {error}", file=sys.stderr)
             failed = 1
     return failed
 
 
 def report(path: Path, out: Path, only: str | None = None, salvage: bool = False) -> Iterator[Path]:
-    """Write the video and the plot of a bag, and yield the path of each once it is whole."""
+    """Write the video (if there are images) and the plot of a bag, and yield the path of each once it is whole."""
     out.mkdir(parents=True, exist_ok=True)
     name = path.resolve().name.removesuffix(".mcap").removesuffix(".partial")
     for kind, suffix in (("video", ".mp4"), ("plot", ".png")):
-        if only in (None, kind):
+        bag = Bag(path, salvage=salvage)
+        if only == kind or (only is None and (kind == "plot" or _views(bag))):
             partial, final = out / f".{name}{suffix}", out / f"{name}{suffix}"
-            bag = Bag(path, salvage=salvage)
             try:
                 if kind == "video":
                     write_video(bag, partial)
@@ -136,11 +159,9 @@ def report(path: Path, out: Path, only: str | None = None, salvage: bool = False
 
 
 def _views(bag: Bag) -> list[tuple[str, str]]:
-    """Names and topics of the camera views, the reference view first."""
+    """Names and topics of the camera views in the bag, the reference view first."""
     topics = sorted(t for m, t in ((bag.topics[t], t) for t in bag.topics) if m.endswith("Image") and "/cameras/" in t)
     found = {topic.split("/cameras/")[1].split("/")[0]: topic for topic in topics}
-    if not found:
-        raise BagReadError(f"{bag.path}: holds no camera images; `--only plot` does without")
     configured = (yaml.safe_load(bag.custom.get("configuration", "")) or {}).get("views") or []
     order = sorted(found, key=lambda view: configured.index(view) if view in configured else len(configured))
     return [(view, found[view]) for view in order]

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,14 @@ from std_msgs.msg import String
 
 from e0_msgs.msg import EpisodeEvent, RecorderState
 from e0_msgs.srv import EndEpisode, StartEpisode
-from e0_ros.config import ConfigError, check, declare_parameters, setting, to_mapping
+from e0_ros.config import ConfigError, declare_parameters, to_mapping
 from e0_ros.conversions import to_time
 from e0_ros.core.bag_writer import BagConfig, BagError, BagSummary, free_bytes, taken
 from e0_ros.core.definitions import DefinitionError, installed
 from e0_ros.core.episode import Ended, Episode, EpisodeLife, Mode, Refused
 from e0_ros.core.losses import LossCounter
-from e0_ros.core.recording import Received, Recording, StoreConfig
+from e0_ros.core.recorder_config import RecorderConfig, StoreConfig
+from e0_ros.core.recording import Received, Recording
 from e0_ros.interfaces import (
     CLOCK,
     END_EPISODE,
@@ -39,41 +39,13 @@ from e0_ros.interfaces import (
     INSTRUCTION,
     RECORDER_STATE,
     START_EPISODE,
-    TOPICS,
-    Qos,
     Topic,
-    camera_topic,
 )
 from e0_ros.process import refuse_unknown_parameters
 from e0_ros.raw_inputs import RawInputs
 from e0_ros.version import code_version
 
 POLL_S = 0.005
-
-
-@dataclass(frozen=True)
-class RecorderConfig:
-    """What is recorded, and where."""
-
-    record: bool = setting(True, "write bags; if off, episodes still start and end here")
-    bag_dir: str = setting("bags", "folder of the bags")
-    views: tuple[str, ...] = setting(("base", "wrist"), "camera views to record")
-    extra_topics: tuple[str, ...] = setting((), "more topics, each as 'name package/msg/Type'")
-    configuration: str = setting("", "file with the graph's resolved configuration, attached to every bag")
-    quiet_s: float = setting(0.1, "an episode ends once nothing has arrived for so long", unit="s", low=0.0, high=5.0)
-    settle_s: float = setting(0.5, "longest wait for that, and for publishers at a start", unit="s", low=0.0, high=30.0)
-
-    def __post_init__(self) -> None:
-        check(self)
-        for text in self.extra_topics:
-            if len(text.split()) != 2 or text.split()[1].count("/") != 2:
-                raise ConfigError(f"extra_topics has {text!r}; '/name package/msg/Type' is needed")
-
-    def topics(self) -> tuple[Topic, ...]:
-        """Every topic to subscribe to; the recorder's own it writes itself."""
-        graph = [topic for topic in TOPICS if topic not in (EPISODE_EVENT, RECORDER_STATE)]
-        extra = (Topic(*text.split(), Qos(), "", "") for text in self.extra_topics)
-        return (*graph, *map(camera_topic, self.views), *extra)
 
 
 class EpisodeRecorder(Node):
@@ -88,7 +60,7 @@ class EpisodeRecorder(Node):
         self._topics = self._config.topics()
         for topic in self._topics:
             installed().type_hash(topic.type)
-        self._about = self._describe()
+        self._about, self._attachments = self._describe()
         self._life = EpisodeLife()
         self._losses = LossCounter()
         self._latched: dict[str, bytes] = {}
@@ -164,10 +136,7 @@ class EpisodeRecorder(Node):
 
     def _open(self, episode: Episode) -> Recording:
         recording = Recording(self._root, episode.id, self._bag_config, self._store_config, installed())
-        attachments = {"recorder.yaml": self._about["configuration"]}
-        if self._config.configuration:
-            attachments["configuration.yaml"] = Path(self._config.configuration).read_text(encoding="utf-8")
-        recording.start({**self._about, **_custom(episode)}, attachments, episode.start_ns)
+        recording.start({**self._about, **_custom(episode)}, self._attachments, episode.start_ns)
         return recording
 
     def _begin(self, episode: Episode, recording: Recording | None) -> None:
@@ -280,11 +249,17 @@ class EpisodeRecorder(Node):
         event.task, event.seed, event.outcome, event.note = episode.task, episode.seed, outcome, note
         return event
 
-    def _describe(self) -> dict[str, str]:
+    def _describe(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What every bag says of the code and its configuration, and the files attached to it."""
         parts = (self._config, self._bag_config, self._store_config)
-        values = {key: value for part in parts for key, value in to_mapping(part).items()}
-        text = yaml.safe_dump(values, sort_keys=False)
-        return {"code_version": code_version(), "configuration": text}
+        text = yaml.safe_dump({k: v for part in parts for k, v in to_mapping(part).items()}, sort_keys=False)
+        attachments = {"recorder.yaml": text}
+        if path := self._config.configuration:
+            try:
+                attachments["configuration.yaml"] = Path(path).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"configuration is {path!r}, which cannot be read: {error}") from None
+        return {"code_version": code_version(), "configuration": text}, attachments
 
     def _taken(self, episode_id: str) -> bool:
         return episode_id in self._used or taken(self._root, episode_id)

@@ -375,6 +375,8 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
         node = rclpy.create_node("stopper")
         client = node.create_client(StartEpisode, START_EPISODE.name)
         assert client.wait_for_service(30.0)
+        events: list[EpisodeEvent] = []
+        node.create_subscription(EpisodeEvent, EPISODE_EVENT.name, events.append, EPISODE_EVENT.qos.profile())
         future = client.call_async(StartEpisode.Request(episode_id="one"))
         rclpy.spin_until_future_complete(node, future, timeout_sec=30.0)
         assert future.result().success
@@ -382,6 +384,8 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
         _wait(lambda: sum(1 for _ in Bag(partial, salvage=True).messages()) >= 1)
         process.send_signal(sent)
         process.wait(30)
+        if closed:
+            _wait(lambda: rclpy.spin_once(node, timeout_sec=0.1) or [e.kind for e in events] == [0, 1])
         node.destroy_node()
     finally:
         process.kill()
@@ -396,7 +400,11 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
 
 
 @pytest.mark.parametrize(
-    "parameter", ["images:=jpg", "views:=3", "extra_topics:=['/a']", "extra_topics:=['/a b/msg/C']", "bag_dri:=x"]
+    "parameter",
+    [
+        *("images:=jpg", "views:=3", "extra_topics:=['/a']", "extra_topics:=['/a b/msg/C']"),
+        *("bag_dri:=x", "configuration:=/no/such"),
+    ],
 )
 def test_a_bad_parameter_is_one_line_and_status_2(parameter: str) -> None:
     process = _process(parameter)
