@@ -146,6 +146,23 @@ def test_everything_published_before_the_end_is_in_the_bag(make_bench: Callable[
     assert [t for t, _ in messages].count(camera_topic("base").name + "/compressed") == 1
 
 
+def test_what_arrives_after_the_request_to_end_is_waited_for(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench()
+    joints, inputs = bench.publisher(JOINT_STATES), bench.recorder._inputs
+    bench.start()
+    drain = inputs.drain
+
+    def late(quiet_s: float, limit_s: float) -> None:
+        joints.publish(JointState(position=[99.0]))
+        drain(quiet_s, limit_s)
+
+    monkeypatch.setattr(inputs, "drain", late)
+    stored = [m for t, m in read(bench.end().bag) if t == JOINT_STATES.name]
+    assert [m.position[0] for m in stored] == [99.0]
+
+
 def test_an_episode_says_how_it_was_recorded(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
     graph = tmp_path / "graph.yaml"
     graph.write_text("sim: maniskill\n")
