@@ -17,7 +17,9 @@ import yaml
 
 from e0_policy.types import ImageArray
 from e0_ros.core.bag_reader import Bag, BagMessage, BagReadError
+from e0_ros.core.bag_recovery import recover
 from e0_ros.core.decode import DecodeError, decode_compressed, decode_raw, resize_with_pad
+from e0_ros.core.definitions import installed
 from e0_ros.core.traces import MODES, Traces, read_traces, stamp_ns
 from e0_ros.interfaces import ACTION_CHUNK, EPISODE_EVENT, EXECUTOR_STATE, INSTRUCTION
 
@@ -125,10 +127,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder to write to (default: beside each bag)")
     parser.add_argument("--only", choices=("summary", "video", "plot"), help="only this")
     parser.add_argument("--salvage", action="store_true", help="read what is whole of a partial or damaged bag")
+    parser.add_argument("--recover", action="store_true", help="write what is whole to <bag>-recovered, do no more")
     arguments = parser.parse_args(argv)
     failed = 0
     for path in arguments.bags:
         try:
+            if arguments.recover:
+                print(recover(path, installed()).path)
+                continue
             if arguments.only in (None, "summary"):
                 print(summary(Bag(path, salvage=arguments.salvage)))
             for written in report(path, arguments.out or path.parent, arguments.only, arguments.salvage):
