@@ -130,9 +130,13 @@ def test_the_plot_is_a_picture_and_marks_the_hold(episode: Path, tmp_path: Path)
     assert orange(marked) > 10_000 > orange(plain)
 
 
-def test_both_are_written_beside_the_bag(episode: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_is_written_beside_the_bag_and_named(episode: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(episode)]) == 0
-    assert capsys.readouterr().out.split() == [str(episode.parent / f"episode.{s}") for s in ("mp4", "png")]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [str(episode.parent / f"episode.{s}") for s in ("mp4", "png")]
+    assert "outcome       success" in lines
+    counts = {words[3]: (words[0], words[1]) for words in map(str.split, lines) if len(words) == 5}
+    assert counts[JOINT_STATES.name] == ("300", "100.3")
 
 
 def test_a_partial_bag_needs_salvage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,6 +147,8 @@ def test_a_partial_bag_needs_salvage(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([partial]) == 1
     assert "can be salvaged" in capsys.readouterr().err
     assert main([partial, "--salvage", "--only", "plot"]) == 0
+    assert main([partial, "--recover"]) == 0
+    assert main([str(tmp_path / "cut-recovered")]) == 0
 
 
 def test_a_bag_without_images_or_joints_says_so(tmp_path: Path) -> None:

@@ -30,9 +30,10 @@ from e0_ros.interfaces import END_EPISODE, JOINT_STATES, START_EPISODE, camera_t
 
 VIEWS = ("base", "wrist")
 RATES_HZ = {"cameras": 30, "robot": 1000}
+TARGETS = {"lost": "<= 0", "lost_by_own_count": "<= 0", "received_mb_per_s": ">= 50"}
 
 
-def run(seconds: float = 30.0, images: str = "raw") -> dict[str, dict[str, Any]]:
+def run(seconds: float = 30.0, images: str = "raw") -> dict[str, float]:
     """Record for some seconds and return the figures; `images` is the recorder's setting."""
     environment = {**os.environ, "FASTDDS_DEFAULT_PROFILES_FILE": str(config_dir() / "fastdds.xml")}
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +95,7 @@ def _call(node: Any, kind: Any, name: str, request: Any) -> Any:
     return future.result()
 
 
-def _figures(path: Path, ended: Any, sent: dict[str, int], cpu: float, wall: float) -> dict[str, dict[str, Any]]:
+def _figures(path: Path, ended: Any, sent: dict[str, int], cpu: float, wall: float) -> dict[str, float]:
     verify(path)
     held = dict.fromkeys(sent, 0)
     for message in Bag(path).messages():
@@ -103,12 +104,12 @@ def _figures(path: Path, ended: Any, sent: dict[str, int], cpu: float, wall: flo
             held[topic] += 1
     image_bytes = 640 * 480 * 3 * sum(sent[camera_topic(view).name] for view in VIEWS)
     return {
-        "lost": {"values": [sum(sent.values()) - sum(held.values())], "target": "<= 0"},
-        "lost_by_own_count": {"values": [ended.lost], "target": "<= 0"},
-        "received_mb_per_s": {"values": [image_bytes / wall / 1e6], "target": ">= 50"},
-        "written_mb_per_s": {"values": [ended.bytes / wall / 1e6]},
-        "messages_per_s": {"values": [sum(sent.values()) / wall]},
-        "cpu_percent": {"values": [100.0 * cpu / wall]},
+        "lost": sum(sent.values()) - sum(held.values()),
+        "lost_by_own_count": ended.lost,
+        "received_mb_per_s": image_bytes / wall / 1e6,
+        "written_mb_per_s": ended.bytes / wall / 1e6,
+        "messages_hz": sum(sent.values()) / wall,
+        "cpu_percent": 100.0 * cpu / wall,
     }
 
 

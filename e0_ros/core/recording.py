@@ -9,27 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from e0_ros.config import check, setting
 from e0_ros.core.bag_writer import BagConfig, BagError, BagSummary, BagWriter, free_bytes
 from e0_ros.core.definitions import DefinitionError, Definitions
 from e0_ros.core.image_codec import changes, transform
+from e0_ros.core.recorder_config import StoreConfig
 from e0_ros.interfaces import Qos
 
 FLUSH_NS = 500_000_000
-
-
-@dataclass(frozen=True)
-class StoreConfig:
-    """What is changed before it is stored, and how much may wait."""
-
-    images: str = setting("jpeg", "how camera images are stored", choices=("jpeg", "png", "raw"))
-    jpeg_quality: int = setting(95, "quality of jpeg images", low=1, high=100)
-    observation_images: bool = setting(False, "keep the pixels of /e0/observation; the cameras' are kept anyway")
-    queue_bytes: int = setting(2**28, "memory for messages that wait to be written", unit="bytes", low=2**20)
-    encoders: int = setting(2, "threads that compress images", low=1, high=16)
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclass(frozen=True)

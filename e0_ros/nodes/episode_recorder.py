@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import struct
 import sys
 import threading
 import time
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,52 +24,28 @@ from std_msgs.msg import String
 
 from e0_msgs.msg import EpisodeEvent, RecorderState
 from e0_msgs.srv import EndEpisode, StartEpisode
-from e0_ros.config import ConfigError, check, declare_parameters, setting, to_mapping
+from e0_ros.config import ConfigError, declare_parameters, to_mapping
 from e0_ros.conversions import to_time
 from e0_ros.core.bag_writer import BagConfig, BagError, BagSummary, free_bytes, taken
 from e0_ros.core.definitions import DefinitionError, installed
 from e0_ros.core.episode import Ended, Episode, EpisodeLife, Mode, Refused
 from e0_ros.core.losses import LossCounter
-from e0_ros.core.recording import Received, Recording, StoreConfig
+from e0_ros.core.recorder_config import RecorderConfig, StoreConfig
+from e0_ros.core.recording import Received, Recording
 from e0_ros.interfaces import (
+    CLOCK,
     END_EPISODE,
     EPISODE_EVENT,
     INSTRUCTION,
     RECORDER_STATE,
     START_EPISODE,
-    TOPICS,
-    Qos,
     Topic,
-    camera_topic,
 )
 from e0_ros.process import refuse_unknown_parameters
 from e0_ros.raw_inputs import RawInputs
 from e0_ros.version import code_version
 
-
-@dataclass(frozen=True)
-class RecorderConfig:
-    """What is recorded, and where."""
-
-    record: bool = setting(True, "write bags; if off, episodes still start and end here")
-    bag_dir: str = setting("bags", "folder of the bags")
-    views: tuple[str, ...] = setting(("base", "wrist"), "camera views to record")
-    extra_topics: tuple[str, ...] = setting((), "more topics, each as 'name package/msg/Type'")
-    configuration: str = setting("", "file with the graph's resolved configuration, attached to every bag")
-    quiet_s: float = setting(0.1, "an episode ends once nothing has arrived for so long", unit="s", low=0.0, high=5.0)
-    settle_s: float = setting(0.5, "longest wait for that, and for publishers at a start", unit="s", low=0.0, high=30.0)
-
-    def __post_init__(self) -> None:
-        check(self)
-        for text in self.extra_topics:
-            if len(text.split()) != 2 or text.split()[1].count("/") != 2:
-                raise ConfigError(f"extra_topics has {text!r}; '/name package/msg/Type' is needed")
-
-    def topics(self) -> tuple[Topic, ...]:
-        """Every topic to subscribe to; the recorder's own it writes itself."""
-        graph = [topic for topic in TOPICS if topic not in (EPISODE_EVENT, RECORDER_STATE)]
-        extra = (Topic(*text.split(), Qos(), "", "") for text in self.extra_topics)
-        return (*graph, *map(camera_topic, self.views), *extra)
+POLL_S = 0.005
 
 
 class EpisodeRecorder(Node):
@@ -84,7 +60,7 @@ class EpisodeRecorder(Node):
         self._topics = self._config.topics()
         for topic in self._topics:
             installed().type_hash(topic.type)
-        self._about = self._describe()
+        self._about, self._attachments = self._describe()
         self._life = EpisodeLife()
         self._losses = LossCounter()
         self._latched: dict[str, bytes] = {}
@@ -96,8 +72,12 @@ class EpisodeRecorder(Node):
         self._inputs = RawInputs(self, self._topics, self._on_message)
         self.create_service(StartEpisode, START_EPISODE.name, self._on_start)
         self.create_service(EndEpisode, END_EPISODE.name, self._on_end)
+        self._sim_time = bool(self.get_parameter("use_sim_time").value)
+        self._clock_ns = 0
         self._ticks = 0
-        self.create_timer(0.25, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(POLL_S, self._inputs.poll, clock=steady)
+        self.create_timer(0.25, self._on_tick, clock=steady)
 
     def close(self) -> None:
         """End a running episode as unlabelled and close its bag; for a shutdown."""
@@ -107,21 +87,28 @@ class EpisodeRecorder(Node):
     # Messages
 
     def _on_message(self, topic: Topic, data: bytes, info: Any) -> None:
-        number = info.get("publication_sequence_number")
+        number = info.get("publication_sequence_number") or 0
         if number:
             self._losses.received(topic.name, info["publisher_gid"]["data"], number)
         if topic.qos.latched:
             self._latched[topic.name] = data
-        self._store(topic, data, info["source_timestamp"], number or 0)
+        if topic is CLOCK:
+            self._clock_ns = clock_ns(data)
+        log_ns = self._clock_ns if self._sim_time else info["received_timestamp"] or self._now_ns()
+        self._store(topic, data, log_ns, info["source_timestamp"], number)
 
-    def _store(self, topic: Topic, data: bytes, publish_ns: int, number: int = 0) -> None:
-        recording = self._recording
+    def _store(self, topic: Topic, data: bytes, log_ns: int, publish_ns: int, number: int = 0) -> None:
+        recording, episode = self._recording, self._life.episode
         if recording is None or recording.fault:
             return
+        log_ns = max(log_ns, episode.start_ns) if episode is not None else log_ns
         qos = self._inputs.qos.get(topic.name, topic.qos)
-        received = Received(topic.name, topic.type, qos, data, self._now_ns(), publish_ns, number)
+        received = Received(topic.name, topic.type, qos, data, log_ns, publish_ns, number)
         if not recording.put(received) and not recording.fault:
             self._losses.dropped(topic.name)
+
+    def _store_own(self, topic: Topic, message: Any, log_ns: int) -> None:
+        self._store(topic, serialize_message(message), log_ns, time.time_ns())
 
     # The life of an episode
 
@@ -149,10 +136,7 @@ class EpisodeRecorder(Node):
 
     def _open(self, episode: Episode) -> Recording:
         recording = Recording(self._root, episode.id, self._bag_config, self._store_config, installed())
-        attachments = {"recorder.yaml": self._about["configuration"]}
-        if self._config.configuration:
-            attachments["configuration.yaml"] = Path(self._config.configuration).read_text(encoding="utf-8")
-        recording.start({**self._about, **_custom(episode)}, attachments, episode.start_ns)
+        recording.start({**self._about, **_custom(episode)}, self._attachments, episode.start_ns)
         return recording
 
     def _begin(self, episode: Episode, recording: Recording | None) -> None:
@@ -161,10 +145,10 @@ class EpisodeRecorder(Node):
         self._life.start(episode)
         self._used.add(episode.id)
         event = self._event(EpisodeEvent.START, episode, episode.start_ns)
-        self._store(EPISODE_EVENT, serialize_message(event), time.time_ns())
+        self._store_own(EPISODE_EVENT, event, episode.start_ns)
         for topic in self._topics:
             if topic.name in self._latched:
-                self._store(topic, self._latched[topic.name], time.time_ns())
+                self._store(topic, self._latched[topic.name], episode.start_ns, time.time_ns())
         self._events.publish(event)
         self._publish_state()
         self.get_logger().info(f"episode {episode.id} started")
@@ -186,7 +170,7 @@ class EpisodeRecorder(Node):
         ended = self._life.end(outcome, note, self._now_ns())
         assert isinstance(ended, Ended)
         event = self._event(EpisodeEvent.END, ended.episode, ended.end_ns, outcome, note)
-        self._store(EPISODE_EVENT, serialize_message(event), time.time_ns())
+        self._store_own(EPISODE_EVENT, event, ended.end_ns)
         summary = self._close_bag(ended)
         self._events.publish(event)
         self._publish_state()
@@ -251,7 +235,7 @@ class EpisodeRecorder(Node):
         state.mode, state.reason = int(self._life.mode), self._life.reason
         state.free_bytes = free_bytes(self._root)
         self._states.publish(state)
-        self._store(RECORDER_STATE, serialize_message(state), time.time_ns())
+        self._store_own(RECORDER_STATE, state, self._now_ns())
 
     def _state_of(self, recording: Recording | None, episode: Episode, duration_s: float) -> RecorderState:
         state = RecorderState(episode_id=episode.id, duration=duration_s, lost=self._losses.total)
@@ -265,17 +249,29 @@ class EpisodeRecorder(Node):
         event.task, event.seed, event.outcome, event.note = episode.task, episode.seed, outcome, note
         return event
 
-    def _describe(self) -> dict[str, str]:
+    def _describe(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What every bag says of the code and its configuration, and the files attached to it."""
         parts = (self._config, self._bag_config, self._store_config)
-        values = {key: value for part in parts for key, value in to_mapping(part).items()}
-        text = yaml.safe_dump(values, sort_keys=False)
-        return {"code_version": code_version(), "configuration": text}
+        text = yaml.safe_dump({k: v for part in parts for k, v in to_mapping(part).items()}, sort_keys=False)
+        attachments = {"recorder.yaml": text}
+        if path := self._config.configuration:
+            try:
+                attachments["configuration.yaml"] = Path(path).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"configuration is {path!r}, which cannot be read: {error}") from None
+        return {"code_version": code_version(), "configuration": text}, attachments
 
     def _taken(self, episode_id: str) -> bool:
         return episode_id in self._used or taken(self._root, episode_id)
 
     def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+        return max(self._clock_ns, int(self.get_clock().now().nanoseconds)) if self._sim_time else time.time_ns()
+
+
+def clock_ns(data: bytes) -> int:
+    """Time of a serialised rosgraph_msgs/Clock."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] else ">iI", data, 4)
+    return int(seconds) * 10**9 + int(nanoseconds)
 
 
 def _custom(episode: Episode) -> dict[str, str]:

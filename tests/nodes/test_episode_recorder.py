@@ -138,11 +138,29 @@ def test_everything_published_before_the_end_is_in_the_bag(make_bench: Callable[
     messages = read(ended.bag)
     assert ended.messages == len(messages)
     assert [m.position[0] for t, m in messages if t == JOINT_STATES.name] == list(range(200))
-    first, last = messages[0][1], [m for t, m in messages if t == EPISODE_EVENT.name][-1]
+    assert messages[0][0] == messages[-1][0] == EPISODE_EVENT.name
+    first, last = messages[0][1], messages[-1][1]
     assert (first.kind, first.task, first.seed, first.instruction) == (0, "PickCube-v1", 3, "pick the cube")
     assert (last.kind, last.outcome, last.note) == (1, "success", "fine")
     assert [m.data for t, m in messages if t == INSTRUCTION.name] == ["pick the cube"]
     assert [t for t, _ in messages].count(camera_topic("base").name + "/compressed") == 1
+
+
+def test_what_arrives_after_the_request_to_end_is_waited_for(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench()
+    joints, inputs = bench.publisher(JOINT_STATES), bench.recorder._inputs
+    bench.start()
+    drain = inputs.drain
+
+    def late(quiet_s: float, limit_s: float) -> None:
+        joints.publish(JointState(position=[99.0]))
+        drain(quiet_s, limit_s)
+
+    monkeypatch.setattr(inputs, "drain", late)
+    stored = [m for t, m in read(bench.end().bag) if t == JOINT_STATES.name]
+    assert [m.position[0] for m in stored] == [99.0]
 
 
 def test_an_episode_says_how_it_was_recorded(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
@@ -221,6 +239,7 @@ def test_lost_messages_are_counted_from_the_publishers_numbers(make_bench: Calla
     data = Bag.__doc__.encode()
     for number in (1, 2, 5, 6, 10):
         info = {"publication_sequence_number": number, "publisher_gid": {"data": b"p"}, "source_timestamp": number}
+        info["received_timestamp"] = number
         bench.recorder._on_message(JOINT_STATES, data, info)
     ended = bench.end()
     assert (ended.success, ended.lost) == (True, 5)
@@ -373,6 +392,8 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
         node = rclpy.create_node("stopper")
         client = node.create_client(StartEpisode, START_EPISODE.name)
         assert client.wait_for_service(30.0)
+        events: list[EpisodeEvent] = []
+        node.create_subscription(EpisodeEvent, EPISODE_EVENT.name, events.append, EPISODE_EVENT.qos.profile())
         future = client.call_async(StartEpisode.Request(episode_id="one"))
         rclpy.spin_until_future_complete(node, future, timeout_sec=30.0)
         assert future.result().success
@@ -380,6 +401,8 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
         _wait(lambda: sum(1 for _ in Bag(partial, salvage=True).messages()) >= 1)
         process.send_signal(sent)
         process.wait(30)
+        if closed:
+            _wait(lambda: rclpy.spin_once(node, timeout_sec=0.1) or [e.kind for e in events] == [0, 1])
         node.destroy_node()
     finally:
         process.kill()
@@ -394,7 +417,11 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
 
 
 @pytest.mark.parametrize(
-    "parameter", ["images:=jpg", "views:=3", "extra_topics:=['/a']", "extra_topics:=['/a b/msg/C']", "bag_dri:=x"]
+    "parameter",
+    [
+        *("images:=jpg", "views:=3", "extra_topics:=['/a']", "extra_topics:=['/a b/msg/C']"),
+        *("bag_dri:=x", "configuration:=/no/such"),
+    ],
 )
 def test_a_bad_parameter_is_one_line_and_status_2(parameter: str) -> None:
     process = _process(parameter)
