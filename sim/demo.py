@@ -27,6 +27,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     ages = [age for e in valid for age in e.observation_age_ms]
     latencies = [latency for e in valid for latency in e.chunk_latency_ms]
     sim_s, wall_s = sum(e.sim_s for e in valid), sum(e.wall_s for e in valid)
+    overrun_s = sum(e.overrun_s for e in valid)
     return {
         "episodes": len(episodes),
         "errors": len(episodes) - len(valid),
@@ -39,7 +40,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "chunk_latency_ms_p50": percentile(latencies, 0.5),
         "chunk_latency_ms_p99": percentile(latencies, 0.99),
         "command_rate_hz": sum(e.commands for e in valid) / sim_s if sim_s else 0.0,
-        "real_time_factor": sim_s / wall_s if wall_s else 0.0,
+        "real_time_factor": (sim_s - overrun_s) / wall_s if wall_s else 0.0,
         "stale_observations": sum(e.stale for e in valid),
         "refused_chunks": sum(e.refused for e in valid),
         "lost_messages": sum(e.lost for e in valid),
@@ -142,5 +143,5 @@ def _show(episodes: Sequence[Episode], out: Path) -> None:
     whole = [e for e in episodes if e.bag and not e.error]
     if whole:
         bag = Path((next((e for e in whole if e.success), whole[0])).bag)
-        video, plot = report(bag, out)
-        print(f"  video   {video}\n  plot    {plot}")
+        for written in report(bag, out):
+            print(f"  {'video' if written.suffix == '.mp4' else 'plot ':<6}  {written}")

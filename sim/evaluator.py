@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from e0_ros import interfaces
 from e0_ros.conversions import to_ns
 from e0_ros.interfaces import Service, Topic, message_class
 from sim.statistics import percentile
+from sim.trace import Trace
 
 MODES = {0: "DISARMED", 1: "ARMED", 2: "RUNNING", 3: "HOLD", 4: "STOPPED"}
 
@@ -45,6 +45,7 @@ class Episode:
     max_steps: int = 0
     sim_s: float = 0.0
     wall_s: float = 0.0
+    overrun_s: float = 0.0
     observation_age_ms: list[float] = field(default_factory=list)
     chunk_latency_ms: list[float] = field(default_factory=list)
     stale: int = 0
@@ -58,8 +59,8 @@ class Episode:
 
     @property
     def real_time_factor(self) -> float:
-        """Simulated time over wall time."""
-        return self.sim_s / self.wall_s if self.wall_s else math.nan
+        """Time that was really simulated over wall time: what the bridge had to skip does not count."""
+        return (self.sim_s - self.overrun_s) / self.wall_s if self.wall_s else math.nan
 
     @property
     def command_rate_hz(self) -> float:
@@ -94,7 +95,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self.sim: SimState | None = None
         self.executor_state: ExecutorState | None = None
         self._episode: Episode | None = None
-        self._scene_hash, self._reference_hash = hashlib.sha256(), hashlib.sha256()
+        self._trace = Trace()
         self._listen(interfaces.SIM_STATE, self._on_sim)
         self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
         self._listen(interfaces.OBSERVATION, self._on_observation)
@@ -117,7 +118,7 @@ class Evaluator(Node):  # type: ignore[misc]
             episode.error = str(error)
         finally:
             self._episode = None
-        episode.digest = self._scene_hash.hexdigest()[:16] + self._reference_hash.hexdigest()[:16]
+        episode.digest = self._trace.digest()
         self._finish(episode)
         return episode
 
@@ -149,7 +150,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._call(interfaces.SET_INSTRUCTION, instruction=reset.instruction)
         self._arm(reset.stamp)
         self.sim = None
-        self._scene_hash, self._reference_hash = hashlib.sha256(), hashlib.sha256()
+        self._trace = Trace()
         self._episode = episode
         started = self._call(interfaces.START_EPISODE, task=episode.task, seed=episode.seed)
         episode.bag = started.bag
@@ -216,9 +217,10 @@ class Evaluator(Node):  # type: ignore[misc]
     def _on_sim(self, msg: SimState) -> None:
         if self._episode is not None and self.sim is not None and msg.reset_id == self.sim.reset_id:
             self._episode.sim_s += (to_ns(msg.header.stamp) - to_ns(self.sim.header.stamp)) / 1e9
+            self._episode.overrun_s += (msg.overrun_ns - self.sim.overrun_ns) / 1e9
         self.sim = msg
         if self._episode is not None:
-            self._scene_hash.update(np.array([_values(pose) for pose in msg.poses]).tobytes())
+            self._trace.scene(to_ns(msg.header.stamp), np.array([_values(pose) for pose in msg.poses]))
 
     def _on_executor(self, msg: ExecutorState) -> None:
         before, self.executor_state, episode = self.executor_state, msg, self._episode
@@ -228,7 +230,7 @@ class Evaluator(Node):  # type: ignore[misc]
         episode.refused += max(0, msg.chunks_refused - before.chunks_refused)
         if msg.mode == ExecutorState.HOLD and before.mode != ExecutorState.HOLD:
             episode.holds.append(msg.reason)
-        self._reference_hash.update(np.array(msg.positions).tobytes())
+        self._trace.reference(to_ns(msg.header.stamp), np.array(msg.positions))
 
     def _on_observation(self, msg: Observation) -> None:
         if self._episode is None:

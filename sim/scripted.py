@@ -1,0 +1,70 @@
+"""The privileged open-loop expert as a source of chunks: what the experts node and the direct loop share."""
+
+from __future__ import annotations
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.types import ActionChunk, NoChunk
+from sim.planning import PERIOD_NS, Demonstration, Planner
+from sim.playback import Playback, PlaybackConfig
+
+SOURCE = "scripted"
+
+
+class ScriptedSource:
+    """Plans at a reset, then answers observations with windows of the plan. It sees no image and corrects nothing.
+
+    Args:
+        session: identifier of this run, `[a-z0-9_-]{1,64}`.
+
+    """
+
+    def __init__(self, config: PlaybackConfig, embodiment: str, session: str) -> None:
+        self._config, self._arm, self._session = config, load_embodiment(embodiment), session
+        self._planner = Planner()
+        self._playback: Playback | None = None
+        self._sequence = self._seed = 0
+
+    @property
+    def planned(self) -> bool:
+        """Whether there is a plan to answer from."""
+        return self._playback is not None
+
+    def clear(self) -> None:
+        """Forget the plan."""
+        self._playback = None
+
+    def reset(self, task: str, seed: int) -> Demonstration:
+        """Plan an episode; what was planned before is void, whatever happens.
+
+        Raises:
+            ValueError: unknown task, seed out of range, or no motion found.
+
+        """
+        self._playback, self._seed = None, seed
+        plan = self._planner.plan(task, seed)
+        self._playback = Playback(plan.rows, PERIOD_NS, self._config)
+        return plan
+
+    def answer(self, stamp_ns: int, refusal: str = "") -> ActionChunk | NoChunk:
+        """The answer to the observation of that stamp: a window, or why there is none (`refusal` says so first)."""
+        self._sequence += 1
+        window = None if refusal or self._playback is None else self._playback.answer(stamp_ns)
+        if window is None:
+            reason = refusal or ("the chunk sent last is still good" if self._playback else "no plan; reset first")
+            return NoChunk(stamp_ns, reason, SOURCE, self._session, self._sequence)
+        return ActionChunk(
+            window.rows,
+            window.t0_ns,
+            PERIOD_NS,
+            SOURCE,
+            self._session,
+            self._sequence,
+            embodiment=self._arm.name,
+            joint_names=self._arm.joint_names,
+            in_reply_to_ns=stamp_ns,
+            seed=self._seed,
+        )
+
+    def close(self) -> None:
+        """Free the planner's environment."""
+        self._planner.close()
