@@ -69,6 +69,9 @@ class Stamps:
     def finish(self, stage: str, reached: str) -> None:
         """Record a finished stage."""
         self._keys[stage] = reached
+        self._write()
+
+    def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".part")
         partial.write_text(json.dumps(self._keys, indent=1), encoding="utf-8")
@@ -81,6 +84,7 @@ class Stamps:
     def clear(self) -> None:
         """Forget every stage."""
         self._keys = {}
+        self._write()
 
 
 def wished_extras(text: str, stamps: Stamps, wheels: bool) -> list[str]:
