@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sim.evaluator import Episode, Evaluator, GraphError, start
+from e0_ros.episode_report import report
+from e0_ros.launcher import Launcher
+from e0_ros.resolve import resolve
+from sim.evaluator import Episode, Evaluator, start
 from sim.statistics import percentile, wilson_interval
 
 EXAMPLE = "example: e0 demo --episodes 3 --task PickCube-v1 --mode realtime"
@@ -111,3 +114,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     _show(episodes, out)
     return 0 if figures["successes"] and not figures["errors"] else 1
+
+
+def _run(options: argparse.Namespace, out: Path) -> list[Episode]:
+    """Launch the graph, run the episodes, stop the graph."""
+    arguments = {
+        "simulator": options.simulator,
+        "mode": options.mode,
+        "task": options.task,
+        "seed": options.seed,
+        "source": "scripted",
+        "bag_dir": str(out / "bags"),
+    }
+    with Launcher(resolve("sim", arguments), log_dir=out / "logs") as launcher:
+        evaluator = start("scripted")
+        try:
+            launcher.wait_ready(120.0)
+            evaluator.wait_ready()
+            return run_episodes(evaluator, options)
+        finally:
+            evaluator.close()
+
+
+def _show(episodes: Sequence[Episode], out: Path) -> None:
+    """Make the video and the plot of the first whole episode and name every place."""
+    print(f"\n  bags    {out / 'bags'}\n  logs    {out / 'logs'}")
+    whole = [e for e in episodes if e.bag and not e.error]
+    if whole:
+        bag = Path((next((e for e in whole if e.success), whole[0])).bag)
+        video, plot = report(bag, out)
+        print(f"  video   {video}\n  plot    {plot}")

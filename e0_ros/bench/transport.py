@@ -1,0 +1,234 @@
+"""Two 640 x 480 rgb8 cameras at 30 Hz and joint states at 1 kHz into the real observation_sync, over real topics.
+
+Three processes beside this one: cameras, robot, and the node under measurement, which notes when a callback begins
+and when an observation has been published. `python -m e0_ros.bench.transport --seconds 60`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.resources import config_dir
+from e0_policy.types import Observation
+from e0_ros import interfaces
+from e0_ros.conversions import to_time
+from e0_ros.core.observation_sync import Result
+from e0_ros.nodes.observation_sync import ObservationSyncNode, stamp_of
+from e0_ros.process import run_node
+
+VIEWS = ("base", "wrist")
+WRIST_PHASE_NS = 6_000_000
+CAMERA_PERIOD_NS = 1_000_000_000 // 30
+ROBOT_PERIOD_NS = 1_000_000
+GRIPPER_EVERY = 66
+WARM_UP_S = 2.0
+TARGETS = {"lost": 0.0, "image_p50_ms": 2.0, "observation_p99_ms": 10.0}
+
+
+def run(seconds: float = 60.0, shared_memory_profile: bool = True) -> dict[str, float]:
+    """Measure for some seconds (after a warm-up) and return the figures; times in ms.
+
+    `lost` counts images, joint and gripper states that were published but never arrived; `image_*` is publishing to
+    the start of the node's callback; `observation_*` is the arrival of the later image to the observation published.
+    """
+    environment = dict(os.environ)
+    if shared_memory_profile:
+        environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(config_dir() / "fastdds.xml")
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.npz"
+        node = _child("node", str(trace), environment)
+        sources = [_child(role, str(seconds + WARM_UP_S), environment) for role in ("cameras", "robot")]
+        try:
+            sent = [json.loads(source.communicate(timeout=seconds + 90.0)[0]) for source in sources]
+            node.terminate()
+            node.communicate(timeout=30.0)
+        finally:
+            for process in (node, *sources):
+                if process.poll() is None:
+                    process.kill()
+        with np.load(trace) as data:
+            return _figures({**sent[0], **sent[1]}, {key: data[key] for key in data.files})
+
+
+def _child(role: str, argument: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "e0_ros.bench.transport", "--role", role, argument]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def _figures(sent: dict[str, int], trace: dict[str, Any]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name in (*VIEWS, "joints", "gripper"):
+        figures[f"{name}_sent"], figures[f"{name}_lost"] = sent[name], sent[name] - int(trace[f"{name}_received"])
+    figures["lost"] = sum(figures[f"{name}_lost"] for name in (*VIEWS, "joints", "gripper"))
+    start_ns = trace["base"][0, 0] + round(WARM_UP_S * 1e9)
+    for name, streams in (("image", VIEWS), ("joints", ("joints",))):
+        delays = np.concatenate([trace[s][trace[s][:, 0] >= start_ns] @ [-1, 1] for s in streams]) / 1e6
+        figures |= _percentiles(name, delays)
+    answers = trace["observations"][trace["observations"][:, 0] >= start_ns]
+    arrived = [dict(trace[view]) for view in VIEWS]
+    later = np.array([max(arrived[0][stamp], arrived[1][other]) for stamp, other, _ in answers])
+    figures |= _percentiles("observation", (answers[:, 2] - later) / 1e6)
+    stale = np.isin(trace["stale"], trace["base"][trace["base"][:, 0] >= start_ns, 0])
+    figures["observations"], figures["stale"] = len(answers), int(stale.sum())
+    figures["node_cpu_percent"] = float(trace["cpu_percent"])
+    return figures
+
+
+def _percentiles(name: str, delays_ms: Any) -> dict[str, float]:
+    p50, p99, largest = np.percentile(delays_ms, [50, 99, 100])
+    return {f"{name}_p50_ms": float(p50), f"{name}_p99_ms": float(p99), f"{name}_max_ms": float(largest)}
+
+
+class MeasuredNode(ObservationSyncNode):
+    """The real node with a note of every arrival and every publishing."""
+
+    def __init__(self, trace: Path) -> None:
+        self._trace = trace
+        self._notes: dict[str, list[tuple[int, ...]]] = {
+            name: [] for name in (*VIEWS, "joints", "observations", "stale")
+        }
+        super().__init__()
+        self._started = time.monotonic(), time.process_time()
+
+    def _on_image(self, view: str, raw: bytes) -> None:
+        self._notes[view].append((stamp_of(raw), time.time_ns()))
+        super()._on_image(view, raw)
+
+    def _on_state(self, add: Any, raw: bytes) -> None:
+        if add == self._core.add_joints:
+            self._notes["joints"].append((stamp_of(raw), time.time_ns()))
+        super()._on_state(add, raw)
+
+    def _publish(self, results: Sequence[Result]) -> None:
+        super()._publish(results)
+        for result in results:
+            if isinstance(result, Observation):
+                other_ns = result.stamp_ns + result.view_skew_ns["wrist"]
+                self._notes["observations"].append((result.stamp_ns, other_ns, time.time_ns()))
+            else:
+                self._notes["stale"].append((result.stamp_ns,))
+
+    def destroy_node(self) -> None:
+        """Write the notes, then end."""
+        wall, cpu = time.monotonic() - self._started[0], time.process_time() - self._started[1]
+        received = {f"{name}_received": stream.received for name, stream in self._core.streams.items()}
+        notes = {name: np.array(rows, dtype=np.int64) for name, rows in self._notes.items()}
+        np.savez(self._trace, cpu_percent=100 * cpu / wall, **received, **notes)  # type: ignore[arg-type]
+        super().destroy_node()
+
+
+def _publish_until(node: Node, publishers: Sequence[Any], seconds: float, steps: Callable[[int], int]) -> None:
+    """Call `steps(now_ns)`, which publishes and returns the next due time, until the time is over."""
+    while not all(publisher.get_subscription_count() for publisher in publishers):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    end_ns = time.time_ns() + round(seconds * 1e9)
+    while (now_ns := time.time_ns()) < end_ns:
+        due_ns = steps(now_ns)
+        time.sleep(max(0, due_ns - time.time_ns()) / 1e9)
+    time.sleep(2.0)
+    node.destroy_node()
+
+
+def cameras(seconds: float) -> dict[str, int]:
+    """Publish both views, the wrist 6 ms after the base; returns the numbers sent."""
+    node = rclpy.create_node("bench_cameras")
+    publishers = {
+        v: node.create_publisher(Image, (t := interfaces.camera_topic(v)).name, t.qos.profile()) for v in VIEWS
+    }
+    noise = np.random.default_rng(0).integers(0, 255, (4, 921600), np.uint8)
+    data = array.array("B", bytes(921600))
+    msg = Image(height=480, width=640, encoding="rgb8", step=1920, data=data)
+    pixels, sent = np.frombuffer(msg.data, np.uint8), dict.fromkeys(VIEWS, 0)
+    due: dict[str, int] = {}
+
+    def steps(now_ns: int) -> int:
+        for view, phase_ns in zip(VIEWS, (0, WRIST_PHASE_NS), strict=True):
+            due.setdefault(view, now_ns + phase_ns)
+            if due[view] <= now_ns:
+                pixels[:] = noise[sent[view] % 4]
+                msg.header.stamp = to_time(time.time_ns())
+                publishers[view].publish(msg)
+                sent[view] += 1
+                due[view] += CAMERA_PERIOD_NS * max(1, -(-(now_ns - due[view]) // CAMERA_PERIOD_NS))
+        return min(due.values())
+
+    _publish_until(node, list(publishers.values()), seconds, steps)
+    return sent
+
+
+def robot(seconds: float) -> dict[str, int]:
+    """Publish joint states at 1 kHz and gripper states at 15 Hz; returns the numbers sent."""
+    node, arm = rclpy.create_node("bench_robot"), load_embodiment("fr3")
+    topics = (interfaces.JOINT_STATES, interfaces.GRIPPER_STATES)
+    joints, gripper = (node.create_publisher(JointState, t.name, t.qos.profile()) for t in topics)
+    state = JointState(name=list(arm.joint_names), position=arm.home.tolist(), velocity=[0.0] * 7, effort=[0.0] * 7)
+    fingers = JointState(name=list(arm.gripper_joint_names), position=[0.04, 0.04])
+    sent = {"joints": 0, "gripper": 0}
+    due: list[int] = []
+
+    def steps(now_ns: int) -> int:
+        if not due or now_ns - due[0] > 50 * ROBOT_PERIOD_NS:
+            due[:] = [now_ns]
+        while due[0] <= now_ns:
+            state.header.stamp = to_time(time.time_ns())
+            joints.publish(state)
+            sent["joints"] += 1
+            due[0] += ROBOT_PERIOD_NS
+            if sent["joints"] % GRIPPER_EVERY == 1:
+                fingers.header.stamp = state.header.stamp
+                gripper.publish(fingers)
+                sent["gripper"] += 1
+        return due[0]
+
+    _publish_until(node, [joints, gripper], seconds, steps)
+    return sent
+
+
+def table(figures: dict[str, float]) -> str:
+    """Figures one per line, with the target where there is one."""
+    lines = []
+    for name, value in figures.items():
+        target = f"   target <= {TARGETS[name]:g}" if name in TARGETS else ""
+        lines.append(f"{name:<22}{value:>12.3f}{target}")
+    return "\n".join(lines)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the measurement and print the table; 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration (default: 60)")
+    parser.add_argument("--default-transport", action="store_true", help="without config/fastdds.xml")
+    parser.add_argument("--role", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(args)
+    if options.role is None:
+        figures = run(options.seconds, not options.default_transport)
+        print(table(figures))
+        return int(any(figures[name] > target for name, target in TARGETS.items()))
+    role, argument = options.role
+    if role == "node":
+        return run_node(lambda: MeasuredNode(Path(argument)), [])
+    rclpy.init()
+    print(json.dumps({"cameras": cameras, "robot": robot}[role](float(argument))))
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

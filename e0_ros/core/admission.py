@@ -1,0 +1,126 @@
+"""Which chunks may move the arm: is it whole, is it meant for this arm, is it new, and is its source the owner?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from e0_policy.embodiment import Embodiment
+from e0_policy.types import ActionChunk, Representation
+from e0_ros.config import setting
+
+_MS = 1_000_000
+_SESSIONS = 64
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why not, in words. `fault`: the owner of the arm sent something wrong, which is no ground to move on."""
+
+    reason: str
+    fault: bool = False
+
+
+@dataclass(frozen=True)
+class AdmissionConfig:
+    """What decides on admission, apart from the arm."""
+
+    max_chunk_age_ms: float = setting(500.0, "oldest t0 of a chunk on arrival", unit="ms", low=0, high=60000)
+    max_ahead_ms: float = setting(1000.0, "furthest t0 in the future on arrival", unit="ms", low=0, high=60000)
+    max_open_loop_ms: float = setting(
+        3000.0, "rows of source policy later than this after t0 are not executed", unit="ms", low=0, high=60000
+    )
+    lease_ms: float = setting(1000.0, "silence after which an owner without plan loses the arm", unit="ms", low=0)
+
+
+class Admission:
+    """Checks and arbitration, with counts.
+
+    The first accepted source owns the arm after arming. Teleop takes it from any other at once; another source gets
+    it when the owner's plan has ended and nothing came from the owner for `lease_ms`. An owner is one session: a
+    restarted policy is another one. A sequence number is accepted once per session, and only upwards.
+    """
+
+    def __init__(self, arm: Embodiment, config: AdmissionConfig) -> None:
+        self._arm, self._config = arm, config
+        self.accepted = 0
+        self.refused = 0
+        self.last_refusal = ""
+        self._owner: tuple[str, str] | None = None
+        self._heard_ns = 0
+        self._armed_ns = 0
+        self._sequences: dict[tuple[str, str], int] = {}
+
+    def arm(self, now_ns: int) -> None:
+        """Nobody owns the arm; what was seen before counts no more."""
+        self._owner, self._armed_ns = None, now_ns
+
+    def admit(self, chunk: ActionChunk, now_ns: int, plan_end_ns: int) -> ActionChunk | Refusal:
+        """The chunk as it may be executed, or why not. `plan_end_ns` is when the owner's plan ends."""
+        if reason := self._dated(chunk, now_ns) or self._not_its_turn(chunk, now_ns, plan_end_ns):
+            return self.refuse(reason)
+        if reason := self._wrong(chunk):
+            return self.refuse(reason, fault=True)
+        if chunk.source == "policy":
+            rows = 1 + int(self._config.max_open_loop_ms * _MS) // chunk.period_ns
+            if rows < len(chunk.rows):
+                return replace(chunk, rows=chunk.rows[:rows], uncertainty=None)
+        return chunk
+
+    def accept(self, chunk: ActionChunk, now_ns: int) -> None:
+        """Note that the chunk is accepted: its source owns the arm, its sequence number is used."""
+        self._owner, self._heard_ns = (chunk.source, chunk.session), now_ns
+        self._sequences.pop(self._owner, None)
+        self._sequences[self._owner] = chunk.sequence
+        if len(self._sequences) > _SESSIONS:
+            del self._sequences[next(iter(self._sequences))]
+        self.accepted += 1
+
+    def refuse(self, reason: str, fault: bool = False) -> Refusal:
+        """Count a refusal."""
+        self.refused += 1
+        self.last_refusal = reason
+        return Refusal(reason, fault)
+
+    def owns(self, source: str, session: str) -> bool:
+        """Whether that session owns the arm, or nobody does."""
+        return self._owner in (None, (source, session))
+
+    def _dated(self, chunk: ActionChunk, now_ns: int) -> str:
+        last = self._sequences.get((chunk.source, chunk.session), -1)
+        age_ns = now_ns - chunk.t0_ns
+        if chunk.sequence <= last:
+            return f"sequence {chunk.sequence} is not above the last accepted one, {last}"
+        if chunk.t0_ns < self._armed_ns:
+            return f"planned from {(self._armed_ns - chunk.t0_ns) / 1e6:.0f} ms before arming"
+        if age_ns > self._config.max_chunk_age_ms * _MS:
+            return f"t0 is {age_ns / 1e6:.0f} ms old; allowed is {self._config.max_chunk_age_ms:g} ms"
+        if -age_ns > self._config.max_ahead_ms * _MS:
+            return f"t0 is {-age_ns / 1e6:.0f} ms in the future; allowed is {self._config.max_ahead_ms:g} ms"
+        if chunk.end_ns + chunk.period_ns <= now_ns:
+            return f"late: its last row is {(now_ns - chunk.end_ns) / 1e6:.0f} ms old"
+        return ""
+
+    def _not_its_turn(self, chunk: ActionChunk, now_ns: int, plan_end_ns: int) -> str:
+        if self._owner is None or self._owner == (chunk.source, chunk.session):
+            return ""
+        source, session = self._owner
+        if chunk.source == "teleop" != source:
+            return ""
+        if plan_end_ns <= now_ns and now_ns - self._heard_ns > self._config.lease_ms * _MS:
+            return ""
+        return f"{source} (session {session}) owns the arm"
+
+    def _wrong(self, chunk: ActionChunk) -> str:
+        arm = self._arm
+        if chunk.representation is not Representation.JOINT_POSITION:
+            return f"representation {chunk.representation.name}; only JOINT_POSITION is executed"
+        if chunk.embodiment != arm.name:
+            return f"chunk is for embodiment {chunk.embodiment!r}; this executor drives {arm.name!r}"
+        if chunk.joint_names != arm.joint_names:
+            return f"joint names are {', '.join(chunk.joint_names)}; needed are {', '.join(arm.joint_names)}"
+        if chunk.rows.shape[1] != arm.columns:
+            return f"rows have {chunk.rows.shape[1]} columns; needed are {arm.columns}: the joints, then the gripper"
+        gripper = chunk.rows[:, -1]
+        if gripper.min() < 0 or gripper.max() > 1:
+            return f"gripper openings reach from {gripper.min():.3g} to {gripper.max():.3g}; allowed is 0 to 1"
+        return ""

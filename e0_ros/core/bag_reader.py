@@ -1,0 +1,244 @@
+"""Reads bags without ROS: in log order with every checksum validated, or what a crash left, as far as it goes."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+import zstandard
+from mcap.exceptions import McapError
+from mcap.reader import SeekingReader
+from mcap.records import Channel, Chunk, Footer, Message, Metadata, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from e0_ros.core.bag_writer import PARTIAL
+
+RECORD_LIMIT = 2**28
+_DAMAGE = (
+    *(McapError, ValueError, KeyError, IndexError, struct.error),
+    *(zstandard.ZstdError, RuntimeError, MemoryError, OSError),
+)
+
+
+class BagReadError(ValueError):
+    """A bag is missing, partial or damaged; the message says which, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """A message as stored. `log_ns` is its time of receipt in ROS time, `publish_ns` that of publishing."""
+
+    topic: str
+    type: str
+    log_ns: int
+    publish_ns: int
+    sequence: int
+    data: bytes
+
+
+class Bag:
+    """A bag: a folder of rosbag2's layout, or an .mcap file.
+
+    Args:
+        salvage: read a partial or damaged bag linearly, in the order of writing, and skip what is damaged; `damage`
+            tells what is skipped. Otherwise such a bag is refused.
+
+    Raises:
+        BagReadError: no such bag, or a partial or damaged one without `salvage`.
+
+    """
+
+    def __init__(self, path: Path, *, salvage: bool = False) -> None:
+        self.path, self.file = path, _mcap_file(path)
+        self.damage: list[str] = []
+        self.custom: dict[str, str] = {}
+        self.topics: dict[str, str] = {}
+        self._salvage = salvage
+        self._store = get_typestore(Stores.EMPTY)
+        self._definitions: dict[str, Schema] = {}
+        if salvage:
+            deque(self._salvaged(set()), maxlen=0)
+        else:
+            self._open_whole()
+
+    def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
+        """Messages of the topics (default: all).
+
+        Raises:
+            BagReadError: damage, where `salvage` is not set.
+
+        """
+        wanted = None if topics is None else set(topics)
+        return self._salvaged(wanted) if self._salvage else self._whole(wanted)
+
+    def decode(self, message: BagMessage) -> Any:
+        """The message, by the definition that the bag carries; arrays are numpy views.
+
+        Raises:
+            BagReadError: its bytes do not fit the definition.
+
+        """
+        if message.type not in self._store.fielddefs:
+            text = self._definitions[message.type].data.decode()
+            types = get_types_from_msg(text, message.type)
+            self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
+        try:
+            return self._store.deserialize_cdr(message.data, message.type)
+        except (*_DAMAGE, AssertionError) as error:
+            where = f"{message.topic} at {message.log_ns} ns"
+            raise BagReadError(f"{self.path}: {where} is no {message.type} ({type(error).__name__} {error})") from None
+
+    def _open_whole(self) -> None:
+        if self.path.is_dir():
+            _check_layout(self.path, self.file)
+        try:
+            with self.file.open("rb") as stream:
+                reader = SeekingReader(stream, record_size_limit=RECORD_LIMIT)
+                for channel, schema in _index(reader):
+                    self._know(channel, schema)
+                for record in reader.iter_metadata():
+                    self._note(record)
+        except _DAMAGE as error:
+            raise _damaged(self.path, error) from None
+
+    def _whole(self, wanted: set[str] | None) -> Iterator[BagMessage]:
+        with self.file.open("rb") as stream:
+            reader = SeekingReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT)
+            try:
+                for schema, channel, message in reader.iter_messages(topics=wanted):
+                    if schema is not None:
+                        yield _message(schema, channel, message)
+            except _DAMAGE as error:
+                raise _damaged(self.path, error) from None
+
+    def _salvaged(self, wanted: set[str] | None) -> Iterator[BagMessage]:
+        schemas: dict[int, Schema] = {}
+        channels: dict[int, Channel] = {}
+        for record in chain(self._salvaged_index(), self._salvaged_records()):
+            if isinstance(record, Schema):
+                schemas[record.id] = record
+            elif isinstance(record, Channel) and record.schema_id in schemas:
+                channels[record.id] = record
+                self._know(record, schemas[record.schema_id])
+            elif isinstance(record, Metadata):
+                self._note(record)
+            elif isinstance(record, Message) and record.channel_id in channels:
+                channel = channels[record.channel_id]
+                if wanted is None or channel.topic in wanted:
+                    yield _message(schemas[channel.schema_id], channel, record)
+
+    def _salvaged_index(self) -> Iterator[Any]:
+        """Schemas and channels from the summary, if there is one: a damaged chunk may have held them."""
+        with suppress(*_DAMAGE), self.file.open("rb") as stream:
+            for channel, schema in _index(SeekingReader(stream, record_size_limit=RECORD_LIMIT)):
+                yield schema
+                yield channel
+
+    def _salvaged_records(self) -> Iterator[Any]:
+        self.damage = []
+        with self.file.open("rb") as stream:
+            try:
+                for record in StreamReader(stream, emit_chunks=True, record_size_limit=RECORD_LIMIT).records:
+                    if not isinstance(record, Chunk):
+                        yield record
+                        continue
+                    try:
+                        parts = breakup_chunk(_checked(record), validate_crc=True)
+                    except _DAMAGE as error:
+                        self.damage.append(f"chunk of {len(record.data)} bytes: {error}")
+                        continue
+                    yield from parts
+            except _DAMAGE as error:
+                self.damage.append(f"ends at byte {stream.tell()}: {type(error).__name__} {error}")
+
+    def _know(self, channel: Channel, schema: Schema) -> None:
+        self.topics[channel.topic] = schema.name
+        self._definitions[schema.name] = schema
+
+    def _note(self, record: Metadata) -> None:
+        if record.name == "e0_ros":
+            self.custom.update(record.metadata)
+
+
+def verify(path: Path) -> None:
+    """Check every byte that a checksum covers, and the counts of `metadata.yaml`.
+
+    Raises:
+        BagReadError: partial or damaged.
+
+    """
+    bag = Bag(path)
+    try:
+        with bag.file.open("rb") as stream:
+            footer = None
+            for record in StreamReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT).records:
+                footer = record if isinstance(record, Footer) else footer
+            _check_summary(stream, footer)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
+
+
+def _index(reader: SeekingReader) -> list[tuple[Channel, Schema]]:
+    summary = reader.get_summary()
+    if summary is None:
+        raise ValueError("no index")
+    return [(channel, summary.schemas[channel.schema_id]) for channel in summary.channels.values()]
+
+
+def _check_summary(stream: Any, footer: Footer | None) -> None:
+    size = stream.seek(0, 2)
+    if footer is None or not 0 < footer.summary_start < size:
+        raise ValueError("no summary")
+    stream.seek(footer.summary_start)
+    covered = stream.read(size - footer.summary_start - 4 - 8)
+    if zlib.crc32(covered) != footer.summary_crc:
+        raise ValueError("checksum of the summary")
+
+
+def _mcap_file(path: Path) -> Path:
+    if path.is_file() and path.suffix == ".mcap":
+        return path
+    files = sorted(path.glob("*.mcap")) if path.is_dir() else []
+    if len(files) != 1:
+        found = f"it holds {len(files)} .mcap files" if path.is_dir() else "there is no such folder or .mcap file"
+        raise BagReadError(f"{path}: not a bag; {found}")
+    return files[0]
+
+
+def _check_layout(folder: Path, file: Path) -> None:
+    if folder.name.endswith(PARTIAL) or not (folder / "metadata.yaml").is_file():
+        raise BagReadError(f"{folder}: its recording did not finish; what it holds can be salvaged")
+    try:
+        information = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
+        names = information["rosbag2_bagfile_information"]["relative_file_paths"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise _damaged(folder / "metadata.yaml", error) from None
+    if names != [file.name]:
+        raise BagReadError(f"{folder}: metadata.yaml names {names}, but the folder holds {file.name}")
+
+
+def _checked(chunk: Chunk) -> Chunk:
+    if chunk.uncompressed_size > RECORD_LIMIT:
+        raise ValueError(f"chunk of {chunk.uncompressed_size} bytes; at most {RECORD_LIMIT} are read")
+    return chunk
+
+
+def _message(schema: Schema, channel: Channel, message: Message) -> BagMessage:
+    return BagMessage(
+        channel.topic, schema.name, message.log_time, message.publish_time, message.sequence, message.data
+    )
+
+
+def _damaged(path: Path, error: BaseException) -> BagReadError:
+    if isinstance(error, BagReadError):
+        return error
+    return BagReadError(f"{path}: damaged ({type(error).__name__}: {error}); what is whole can be salvaged")

@@ -1,0 +1,377 @@
+"""Turns plans from many sources into one legal command stream: arming, arbitration, hand-over, holding, stopping.
+
+executor = ChunkExecutor(ExecutorConfig(embodiment="panda", lockstep=True))
+executor.observe_joints(0, names, home, zeros)   # a joint state measured at 0
+executor.arm(0)                                  # None: armed (else a Refusal), the reference is `home`
+executor.offer(chunk, 50 * MS)                   # None: accepted (else a Refusal that says why)
+tick = executor.tick(50 * MS)
+tick.command.sample(60 * MS)                     # what the controller follows at 60 ms, until the next tick
+tick.gripper                                     # 1.0, or None while it does not change
+tick.status.mode, tick.status.reason             # Mode.RUNNING, ""
+executor.tick(100 * MS).command                  # goes on from where the last command is at 100 ms
+# no further chunk: the last row is held, then Mode.HOLD, "plan exhausted ..."; every command ends at rest anyway
+
+The reference is always the last command sent, sampled at the present. A tick plans from where that command will be at
+`now + lead`; whatever was delayed or lost before, the motion goes on from there. No time is ever caught up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.types import ActionChunk, FloatArray
+from e0_ros.config import ConfigError, check, setting
+from e0_ros.core.admission import Admission, AdmissionConfig, Refusal
+from e0_ros.core.command import Command, State
+from e0_ros.core.gripper import Gripper
+from e0_ros.core.limiter import Limits, Target, plan
+from e0_ros.core.reference import HandOver, RowCurve
+
+_MS = 1_000_000
+_MAX_PENDING = 64
+_AT_REST_RAD_S = 0.05
+_KEEP_REFERENCE_RAD = 0.02
+_CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
+
+
+@dataclass(frozen=True)
+class ExecutorConfig(AdmissionConfig):
+    """How chunks become commands."""
+
+    embodiment: str = setting("fr3", "embodiment: a shipped name or the path of a YAML file")
+    output: str = setting("joint_trajectory", "controller", choices=("joint_trajectory", "impedance"))
+    lockstep: bool = setting(False, "the bridge owns the tick: every tick sends, nothing leads")
+    command_rate_hz: float = setting(50.0, "trajectory messages", unit="Hz", low=1.0, high=1000.0)
+    lead_ms: float = setting(8.0, "a command changes only from this long after it is sent", unit="ms", low=0, high=50)
+    overlap_ms: float = setting(20.0, "a trajectory starts this long before it is sent", unit="ms", low=0, high=200)
+    span_ms: float = setting(100.0, "motion in a command before it brakes to rest", unit="ms", low=10, high=1000)
+    blend_ms: float = setting(100.0, "hand-over between chunks", unit="ms", low=1, high=2000)
+    latency_ms: float = setting(0.0, "a chunk acts from in_reply_to + this (simulated)", unit="ms", low=0, high=10000)
+    exhausted_ms: float = setting(100.0, "time on the last row before a hold", unit="ms", low=0, high=10000)
+    joint_max_age_ms: float = setting(50.0, "oldest joint state", unit="ms", low=1, high=1000)
+    max_jump_rad: float = setting(0.5, "furthest row in force from the reference", unit="rad", low=0.0, high=7.0)
+    max_tracking_error_rad: float = setting(0.3, "furthest joint from the reference", unit="rad", low=0.0, high=7.0)
+    velocity_scale: float = setting(0.95, "share of the velocity limit to plan with", low=0.01, high=0.98)
+    acceleration_scale: float = setting(0.97, "share of the acceleration limit to plan with", low=0.05, high=0.98)
+    jerk_scale: float = setting(0.5, "share of the jerk limit to plan with", low=0.02, high=0.8)
+    gripper_hysteresis: float = setting(0.05, "smallest change of opening that is sent", low=0.0, high=1.0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.span_ms < 2000.0 / self.command_rate_hz and not self.lockstep:
+            raise ConfigError(
+                f"ExecutorConfig.span_ms is {self.span_ms} ms; it must cover two messages, "
+                f"{2000.0 / self.command_rate_hz} ms at command_rate_hz {self.command_rate_hz}"
+            )
+
+
+class Mode(IntEnum):
+    """Modes; the values are those of `e0_msgs/ExecutorState`."""
+
+    DISARMED = 0
+    ARMED = 1
+    RUNNING = 2
+    HOLD = 3
+    STOPPED = 4
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of the executor at a tick; `reference` is the measured joints before arming, None without any."""
+
+    mode: Mode
+    reason: str
+    chunk: ActionChunk | None
+    committed_until_ns: int
+    accepted: int
+    refused: int
+    last_refusal: str
+    limited: int
+    reference: State | None
+    gripper_opening: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What to send now: a command, a gripper opening (each None if nothing is due), and the state."""
+
+    command: Command | None
+    gripper: float | None
+    status: Status
+
+
+class ChunkExecutor:
+    """The state machine. All times are ROS time in ns; nothing here reads a clock."""
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        self.config, self.arm_model = config, load_embodiment(config.embodiment)
+        self._limits = Limits.of(self.arm_model, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
+        self._admission = Admission(self.arm_model, config)
+        self._lead_ns = 0 if config.lockstep else int(config.lead_ms * _MS)
+        self._mode, self._reason = Mode.DISARMED, "not armed yet"
+        self._latched = False
+        self._now_ns = 0
+        self._joints: tuple[int, FloatArray, FloatArray] | None = None
+        self._joint_fault = "no joint state has arrived"
+        self._command: Command | None = None
+        self._committed_ns = 0
+        self._next_send_ns = 0
+        self._brake_due = False
+        self._settling = False
+        self._pending: list[tuple[int, ActionChunk]] = []
+        self._chunk: ActionChunk | None = None
+        self._target: Target | None = None
+        self._gripper = Gripper(config.gripper_hysteresis)
+        self._limited = 0
+
+    @property
+    def mode(self) -> Mode:
+        """The present mode."""
+        return self._mode
+
+    # -- inputs ----------------------------------------------------------------------------------------------------
+
+    def observe_joints(
+        self, stamp_ns: int, names: Sequence[str], positions: FloatArray, velocities: FloatArray
+    ) -> None:
+        """Take a measured joint state; joints are found by name. A malformed one is as good as none."""
+        index = {name: i for i, name in enumerate(names)}
+        missing = [name for name in self.arm_model.joint_names if name not in index]
+        if missing or not len(names) == len(positions) == len(velocities):
+            self._joint_fault = f"joint state lacks {', '.join(missing) or 'positions or velocities'}"
+            return
+        order = [index[name] for name in self.arm_model.joint_names]
+        q, v = np.asarray(positions, np.float64)[order], np.asarray(velocities, np.float64)[order]
+        if not (np.isfinite(q).all() and np.isfinite(v).all()):
+            self._joint_fault = "joint state holds numbers that are not finite"
+        elif self._joints is None or stamp_ns > self._joints[0] or self._joints[0] > self._now_ns:
+            self._joints = (stamp_ns, q, v)
+
+    def offer(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
+        """Take a chunk: None if it was accepted, else why not. A wrong chunk of the arm's owner leads to a hold."""
+        if self._mode in (Mode.DISARMED, Mode.STOPPED) or self._latched:
+            return self._admission.refuse(f"{self._mode.name.lower()}: {self._reason}; arm first")
+        self._settle(now_ns)
+        verdict = self._admission.admit(chunk, now_ns, self._plan_end_ns(now_ns))
+        if isinstance(verdict, Refusal):
+            return self._refused(verdict)
+        if self._joint_trouble(now_ns):
+            return self._admission.refuse(self._joint_trouble(now_ns))
+        rows = np.clip(verdict.rows[:, :-1], self._limits.lower, self._limits.upper)
+        self._limited += bool((rows != verdict.rows[:, :-1]).any())
+        accepted = replace(verdict, rows=np.column_stack((rows, verdict.rows[:, -1])))
+        delayed_ns = chunk.in_reply_to_ns + int(self.config.latency_ms * _MS) if chunk.in_reply_to_ns else 0
+        if not self._admission.owns(chunk.source, chunk.session):
+            self._pending = []
+        self._pending = [*self._pending[-_MAX_PENDING:], (max(chunk.t0_ns, delayed_ns), accepted)]
+        if refusal := self._engage_due(now_ns):
+            return refusal
+        self._admission.accept(chunk, now_ns)
+        return None
+
+    def refuse(self, source: str, session: str, reason: str) -> Refusal:
+        """Count a chunk that could not even be decoded; the owner's leads to a hold."""
+        return self._refused(self._admission.refuse(reason, fault=self._admission.owns(source, session)))
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def arm(self, now_ns: int, not_before_ns: int = 0) -> Refusal | None:
+        """Anchor the reference at the measured joints and wait for a chunk; None if armed, else why not.
+
+        A joint state measured before `not_before_ns` does not count.
+        """
+        if self._mode is Mode.STOPPED:
+            return Refusal(f"stopped: {self._reason}; reset_stop first")
+        if trouble := self._joint_trouble(now_ns, tracking=False):
+            return Refusal(trouble)
+        assert self._joints is not None
+        stamp_ns, q, v = self._joints
+        if stamp_ns < not_before_ns:
+            return Refusal(f"the newest joint state is {_age(not_before_ns, stamp_ns)} older than asked for")
+        arm = self.arm_model
+        for name, value, low, high in zip(arm.joint_names, q, arm.position_lower, arm.position_upper, strict=True):
+            if not low <= value <= high:
+                return Refusal(f"{name} is at {value:.4f} rad, outside {low} to {high}; move the arm inside first")
+        if np.abs(v).max() > _AT_REST_RAD_S:
+            return Refusal(f"the arm moves at {np.abs(v).max():.3f} rad/s; it must be at rest (< {_AT_REST_RAD_S})")
+        if self._mode is not Mode.DISARMED and self._command and not self._command.at_rest(now_ns + self._lead_ns):
+            return Refusal("the reference still moves; hold first and arm when it is at rest")
+        keep = self._held_reference(q, now_ns)
+        self._command = Command.rest(q if keep is None else keep, now_ns)
+        self._settling = keep is None
+        self._forget()
+        self._admission.arm(now_ns)
+        self._brake_due = False
+        self._gripper.sent = None
+        self._committed_ns, self._next_send_ns, self._latched = now_ns + self._lead_ns, now_ns, False
+        self._now_ns = max(self._now_ns, now_ns)
+        self._mode, self._reason = Mode.ARMED, ""
+        return None
+
+    def disarm(self, reason: str = "disarmed on request") -> None:
+        """Brake if moving, then send nothing more."""
+        if self._mode is not Mode.STOPPED:
+            self._brake(Mode.DISARMED, reason)
+
+    def hold(self, reason: str = "held on request") -> None:
+        """Brake to rest and stay there until armed again."""
+        if self._mode in (Mode.ARMED, Mode.RUNNING, Mode.HOLD):
+            self._brake(Mode.HOLD, reason)
+            self._latched = True
+
+    def stop(self, reason: str = "stopped on request") -> None:
+        """Brake to rest; latched until `reset_stop` and `arm`."""
+        self._brake(Mode.STOPPED, reason)
+
+    def reset_stop(self) -> Refusal | None:
+        """Release the latch of a stop; the arm is then disarmed."""
+        if self._mode is not Mode.STOPPED:
+            return Refusal("not stopped")
+        self._mode, self._reason = Mode.DISARMED, "stop was reset"
+        return None
+
+    # -- the tick --------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> Tick:
+        """Decide what is sent now. Call it regularly; in lock-step once per tick of the bridge."""
+        if now_ns < self._now_ns:
+            self.disarm(f"the clock jumped back by {(self._now_ns - now_ns) / 1e9:.3f} s")
+            self._command, self._joints = None, None
+        self._now_ns = now_ns
+        self._settle(now_ns)
+        self._settling = False
+        if self._mode in (Mode.ARMED, Mode.RUNNING) and (cause := self._hold_cause(now_ns)):
+            self._brake(Mode.HOLD, cause)
+        self._engage_due(now_ns)
+        command = self._move(now_ns)
+        opening = None
+        if self._mode is Mode.RUNNING and self._chunk:
+            opening = self._gripper.update(_gripper_in_force(self._chunk, now_ns + self._lead_ns))
+        return Tick(command, opening, self.status(now_ns))
+
+    def status(self, now_ns: int) -> Status:
+        """The state, with the reference at `now_ns`."""
+        reference = self._command.sample(now_ns) if self._command else None
+        if reference is None and self._joints:
+            reference = State(self._joints[1], self._joints[2], np.zeros_like(self._joints[1]))
+        counts = self._admission
+        opening = float("nan") if self._gripper.sent is None else self._gripper.sent
+        return Status(
+            self._mode, self._reason, self._chunk, self._committed_ns, counts.accepted, counts.refused,
+            counts.last_refusal, self._limited, reference, opening,
+        )  # fmt: skip
+
+    def _move(self, now_ns: int) -> Command | None:
+        due = self.config.lockstep or now_ns >= self._next_send_ns or self._brake_due
+        final = self._mode is Mode.DISARMED and self._brake_due
+        if self._command is None or not due or (self._mode is Mode.DISARMED and not final):
+            self._brake_due = False
+            return None
+        commit_ns = now_ns + self._lead_ns
+        if self._brake_due or self._mode is Mode.RUNNING:
+            target = self._target if self._mode is Mode.RUNNING else None
+            ahead = plan(self._limits, self._command, target, commit_ns, int(self.config.span_ms * _MS))
+            self._command = self._command.since(now_ns - int(self.config.overlap_ms * _MS)).then(ahead)
+            self._committed_ns = commit_ns
+        self._brake_due = False
+        period_ns = int(1e9 / self.config.command_rate_hz)
+        on_time = 0 <= now_ns - self._next_send_ns < period_ns
+        self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
+        message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
+        return message.lasting(commit_ns + int(self.config.span_ms * _MS))
+
+    def _engage_due(self, now_ns: int) -> Refusal | None:
+        """Hand over to the newest chunk that is in force at the commit time."""
+        commit_ns = now_ns + self._lead_ns
+        due = [chunk for from_ns, chunk in self._pending if from_ns <= commit_ns]
+        if not due or self._command is None:
+            return None
+        self._pending = [entry for entry in self._pending if entry[0] > commit_ns]
+        chunk = due[-1]
+        if chunk.end_ns + chunk.period_ns <= commit_ns:
+            return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
+        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns, chunk.period_ns)
+        blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
+        state = self._command.sample(commit_ns)
+        target = HandOver(curve, state, commit_ns, blend_ns, limits.velocity, _CATCH_UP * limits.acceleration)
+        worst = int(np.abs(target.gap_rad).argmax())
+        if abs(target.gap_rad[worst]) > self.config.max_jump_rad:
+            reason = f"{self.arm_model.joint_names[worst]} jumps by {abs(target.gap_rad[worst]):.3f} rad"
+            return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
+        self._chunk, self._target = chunk, target
+        self._mode, self._reason = Mode.RUNNING, ""
+        return None
+
+    # -- causes ----------------------------------------------------------------------------------------------------
+
+    def _hold_cause(self, now_ns: int) -> str:
+        if trouble := self._joint_trouble(now_ns):
+            return trouble
+        if self._mode is Mode.RUNNING and self._chunk:
+            late_ns = now_ns - self._next_send_ns
+            if late_ns > self.config.span_ms * _MS and not self.config.lockstep:
+                return f"the executor was {late_ns / 1e6:.0f} ms late"
+            over_ns = now_ns - self._chunk.end_ns
+            if over_ns > self.config.exhausted_ms * _MS + self._chunk.period_ns and not self._pending:
+                return f"plan exhausted: its last row is {_age(now_ns, self._chunk.end_ns)} old"
+        return ""
+
+    def _joint_trouble(self, now_ns: int, tracking: bool = True) -> str:
+        if self._joints is None:
+            return self._joint_fault
+        stamp_ns, q, _ = self._joints
+        if now_ns - stamp_ns > self.config.joint_max_age_ms * _MS:
+            return f"joint state is {_age(now_ns, stamp_ns)} old; allowed is {self.config.joint_max_age_ms:g} ms"
+        if tracking and self._command is not None:
+            error = np.abs(q - self._command.sample(stamp_ns).position)
+            worst = int(error.argmax())
+            if error[worst] > self.config.max_tracking_error_rad:
+                return f"{self.arm_model.joint_names[worst]} is {error[worst]:.3f} rad from its reference"
+        return ""
+
+    def _refused(self, refusal: Refusal) -> Refusal:
+        if refusal.fault and self._mode in (Mode.ARMED, Mode.RUNNING):
+            self._brake(Mode.HOLD, f"refused chunk: {refusal.reason}")
+        return refusal
+
+    def _brake(self, mode: Mode, reason: str) -> None:
+        """Change to a mode at rest. The braking itself is planned by the next tick, from the last command."""
+        self._brake_due = self._command is not None and not self._command.at_rest(self._now_ns + self._lead_ns)
+        self._mode, self._reason, self._latched = mode, reason, False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pending, self._chunk, self._target = [], None, None
+
+    def _held_reference(self, measured: FloatArray, now_ns: int) -> FloatArray | None:
+        """The reference, if a controller still holds it and it is close: anchoring there makes no step."""
+        held = self._mode is not Mode.DISARMED or self.config.output == "impedance"
+        if self._command is None or not held:
+            return None
+        reference = self._command.sample(now_ns + self._lead_ns).position
+        return reference if np.abs(reference - measured).max() <= _KEEP_REFERENCE_RAD else None
+
+    def _settle(self, now_ns: int) -> None:
+        """Until the first tick after arming the anchor follows the joints, so that a late joint state counts too."""
+        if self._settling and self._joints and self._mode is Mode.ARMED:
+            q = np.clip(self._joints[1], self.arm_model.position_lower, self.arm_model.position_upper)
+            self._command = Command.rest(q, now_ns)
+
+    def _plan_end_ns(self, now_ns: int) -> int:
+        """When the plan in force ends; the present if there is none."""
+        ends = [chunk.end_ns for _, chunk in self._pending] + ([self._chunk.end_ns] if self._chunk else [])
+        return max([now_ns, *ends])
+
+
+def _gripper_in_force(chunk: ActionChunk, now_ns: int) -> float:
+    row = min(max((now_ns - chunk.t0_ns) // chunk.period_ns, 0), len(chunk.rows) - 1)
+    return float(chunk.rows[row, -1])
+
+
+def _age(now_ns: int, then_ns: int) -> str:
+    return f"{(now_ns - then_ns) / 1e6:.0f} ms"

@@ -1,0 +1,44 @@
+"""Messages that never arrived, counted from the gaps in their publishers' sequence numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class LossCounter:
+    """Counts lost messages per topic.
+
+    Each publisher counts its own messages; DDS hands that number and the publisher's identifier to the subscriber.
+    The first message of a publisher sets its baseline, since what it sent before it was matched was not lost.
+
+    losses = LossCounter()
+    losses.received("/a", b"p", 7)   # 0, the baseline
+    losses.received("/a", b"p", 10)  # 2: 8 and 9 are missing
+    losses.received("/a", b"p", 1)   # 0: counts from the start again, so it is a new baseline
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, bytes], int] = {}
+        self.by_topic: Counter[str] = Counter()
+
+    def received(self, topic: str, publisher: bytes, sequence: int) -> int:
+        """Note a message, return how many were missed before it; `sequence` counts its publisher's messages."""
+        last = self._last.get((topic, publisher))
+        self._last[topic, publisher] = sequence
+        missed = max(0, sequence - last - 1) if last is not None else 0
+        if missed:
+            self.by_topic[topic] += missed
+        return missed
+
+    def dropped(self, topic: str) -> None:
+        """Note a message that arrived but could not be stored."""
+        self.by_topic[topic] += 1
+
+    def start(self) -> None:
+        """Count from zero; the publishers' baselines stay, so that a loss across the start is not overlooked."""
+        self.by_topic.clear()
+
+    @property
+    def total(self) -> int:
+        """Lost messages of all topics."""
+        return sum(self.by_topic.values())

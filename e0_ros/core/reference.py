@@ -1,0 +1,138 @@
+"""The target that a chunk means: a curve through its rows in time, and the hand-over to it.
+
+Row i is reached at `t0 + i * period`. Times, never indices, decide what is in force: a row whose time has gone is
+past, and after the last row the last row holds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from e0_policy.types import FloatArray
+from e0_ros.core.command import State, TimeArray
+
+_STRETCH = 2.0 ** np.arange(0, 4.5, 0.25)
+_PROBES = np.linspace(0.1, 0.9, 9)
+
+
+class RowCurve:
+    """C2 curve through rows `(r, n)` at `t0_ns + i * period_ns`, at rest from the last one on.
+
+    Quintic segments through the rows with central differences for velocity and acceleration. Both are limited as
+    van Leer's monotonised central scheme does, so that a corner between rows is not overshot; on smooth rows the
+    limits do nothing.
+    """
+
+    def __init__(self, rows: FloatArray, t0_ns: int, period_ns: int) -> None:
+        self._rows, self._t0_ns, self._period_ns = rows, t0_ns, period_ns
+        self._h = period_ns * 1e-9
+        velocity, acceleration = _derivatives(rows, self._h)
+        self._polynomials = quintic(
+            State(rows[:-1], velocity[:-1], acceleration[:-1]), State(rows[1:], velocity[1:], acceleration[1:]), self._h
+        )
+
+    def __call__(self, times_ns: TimeArray) -> State:
+        """Target at times `(m,)`, each part `(m, n)`; before row 0 row 0 holds."""
+        last = len(self._rows) - 1
+        elapsed = np.asarray(times_ns) - self._t0_ns
+        i = np.clip(elapsed // self._period_ns, 0, max(last - 1, 0))
+        outside = (elapsed < 0) | (elapsed >= last * self._period_ns)
+        if outside.all():
+            rows = self._rows[np.where(elapsed < 0, 0, last)]
+            return State(rows, np.zeros_like(rows), np.zeros_like(rows))
+        state = evaluate(self._polynomials[:, i], ((elapsed - i * self._period_ns) * 1e-9)[:, None])
+        hold = outside[:, None]
+        held = self._rows[np.where(elapsed < 0, 0, last)]
+        return State(
+            np.where(hold, held, state.position),
+            np.where(hold, 0.0, state.velocity),
+            np.where(hold, 0.0, state.acceleration),
+        )
+
+
+def _derivatives(rows: FloatArray, h: float) -> tuple[FloatArray, FloatArray]:
+    velocity, acceleration = np.zeros_like(rows), np.zeros_like(rows)
+    if len(rows) < 3:
+        velocity[:-1] = np.diff(rows, axis=0) / h
+        return velocity, acceleration
+    slope = np.diff(rows, axis=0) / h
+    before, after = slope[:-1], slope[1:]
+    velocity[1:-1] = _limited((before + after) / 2, before, after)
+    extrapolated = 1.5 * slope[0] - 0.5 * slope[1]
+    velocity[0] = np.where(extrapolated * slope[0] > 0, extrapolated, 0.0)
+    bend = (after - before) / h
+    bends = np.concatenate((bend[:1], bend, bend[-1:]))
+    acceleration[1:-1] = _limited(bend, bends[:-2], bends[2:])
+    acceleration[0] = acceleration[1]
+    return velocity, acceleration
+
+
+def _limited(central: FloatArray, before: FloatArray, after: FloatArray) -> FloatArray:
+    """`central`, at most twice either neighbour's; 0 where the neighbours differ in sign."""
+    size = np.minimum(np.abs(central), 2 * np.minimum(np.abs(before), np.abs(after)))
+    limited: FloatArray = np.where(before * after > 0, np.copysign(size, central), 0.0)
+    return limited
+
+
+class HandOver:
+    """A curve reached without a step: at `start_ns` it is in `state`, after the blend it is the curve.
+
+    The difference at the start decays as one quintic, which matches position, velocity and acceleration at both
+    ends. So the result is C2, and a chain of hand-overs needs no memory of the chunks before. The blend lasts
+    `blend_ns`, or longer by the first of `_STRETCH` with which the decay itself keeps to `velocity` and
+    `acceleration` `(n,)`: a far target is approached, not overshot.
+    """
+
+    def __init__(
+        self,
+        curve: RowCurve,
+        state: State,
+        start_ns: int,
+        blend_ns: int,
+        velocity: FloatArray,
+        acceleration: FloatArray,
+    ) -> None:
+        self._curve, self._start_ns = curve, start_ns
+        now = curve(np.array([start_ns]))
+        gap = State(*(a - b[0] for a, b in zip(state, now, strict=True)))
+        self.gap_rad: FloatArray = gap.position
+        nothing = np.zeros_like(gap.position)
+        rest = State(nothing, nothing, nothing)
+        durations = blend_ns * 1e-9 * _STRETCH
+        decays = [quintic(gap, rest, float(duration)) for duration in durations]
+        peaks = evaluate(np.stack(decays, axis=1), durations[:, None] * _PROBES[:, None, None])
+        allowed = np.maximum(acceleration, np.abs(gap.acceleration))
+        fine = (np.abs(peaks.velocity) <= velocity) & (np.abs(peaks.acceleration) <= allowed)
+        feasible = fine.all(axis=(0, 2))
+        choice = int(feasible.argmax()) if feasible.any() else len(_STRETCH) - 1
+        self._blend_ns = int(blend_ns * _STRETCH[choice])
+        self._decay = decays[choice][:, None]
+
+    def __call__(self, times_ns: TimeArray) -> State:
+        """Target at times `(m,)`, each part `(m, n)`."""
+        target = self._curve(times_ns)
+        elapsed = np.maximum(times_ns - self._start_ns, 0)
+        if elapsed[0] >= self._blend_ns:
+            return target
+        left = (elapsed < self._blend_ns)[:, None]
+        gap = evaluate(self._decay, (np.minimum(elapsed, self._blend_ns) * 1e-9)[:, None])
+        return State(*(a + np.where(left, b, 0.0) for a, b in zip(target, gap, strict=True)))
+
+
+def quintic(start: State, end: State, duration_s: float) -> FloatArray:
+    """Coefficients `(6, ...)`, constant first, of the quintic with these states at 0 and `duration_s`."""
+    h = duration_s
+    q, v, a = start.position, start.velocity, start.acceleration
+    dq = end.position - (q + h * (v + h * a / 2))
+    dv, da = (end.velocity - (v + h * a)) * h, (end.acceleration - a) * h**2
+    c3, c4, c5 = 10 * dq - 4 * dv + da / 2, -15 * dq + 7 * dv - da, 6 * dq - 3 * dv + da / 2
+    return np.stack((q, v, a / 2, c3 / h**3, c4 / h**4, c5 / h**5))
+
+
+def evaluate(c: FloatArray, s: FloatArray) -> State:
+    """State at `s` seconds of polynomials with coefficients `(6, ...)`."""
+    return State(
+        c[0] + s * (c[1] + s * (c[2] + s * (c[3] + s * (c[4] + s * c[5])))),
+        c[1] + s * (2 * c[2] + s * (3 * c[3] + s * (4 * c[4] + s * 5 * c[5]))),
+        2 * c[2] + s * (6 * c[3] + s * (12 * c[4] + s * 20 * c[5])),
+    )

@@ -1,0 +1,299 @@
+"""Node `chunk_executor`: the only publisher of robot commands.
+
+Real time: ticks paced by the steady clock, stamped in ROS time. Lock-step: one tick per answered observation, once a
+joint state of that stamp is there. It subscribes to no images.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+import time
+from dataclasses import dataclass
+
+import rclpy
+from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from e0_msgs.msg import ActionChunk as ChunkMsg
+from e0_msgs.msg import ExecutorState, GripperCommand
+from e0_policy.embodiment import EmbodimentError
+from e0_policy.types import ActionChunk, ChunkError, FloatArray, NoChunk
+from e0_ros import interfaces
+from e0_ros.config import ConfigError, check, declare_parameters, setting
+from e0_ros.conversions import chunk_from_msg, to_ns, to_time
+from e0_ros.core.admission import Refusal
+from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode, Status, Tick
+from e0_ros.core.command import Command
+
+try:
+    from rclpy.experimental import EventsExecutor as SpinExecutor
+except ImportError:  # before Kilted
+    from rclpy.executors import SingleThreadedExecutor as SpinExecutor
+
+_IMPEDANCE_GAP_NS = 400_000_000
+_DIAGNOSTICS_NS = 1_000_000_000
+_DRAIN = 200
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """How the node runs its executor."""
+
+    tick_rate_hz: float = setting(250.0, "ticks in real time", unit="Hz", low=10.0, high=1000.0)
+    state_rate_hz: float = setting(50.0, "executor states in real time, beside changes", unit="Hz", low=1.0, high=1000)
+    expected_source: str = setting(
+        "", "lock-step: whose answer completes a tick; empty: any", choices=("", "policy", "scripted", "replay")
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+class ChunkExecutorNode(Node):
+    """Decode, one call of the core, publish."""
+
+    def __init__(self) -> None:
+        super().__init__("chunk_executor")
+        self.config = declare_parameters(self, NodeConfig)
+        self.core = ChunkExecutor(declare_parameters(self, ExecutorConfig))
+        self._lockstep = self.core.config.lockstep
+        self._impedance = self.core.config.output == "impedance"
+        self._waiting: list[ChunkMsg] = []
+        self._answered_ns = self._ticked_ns = self._joints_ns = 0
+        self._commands = self._gripper_commands = 0
+        self._next_state_ns, self._published, self._next_diagnostics_ns = 0, (), 0
+        self._streamed_ns, self._latched, self._gap = 0, None, False
+        self._commanded = self._publisher(interfaces.IMPEDANCE_TARGET if self._impedance else interfaces.TRAJECTORY)
+        self._gripper = self._publisher(interfaces.GRIPPER_COMMAND)
+        self._state = self._publisher(interfaces.EXECUTOR_STATE)
+        self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
+        self._subscribe(interfaces.JOINT_STATES, self._on_joints)
+        self._subscribe(interfaces.ACTION_CHUNK, self._on_chunk)
+        for service, act in (
+            (interfaces.ARM, self._arm),
+            (interfaces.DISARM, lambda _: self.core.disarm()),
+            (interfaces.HOLD, lambda _: self.core.hold()),
+            (interfaces.STOP, lambda _: self.core.stop()),
+            (interfaces.RESET_STOP, lambda _: self.core.reset_stop()),
+        ):
+            self._serve(service, act)
+
+    def _publisher(self, topic):
+        return self.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
+
+    def _subscribe(self, topic, callback) -> None:
+        self.create_subscription(interfaces.message_class(topic.type), topic.name, callback, topic.qos.profile())
+
+    def _serve(self, service, act) -> None:
+        def answer(request, response):
+            refusal: Refusal | None = act(request)
+            if not self._lockstep:
+                self.tick()
+            status = self.core.status(self._now_ns())
+            response.success = refusal is None
+            response.message = refusal.reason if refusal else f"{status.mode.name.lower()} {status.reason}".strip()
+            self.get_logger().info(f"{service.name}: {response.message}")
+            return response
+
+        self.create_service(interfaces.message_class(service.type), service.name, answer)
+
+    # -- inputs ----------------------------------------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        """ROS time; in lock-step the last time that the bridge told by its joint states."""
+        return self._joints_ns if self._lockstep else self.get_clock().now().nanoseconds
+
+    def _on_joints(self, msg: JointState) -> None:
+        stamp_ns = to_ns(msg.header.stamp)
+        self.core.observe_joints(stamp_ns, msg.name, msg.position, msg.velocity)
+        self._joints_ns = max(self._joints_ns, stamp_ns)
+        if self._lockstep:
+            self._tick_if_complete()
+
+    def _on_chunk(self, msg: ChunkMsg) -> None:
+        if not self._lockstep:
+            self._offer(msg, self._now_ns())
+            return
+        self._waiting = [*self._waiting[-_DRAIN:], msg]
+        if self.config.expected_source in ("", msg.source):
+            self._answered_ns = max(self._answered_ns, to_ns(msg.in_reply_to))
+            self._tick_if_complete()
+
+    def _tick_if_complete(self) -> None:
+        """Lock-step: the tick of t, once the answer to t and a joint state of t are both there."""
+        t = self._answered_ns
+        if self._ticked_ns < t <= self._joints_ns:
+            for msg in self._waiting:
+                self._offer(msg, t)
+            self._waiting = []
+            self._ticked_ns = t
+            self._publish(self.core.tick(t), t)
+
+    def _offer(self, msg: ChunkMsg, now_ns: int) -> None:
+        try:
+            chunk: ActionChunk | NoChunk = chunk_from_msg(msg)
+        except ChunkError as error:
+            refusal: Refusal | None = self.core.refuse(msg.source, msg.session, str(error))
+        else:
+            refusal = self.core.offer(chunk, now_ns) if isinstance(chunk, ActionChunk) else None
+        if refusal and (refusal.fault or self.core.mode is not Mode.DISARMED):
+            self.get_logger().warning(
+                f"refused chunk {msg.sequence} of {msg.source}: {refusal.reason}", throttle_duration_sec=1.0
+            )
+
+    def _arm(self, request) -> Refusal | None:
+        refusal = self.core.arm(self._now_ns(), to_ns(request.not_before))
+        if refusal is None:
+            self._gap, self._streamed_ns = False, 0
+        return refusal
+
+    # -- outputs ---------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """One tick at the present (real time)."""
+        now_ns = self._now_ns()
+        self._publish(self.core.tick(now_ns), now_ns)
+
+    def _publish(self, tick: Tick, now_ns: int) -> None:
+        if self._impedance:
+            self._stream(tick.status, now_ns)
+        elif tick.command:
+            self._commanded.publish(trajectory_to_msg(tick.command, self.core.arm_model.joint_names))
+            self._commands += 1
+        if tick.gripper is not None:
+            msg = GripperCommand(sequence=self._gripper_commands, opening=tick.gripper)
+            msg.header.stamp = to_time(now_ns)
+            self._gripper.publish(msg)
+            self._gripper_commands += 1
+        status = tick.status
+        visible = (status.mode, status.reason, status.accepted, status.refused)
+        if self._lockstep or now_ns >= self._next_state_ns or visible != self._published:
+            self._state.publish(status_to_msg(status, now_ns, self._commands, self.core.arm_model.joint_names))
+            self._published = visible
+            self._next_state_ns = now_ns + int(1e9 / self.config.state_rate_hz)
+        self.diagnose(status, now_ns)
+
+    def _stream(self, status: Status, now_ns: int) -> None:
+        """The impedance controller dies of a pause above 0.5 s, so the reference is sent whatever the mode."""
+        steady_ns = time.monotonic_ns()
+        if self._streamed_ns and steady_ns - self._streamed_ns > _IMPEDANCE_GAP_NS and not self._gap:
+            self._gap = True
+            pause_s = (steady_ns - self._streamed_ns) / 1e9
+            self.core.disarm(f"targets paused for {pause_s:.2f} s; restart the impedance controller, then arm")
+        if status.reference is not None and (status.mode is not Mode.DISARMED or self._latched is None):
+            self._latched = status.reference.position
+        if self._gap or self._latched is None:
+            return
+        msg = JointState(name=list(self.core.arm_model.joint_names), position=_floats(self._latched))
+        msg.header.stamp = to_time(now_ns)
+        msg.header.frame_id = self.core.arm_model.base_frame
+        self._commanded.publish(msg)
+        self._commands += 1
+        self._streamed_ns = steady_ns
+
+    def diagnose(self, status: Status, now_ns: int) -> None:
+        """Publish /diagnostics, once per second of the steady clock."""
+        steady_ns = time.monotonic_ns()
+        if steady_ns < self._next_diagnostics_ns:
+            return
+        self._next_diagnostics_ns = steady_ns + _DIAGNOSTICS_NS
+        level = {Mode.HOLD: DiagnosticStatus.WARN, Mode.STOPPED: DiagnosticStatus.ERROR}
+        values = {
+            "accepted": status.accepted,
+            "refused": status.refused,
+            "last_refusal": status.last_refusal,
+            "limited": status.limited,
+            "commands": self._commands,
+        }
+        msg = DiagnosticArray()
+        msg.header.stamp = to_time(now_ns)
+        msg.status = [
+            DiagnosticStatus(
+                level=level.get(status.mode, DiagnosticStatus.OK),
+                name="chunk_executor",
+                message=f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name,
+                hardware_id=self.core.arm_model.name,
+                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+            )
+        ]
+        self._diagnostics.publish(msg)
+
+
+def trajectory_to_msg(command: Command, joint_names: tuple[str, ...]) -> JointTrajectory:
+    """A trajectory whose stamp is the command's start; every point has position, velocity and acceleration."""
+    msg = JointTrajectory(joint_names=list(joint_names))
+    msg.header.stamp = to_time(command.start_ns)
+    offsets = (command.times_ns - command.start_ns).tolist()
+    for offset_ns, q, v, a in zip(offsets, *command.state, strict=True):
+        point = JointTrajectoryPoint()
+        point.positions, point.velocities, point.accelerations = _floats(q), _floats(v), _floats(a)
+        point.time_from_start = Duration(sec=offset_ns // 10**9, nanosec=offset_ns % 10**9)
+        msg.points.append(point)
+    return msg
+
+
+def status_to_msg(status: Status, now_ns: int, commands: int, joint_names: tuple[str, ...]) -> ExecutorState:
+    """The executor's state at `now_ns`."""
+    msg = ExecutorState(mode=int(status.mode), reason=status.reason, commands=commands)
+    msg.header.stamp = to_time(now_ns)
+    if chunk := status.chunk:
+        msg.source, msg.session, msg.sequence = chunk.source, chunk.session, chunk.sequence
+        msg.t0 = to_time(chunk.t0_ns)
+    msg.committed_until = to_time(status.committed_until_ns)
+    msg.chunks_accepted, msg.chunks_refused = status.accepted, status.refused
+    msg.last_refusal = status.last_refusal
+    if status.reference is not None:
+        msg.joint_names = list(joint_names)
+        msg.positions, msg.velocities = _floats(status.reference.position), _floats(status.reference.velocity)
+    msg.gripper_opening = status.gripper_opening
+    return msg
+
+
+def _floats(values: FloatArray) -> array.array[float]:
+    return array.array("d", values.tobytes())
+
+
+def run(node: ChunkExecutorNode) -> None:
+    """Spin until shutdown: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
+    executor = SpinExecutor()
+    executor.add_node(node)
+    period_ns = int(1e9 / node.config.tick_rate_hz)
+    next_ns = time.monotonic_ns()
+    while rclpy.ok():
+        if node.core.config.lockstep:
+            executor.spin_once(timeout_sec=0.5)
+            continue
+        wait_ns = next_ns - time.monotonic_ns()
+        if wait_ns > 0:
+            executor.spin_once(timeout_sec=wait_ns / 1e9)
+        if (late_ns := time.monotonic_ns() - next_ns) < 0:
+            continue
+        if late_ns > period_ns:  # after a stall: first hear what has come in, then tick once
+            for _ in range(_DRAIN):
+                executor.spin_once(timeout_sec=0)
+            next_ns = time.monotonic_ns()
+        node.tick()
+        next_ns += period_ns
+
+
+def main(args: list[str] | None = None) -> None:
+    """Console entry point: clean on SIGINT and SIGTERM; a bad parameter is one line on stderr and exit status 2."""
+    rclpy.init(args=args)
+    try:
+        run(ChunkExecutorNode())
+    except (ConfigError, EmbodimentError) as error:
+        print(f"chunk_executor: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""Owns the life of an episode and records it: one bag per episode, of every topic of the graph."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import yaml
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import String
+
+from e0_msgs.msg import EpisodeEvent, RecorderState
+from e0_msgs.srv import EndEpisode, StartEpisode
+from e0_ros.config import ConfigError, check, declare_parameters, setting, to_mapping
+from e0_ros.conversions import to_time
+from e0_ros.core.bag_writer import BagConfig, BagError, BagSummary, free_bytes, taken
+from e0_ros.core.definitions import DefinitionError, installed
+from e0_ros.core.episode import Ended, Episode, EpisodeLife, Mode, Refused
+from e0_ros.core.losses import LossCounter
+from e0_ros.core.recording import Received, Recording, StoreConfig
+from e0_ros.interfaces import (
+    END_EPISODE,
+    EPISODE_EVENT,
+    INSTRUCTION,
+    RECORDER_STATE,
+    START_EPISODE,
+    TOPICS,
+    Qos,
+    Topic,
+    camera_topic,
+)
+from e0_ros.process import refuse_unknown_parameters
+from e0_ros.raw_inputs import RawInputs
+from e0_ros.version import code_version
+
+
+@dataclass(frozen=True)
+class RecorderConfig:
+    """What is recorded, and where."""
+
+    record: bool = setting(True, "write bags; if off, episodes still start and end here")
+    bag_dir: str = setting("bags", "folder of the bags")
+    views: tuple[str, ...] = setting(("base", "wrist"), "camera views to record")
+    extra_topics: tuple[str, ...] = setting((), "more topics, each as 'name package/msg/Type'")
+    configuration: str = setting("", "file with the graph's resolved configuration, attached to every bag")
+    quiet_s: float = setting(0.1, "an episode ends once nothing has arrived for so long", unit="s", low=0.0, high=5.0)
+    settle_s: float = setting(0.5, "longest wait for that, and for publishers at a start", unit="s", low=0.0, high=30.0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        for text in self.extra_topics:
+            if len(text.split()) != 2 or text.split()[1].count("/") != 2:
+                raise ConfigError(f"extra_topics has {text!r}; '/name package/msg/Type' is needed")
+
+    def topics(self) -> tuple[Topic, ...]:
+        """Every topic to subscribe to; the recorder's own it writes itself."""
+        graph = [topic for topic in TOPICS if topic not in (EPISODE_EVENT, RECORDER_STATE)]
+        extra = (Topic(*text.split(), Qos(), "", "") for text in self.extra_topics)
+        return (*graph, *map(camera_topic, self.views), *extra)
+
+
+class EpisodeRecorder(Node):
+    """Raw subscriptions in, bags out; serves START_EPISODE and END_EPISODE."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("episode_recorder", **options)
+        self._config = declare_parameters(self, RecorderConfig)
+        self._bag_config = declare_parameters(self, BagConfig)
+        self._store_config = declare_parameters(self, StoreConfig)
+        self._root = Path(self._config.bag_dir).expanduser().absolute()
+        self._topics = self._config.topics()
+        for topic in self._topics:
+            installed().type_hash(topic.type)
+        self._about = self._describe()
+        self._life = EpisodeLife()
+        self._losses = LossCounter()
+        self._latched: dict[str, bytes] = {}
+        self._used: set[str] = set()
+        self._recording: Recording | None = None
+        self._last = RecorderState()
+        self._events = self.create_publisher(EpisodeEvent, EPISODE_EVENT.name, EPISODE_EVENT.qos.profile())
+        self._states = self.create_publisher(RecorderState, RECORDER_STATE.name, RECORDER_STATE.qos.profile())
+        self._inputs = RawInputs(self, self._topics, self._on_message)
+        self.create_service(StartEpisode, START_EPISODE.name, self._on_start)
+        self.create_service(EndEpisode, END_EPISODE.name, self._on_end)
+        self._ticks = 0
+        self.create_timer(0.25, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def close(self) -> None:
+        """End a running episode as unlabelled and close its bag; for a shutdown."""
+        if self._life.episode is not None:
+            self._finish("unlabelled", "the recorder was shut down")
+
+    # Messages
+
+    def _on_message(self, topic: Topic, data: bytes, info: Any) -> None:
+        number = info.get("publication_sequence_number")
+        if number:
+            self._losses.received(topic.name, info["publisher_gid"]["data"], number)
+        if topic.qos.latched:
+            self._latched[topic.name] = data
+        self._store(topic, data, info["source_timestamp"], number or 0)
+
+    def _store(self, topic: Topic, data: bytes, publish_ns: int, number: int = 0) -> None:
+        recording = self._recording
+        if recording is None or recording.fault:
+            return
+        qos = self._inputs.qos.get(topic.name, topic.qos)
+        received = Received(topic.name, topic.type, qos, data, self._now_ns(), publish_ns, number)
+        if not recording.put(received) and not recording.fault:
+            self._losses.dropped(topic.name)
+
+    # The life of an episode
+
+    def _on_start(self, request: Any, response: Any) -> Any:
+        name = self._life.check_start(request.episode_id, time.time_ns(), self._taken)
+        if isinstance(name, Refused):
+            response.message = name.reason
+            return response
+        self._inputs.follow_publishers()
+        self._inputs.wait_for_publishers(self._config.settle_s)
+        self._inputs.drain(self._config.quiet_s, self._config.settle_s)
+        instruction = self._latched.get(INSTRUCTION.name)
+        text = deserialize_message(instruction, String).data if instruction else ""
+        episode = Episode(name, self._now_ns(), request.task, request.seed, text)
+        try:
+            recording = self._open(episode) if self._config.record else None
+        except BagError as error:
+            response.message = str(error)
+            self.get_logger().error(str(error))
+            return response
+        self._begin(episode, recording)
+        response.success, response.episode_id = True, name
+        response.bag = str(self._root / name) if recording else ""
+        return response
+
+    def _open(self, episode: Episode) -> Recording:
+        recording = Recording(self._root, episode.id, self._bag_config, self._store_config, installed())
+        attachments = {"recorder.yaml": self._about["configuration"]}
+        if self._config.configuration:
+            attachments["configuration.yaml"] = Path(self._config.configuration).read_text(encoding="utf-8")
+        recording.start({**self._about, **_custom(episode)}, attachments, episode.start_ns)
+        return recording
+
+    def _begin(self, episode: Episode, recording: Recording | None) -> None:
+        self._recording = recording
+        self._losses.start()
+        self._life.start(episode)
+        self._used.add(episode.id)
+        event = self._event(EpisodeEvent.START, episode, episode.start_ns)
+        self._store(EPISODE_EVENT, serialize_message(event), time.time_ns())
+        for topic in self._topics:
+            if topic.name in self._latched:
+                self._store(topic, self._latched[topic.name], time.time_ns())
+        self._events.publish(event)
+        self._publish_state()
+        self.get_logger().info(f"episode {episode.id} started")
+
+    def _on_end(self, request: Any, response: Any) -> Any:
+        refused = self._life.check_end(request.outcome)
+        if refused is not None:
+            response.message = refused.reason
+            return response
+        summary = self._finish(request.outcome, request.note)
+        response.success, response.message = not self._life.reason, self._life.reason
+        response.messages, response.lost = self._last.messages, self._last.lost
+        response.bytes, response.duration = self._last.bytes, self._last.duration
+        response.bag = str(summary.path) if summary else self._last.bag
+        return response
+
+    def _finish(self, outcome: str, note: str) -> BagSummary | None:
+        self._inputs.drain(self._config.quiet_s, self._config.settle_s)
+        ended = self._life.end(outcome, note, self._now_ns())
+        assert isinstance(ended, Ended)
+        event = self._event(EpisodeEvent.END, ended.episode, ended.end_ns, outcome, note)
+        self._store(EPISODE_EVENT, serialize_message(event), time.time_ns())
+        summary = self._close_bag(ended)
+        self._events.publish(event)
+        self._publish_state()
+        return summary
+
+    def _close_bag(self, ended: Ended) -> BagSummary | None:
+        recording, self._recording = self._recording, None
+        self._last = self._state_of(recording, ended.episode, ended.duration_s)
+        if recording is None:
+            return None
+        lost = json.dumps(dict(self._losses.by_topic))
+        custom = {"outcome": ended.outcome, "note": ended.note, "lost": str(self._losses.total), "lost_by_topic": lost}
+        summary = recording.close(custom, discard=ended.outcome == "discard")
+        if recording.fault:
+            self._fault(recording.fault)
+        if summary is not None:
+            self._last.bag, self._last.bytes, self._last.messages = (
+                str(summary.path),
+                summary.size_bytes,
+                summary.messages,
+            )
+        self._report(ended)
+        return summary
+
+    def _report(self, ended: Ended) -> None:
+        last, name = self._last, ended.episode.id
+        text = (
+            f"episode {name} ended: {ended.outcome}, {ended.duration_s:.1f} s, {last.messages} messages, "
+            f"{last.bytes / 1e6:.2f} MB, {last.lost} lost; {last.bag}"
+        )
+        if last.lost:
+            counts = ", ".join(f"{topic} {count}" for topic, count in self._losses.by_topic.most_common())
+            self.get_logger().warning(f"{text} (lost: {counts})")
+        else:
+            self.get_logger().info(text)
+
+    # Reports
+
+    def _on_tick(self) -> None:
+        self._ticks += 1
+        recording = self._recording
+        if recording is not None and recording.fault and self._life.reason != recording.fault:
+            self._fault(recording.fault)
+            self._publish_state()
+        elif self._ticks % 4 == 0:
+            self._inputs.follow_publishers()
+            self._publish_state()
+
+    def _fault(self, reason: str) -> None:
+        if self._life.reason != reason:
+            self._life.fault(reason)
+            self.get_logger().error(reason)
+
+    def _publish_state(self) -> None:
+        episode = self._life.episode
+        if episode is not None:
+            self._last = self._state_of(self._recording, episode, (self._now_ns() - episode.start_ns) / 1e9)
+        state = copy(self._last)
+        if self._life.mode is Mode.IDLE:
+            state.episode_id = state.bag = ""
+        state.header.stamp = to_time(self._now_ns())
+        state.mode, state.reason = int(self._life.mode), self._life.reason
+        state.free_bytes = free_bytes(self._root)
+        self._states.publish(state)
+        self._store(RECORDER_STATE, serialize_message(state), time.time_ns())
+
+    def _state_of(self, recording: Recording | None, episode: Episode, duration_s: float) -> RecorderState:
+        state = RecorderState(episode_id=episode.id, duration=duration_s, lost=self._losses.total)
+        if recording is not None:
+            state.bag, state.messages, state.bytes = str(recording.path), recording.messages, recording.size_bytes
+        return state
+
+    def _event(self, kind: int, episode: Episode, stamp_ns: int, outcome: str = "", note: str = "") -> EpisodeEvent:
+        event = EpisodeEvent(kind=kind, episode_id=episode.id, instruction=episode.instruction)
+        event.header.stamp = to_time(stamp_ns)
+        event.task, event.seed, event.outcome, event.note = episode.task, episode.seed, outcome, note
+        return event
+
+    def _describe(self) -> dict[str, str]:
+        parts = (self._config, self._bag_config, self._store_config)
+        values = {key: value for part in parts for key, value in to_mapping(part).items()}
+        text = yaml.safe_dump(values, sort_keys=False)
+        return {"code_version": code_version(), "configuration": text}
+
+    def _taken(self, episode_id: str) -> bool:
+        return episode_id in self._used or taken(self._root, episode_id)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+
+def _custom(episode: Episode) -> dict[str, str]:
+    return {
+        "episode_id": episode.id,
+        "task": episode.task,
+        "seed": str(episode.seed),
+        "instruction": episode.instruction,
+    }
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; returns 2 after one line on stderr if a parameter is wrong."""
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = EpisodeRecorder()
+        refuse_unknown_parameters(node)
+    except (ConfigError, DefinitionError, ParameterException) as error:
+        rclpy.try_shutdown()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    # rclpy's own handlers shut the context down at once, and with it the way to say that the episode has ended
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stopped.is_set():
+        executor.spin_once(timeout_sec=0.25)
+    node.close()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""policy: observations in, action chunks out. Inference runs on one worker thread behind a latest-wins mailbox.
+
+In lock-step every observation is answered with exactly one ActionChunk. In real time a chunk is published when a new
+plan is due, and STATUS_NONE tells of errors and stale observations, at most once a second for the same reason.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from e0_msgs.msg import ExecutorState
+from e0_msgs.msg import Observation as ObservationMsg
+from e0_policy.embodiment import load_embodiment
+from e0_policy.policy import Policy
+from e0_policy.replay import ReplayPolicy
+from e0_policy.types import ActionChunk, Observation, Stale
+from e0_ros import diagnostics, interfaces
+from e0_ros.config import ConfigError, check, declare_parameters, setting
+from e0_ros.conversions import chunk_from_msg, chunk_to_msg, observation_from_msg, to_ns
+from e0_ros.core.mailbox import Mailbox
+from e0_ros.core.plan_keeper import InForce, PlanKeeper
+from e0_ros.core.replay_source import load_recording
+from e0_ros.process import refuse_unknown_parameters, run_node
+
+LOCKSTEP_TIMEOUT_S = 10.0
+REPEAT_S = 1.0
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Which policy runs and on what terms."""
+
+    policy: str = setting("replay", "which policy", choices=("replay", "e0"))
+    embodiment: str = setting("fr3", "embodiment that rows must be for")
+    recording: str = setting("", "replay: a bag's folder, an .mcap or an .npz file")
+    checkpoint: str = setting("", "e0: folder of the checkpoint")
+    device: str = setting("auto", "e0: torch device, or auto")
+    settings: str = setting("{}", "e0: further settings as a YAML mapping, e.g. '{seed: 3}'")
+    max_observation_age_ms: float = setting(
+        200.0, "an older observation is dropped when inference would start", unit="ms", low=1.0, high=10e3
+    )
+    lockstep: bool = setting(False, "answer every observation, without deadlines")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def make_policy(config: PolicyConfig) -> Policy:
+    """Build the configured policy.
+
+    Raises:
+        ValueError: a file is missing or wrong, or the policy's code or its dependencies are not installed.
+
+    """
+    if config.policy == "replay":
+        if not config.recording:
+            raise ConfigError("PolicyConfig.recording is empty; policy replay needs a bag or an .npz file")
+        recording = load_recording(Path(config.recording), chunk_from_msg)
+        name = Path(config.recording).name
+        return ReplayPolicy(recording.rows, recording.period_ns, recording.embodiment, name=name)
+    if not config.checkpoint or not Path(config.checkpoint).exists():
+        raise ConfigError(f"PolicyConfig.checkpoint is {config.checkpoint!r}; policy e0 needs an existing checkpoint")
+    try:
+        settings = yaml.safe_load(config.settings)
+    except yaml.YAMLError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"PolicyConfig.settings is {config.settings!r}; a YAML mapping is needed")
+    try:
+        from e0_policy.inference import load_policy
+    except ImportError as error:
+        raise ConfigError(f"policy e0 cannot be loaded ({error}); install the policy's requirements") from None
+    policy: Policy = load_policy(config.checkpoint, config.device, **settings)
+    return policy
+
+
+def new_session() -> str:
+    """A random session identifier, `[a-z0-9]{12}`."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(12))
+
+
+class PolicyNode(Node):
+    """The shell: the main thread receives, the worker infers and publishes."""
+
+    def __init__(self, policy: Policy | None = None, **kwargs: Any) -> None:
+        super().__init__("policy", **kwargs)
+        self._config = config = declare_parameters(self, PolicyConfig)
+        refuse_unknown_parameters(self)
+        arm = load_embodiment(config.embodiment)
+        self._policy = make_policy(config) if policy is None else policy
+        if self._policy.embodiment != arm.name:
+            raise ConfigError(f"the policy's rows are for {self._policy.embodiment!r}; this node drives {arm.name!r}")
+        self._arm = arm
+        source = "replay" if config.policy == "replay" else "policy"
+        horizon, checkpoint = self._policy.execution_horizon, self._policy.checkpoint
+        self._keeper = PlanKeeper(source, new_session(), arm, horizon, checkpoint)
+        self._mailbox: Mailbox[Observation | Stale] = Mailbox()
+        self._state = threading.Condition()
+        self._in_force: InForce | None = None
+        self._previous_ns: int | None = None
+        self._policy_lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._latency_ns = self._age_ns = 0
+        self._error = ""
+        self._told: dict[str, float] = {}
+        self._chunks = self._publisher(interfaces.ACTION_CHUNK)
+        self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
+        self._subscribe(interfaces.OBSERVATION, self._on_observation)
+        self._subscribe(interfaces.EXECUTOR_STATE, self._on_executor_state)
+        service = interfaces.RESET_POLICY
+        self.create_service(interfaces.message_class(service.type), service.name, self._on_reset)
+        self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._worker = threading.Thread(target=self._work, name="policy worker", daemon=True)
+        self._worker.start()
+
+    def destroy_node(self) -> None:
+        """Stop the worker, then the node."""
+        self._mailbox.close()
+        with self._state:
+            self._state.notify_all()
+        self._worker.join(timeout=5.0)
+        super().destroy_node()
+
+    def _publisher(self, topic: interfaces.Topic) -> Any:
+        return self.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
+
+    def _subscribe(self, topic: interfaces.Topic, callback: Any) -> None:
+        self.create_subscription(interfaces.message_class(topic.type), topic.name, callback, topic.qos.profile())
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _on_observation(self, msg: ObservationMsg) -> None:
+        try:
+            observation = observation_from_msg(msg)
+        except ValueError as error:
+            observation = Stale(to_ns(msg.header.stamp), "observation", f"unreadable: {error}", 0)
+        if self._mailbox.put(observation):
+            self._counts["replaced"] += 1
+
+    def _on_executor_state(self, msg: ExecutorState) -> None:
+        in_force = InForce(to_ns(msg.header.stamp), msg.source, msg.session, msg.sequence, to_ns(msg.committed_until))
+        with self._state:
+            self._in_force = in_force
+            self._state.notify_all()
+
+    def _on_reset(self, request: Any, response: Any) -> Any:
+        with self._policy_lock:
+            self._mailbox.clear()
+            self._policy.reset()
+            self._keeper.reset()
+            self._told.clear()
+        response.success = True
+        return response
+
+    def _work(self) -> None:
+        while not self._mailbox.closed:
+            observation = self._mailbox.take()
+            if observation is None:
+                continue
+            with self._policy_lock:
+                try:
+                    answer = self._answer(observation)
+                except Exception as error:  # a policy may raise anything, and the node has to live on
+                    answer = self._fail(f"{type(error).__name__}: {error}")
+                self._previous_ns = observation.stamp_ns
+                if answer is not None and not self._mailbox.closed:
+                    self._tell(observation.stamp_ns, answer)
+
+    def _answer(self, observation: Observation | Stale) -> ActionChunk | str | None:
+        """A plan, the reason why there is none, or None if no answer is needed (real time)."""
+        stamp_ns, lockstep = observation.stamp_ns, self._config.lockstep
+        if isinstance(observation, Stale):
+            self._counts["stale"] += 1
+            return f"stale observation: {observation.stream}: {observation.reason}"
+        if observation.embodiment != self._arm.name:
+            raise ValueError(f"observation is of {observation.embodiment!r}; this policy is for {self._arm.name!r}")
+        if not self._keeper.due(stamp_ns):
+            return "the plan in force goes on" if lockstep else None
+        self._age_ns = self._now_ns() - stamp_ns
+        if not lockstep and self._age_ns > self._config.max_observation_age_ms * 1e6:
+            self._counts["too old"] += 1
+            return f"observation too old: {self._age_ns / 1e6:.0f} ms when inference would start"
+        plan = self._keeper.plan(self._executor_state())
+        started_ns = time.monotonic_ns()
+        output = self._policy.infer(observation, plan)
+        self._latency_ns = time.monotonic_ns() - started_ns
+        chunk = None if output is None else self._keeper.chunk(output, observation, self._latency_ns)
+        self._error = ""
+        return chunk or "nothing to plan"
+
+    def _executor_state(self) -> InForce | None:
+        """The executor's newest state; in lock-step that of the tick before, which is on its way."""
+        with self._state:
+            previous_ns = self._previous_ns
+            if self._config.lockstep and previous_ns is not None:
+                arrived = self._state.wait_for(
+                    lambda: (
+                        self._mailbox.closed or (self._in_force is not None and self._in_force.stamp_ns >= previous_ns)
+                    ),
+                    LOCKSTEP_TIMEOUT_S,
+                )
+                if not arrived:
+                    raise TimeoutError(f"no executor state of tick {previous_ns} within {LOCKSTEP_TIMEOUT_S:.0f} s")
+            return self._in_force
+
+    def _fail(self, text: str) -> str:
+        self._error = text
+        self._counts["errors"] += 1
+        self.get_logger().error(f"no plan: {text}", throttle_duration_sec=REPEAT_S)
+        return text
+
+    def _tell(self, stamp_ns: int, answer: ActionChunk | str) -> None:
+        if isinstance(answer, ActionChunk):
+            self._counts["plans"] += 1
+            self._chunks.publish(chunk_to_msg(answer, self._now_ns()))
+            return
+        kind, now_s = answer.split(":")[0], time.monotonic()
+        if not self._config.lockstep and now_s - self._told.get(kind, -REPEAT_S) < REPEAT_S:
+            return
+        self._told[kind] = now_s
+        self._counts["none"] += 1
+        self._chunks.publish(chunk_to_msg(self._keeper.none(stamp_ns, answer), self._now_ns()))
+
+    def _diagnose(self) -> None:
+        names = ("plans", "none", "errors", "stale", "too old", "replaced")
+        values: dict[str, object] = {name: self._counts[name] for name in names}
+        values["latency [ms]"], values["observation age [ms]"] = self._latency_ns / 1e6, self._age_ns / 1e6
+        values["checkpoint"] = self._policy.checkpoint
+        level, message = (diagnostics.ERROR, self._error) if self._error else (diagnostics.OK, "policy runs")
+        self._diagnostics.publish(diagnostics.diagnostics_msg("policy", level, message, values, self._now_ns()))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node. Exit status 2: a parameter, the recording or the checkpoint is wrong."""
+    return run_node(PolicyNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The node: commands in, one of the two ways of time, sensors out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from e0_msgs.msg import EpisodeEvent
+from e0_msgs.srv import ResetSim
+from e0_ros import interfaces
+from e0_ros.config import declare_parameters
+from e0_ros.conversions import to_ns, to_time
+from sim.bridge import lockstep, realtime
+from sim.bridge.outputs import Outputs
+from sim.bridge.settings import MS, BridgeConfig, make_adapter
+from sim.controllers import Point, Trajectory
+from sim.episode import Episode
+from sim.rig import Played, Rig, Target
+
+try:
+    from rclpy.experimental import EventsExecutor as SpinExecutor  # wakes with half the work
+except ImportError:  # before Kilted
+    from rclpy.executors import SingleThreadedExecutor as SpinExecutor
+
+
+class Bridge(Node):
+    """Publishes what the robot would and plays what the controllers would, in one thread."""
+
+    def __init__(self) -> None:
+        super().__init__("bridge")
+        self.config = declare_parameters(self, BridgeConfig)
+        adapter = make_adapter(self.config)
+        scene = adapter.reset(self.config.task or adapter.tasks[0], self.config.seed)
+        stepped = self.config.mode == "lockstep"
+        start_ns = lockstep.START_NS if stepped else time.time_ns()
+        self.rig = Rig(adapter, self.config.controller, self.config.judge, start_ns)
+        self.episode = Episode(scene, max_steps=scene.max_steps)
+        self.out = Outputs(self, self.rig, self.config)
+        self.refused = 0
+        self.time: lockstep.Lockstep | realtime.Realtime = (
+            lockstep.Lockstep(self) if stepped else realtime.Realtime(self)
+        )
+        self._subscribe()
+        self._diagnosed_ns = 0
+
+    def _subscribe(self) -> None:
+        def listen(topic: interfaces.Topic, callback: Any) -> None:
+            kind = interfaces.message_class(topic.type)
+            self.create_subscription(kind, topic.name, callback, topic.qos.profile())
+
+        if self.config.controller == "impedance":
+            listen(interfaces.IMPEDANCE_TARGET, self._on_target)
+        else:
+            listen(interfaces.TRAJECTORY, self._on_trajectory)
+        listen(interfaces.EPISODE_EVENT, self._on_event)
+        self.time.subscribe(listen)
+        self.create_service(ResetSim, interfaces.RESET_SIM.name, self._on_reset)
+
+    def _on_trajectory(self, msg: JointTrajectory) -> None:
+        self.time.on_command(trajectory_from_msg(msg))
+
+    def _on_target(self, msg: JointState) -> None:
+        self.time.on_command(Target(to_ns(msg.header.stamp), np.array(msg.position, np.float64)))
+
+    def _on_event(self, msg: EpisodeEvent) -> None:
+        if msg.kind == EpisodeEvent.START:
+            self.episode.start()
+        else:
+            self.episode.stop()
+            self.log_judgement()
+
+    def _on_reset(self, request: Any, response: Any) -> Any:
+        task = request.task or self.episode.scene.task
+        try:
+            scene = self.rig.reset(task, request.seed, self.time.prepare_reset())
+        except ValueError as error:
+            response.message = str(error)
+            return response
+        max_steps = request.max_steps or scene.max_steps
+        self.episode = Episode(scene, self.episode.reset_id + 1, max_steps)
+        self.time.on_reset()
+        self.out.sim_state(self.episode, self.rig, 0)
+        self.get_logger().info(f"reset {self.episode.reset_id}: {scene.task}, seed {scene.seed}: {scene.instruction}")
+        response.success, response.instruction = True, scene.instruction
+        response.stamp = to_time(self.time.scene_ns)
+        return response
+
+    def report(self, played: Played) -> None:
+        """Log what the controller refused and what the judge found, a few lines a second at most."""
+        self.refused += len(played.refused)
+        for reason in played.refused[:1]:
+            self.get_logger().error(f"controller refused a command: {reason}", throttle_duration_sec=1.0)
+        for violation in played.violations[:1]:
+            more = f" ({len(played.violations) - 1} more)" if len(played.violations) > 1 else ""
+            self.get_logger().error(f"judge: {violation}{more}", throttle_duration_sec=0.2)
+
+    def log_judgement(self) -> None:
+        """One line with the judge's count."""
+        if judge := self.rig.judge:
+            log = self.get_logger().error if judge.violations else self.get_logger().info
+            log(f"judge: {judge.violations} violations in {judge.samples} set-points")
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set."""
+        executor = SpinExecutor(context=self.context)
+        executor.add_node(self)
+        try:
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=self.time.wait_s())
+                self.time.poll()
+                if (steady_ns := time.monotonic_ns()) - self._diagnosed_ns >= 1000 * MS:
+                    self._diagnosed_ns = steady_ns
+                    self.out.diagnostics(self.rig, self.refused, self.time.overrun_ns)
+        finally:
+            executor.remove_node(self)
+
+    def close(self) -> None:
+        """Sum up and free the simulator."""
+        self.log_judgement()
+        self.rig.adapter.close()
+        self.destroy_node()
+
+
+def trajectory_from_msg(msg: JointTrajectory) -> Trajectory:
+    """The plain value of a trajectory message; empty fields become None."""
+    points = tuple(
+        Point(
+            point.time_from_start.sec * 1_000_000_000 + point.time_from_start.nanosec,
+            np.array(point.positions, np.float64),
+            np.array(point.velocities, np.float64) if len(point.velocities) else None,
+            np.array(point.accelerations, np.float64) if len(point.accelerations) else None,
+        )
+        for point in msg.points
+    )
+    return Trajectory(to_ns(msg.header.stamp), tuple(msg.joint_names), points)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; 2 if a parameter is wrong or the simulator is missing."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        bridge = Bridge()
+    except (ValueError, ImportError) as error:
+        print(f"bridge: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 2
+    try:
+        bridge.run(stop)
+    finally:
+        bridge.close()
+        rclpy.shutdown()
+    return 0

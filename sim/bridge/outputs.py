@@ -1,0 +1,123 @@
+"""What the bridge publishes."""
+
+from __future__ import annotations
+
+import array
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Pose
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+
+from e0_msgs.msg import SimState
+from e0_policy.types import ImageArray
+from e0_ros import interfaces
+from e0_ros.conversions import to_time
+from sim.bridge.settings import MS, BridgeConfig
+from sim.episode import Episode
+from sim.rig import JointSample, Rig
+
+
+class Outputs:
+    """Publishers and their messages, made once: writing into a message's array costs a hundredth of a new one."""
+
+    def __init__(self, node: Node, rig: Rig, config: BridgeConfig) -> None:
+        def publisher(topic: interfaces.Topic) -> Any:
+            return node.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
+
+        self._clock = publisher(interfaces.CLOCK) if config.mode == "lockstep" else None
+        self._joints, self._gripper = publisher(interfaces.JOINT_STATES), publisher(interfaces.GRIPPER_STATES)
+        self._state, self._diagnostics = publisher(interfaces.SIM_STATE), publisher(interfaces.DIAGNOSTICS)
+        self._images = {view: publisher(interfaces.camera_topic(view)) for view in rig.adapter.views}
+        self._image_msgs = {view: _image_msg(view, config.width_px, config.height_px) for view in rig.adapter.views}
+        self._joint_msg = _joint_msg(rig.arm.joint_names, rig.arm.base_frame)
+        self._gripper_msg = _joint_msg(rig.arm.gripper_joint_names, "")
+        self._half_width_m = rig.arm.gripper_width_m / 2
+        self._joint_every_ns = 1_000_000_000 // config.joint_state_rate_hz
+        self._joint_last_ns = 0
+
+    def subscribers(self) -> int:
+        """How many listen to the clock, the joints and the gripper."""
+        publishers = [p for p in (self._clock, self._joints, self._gripper) if p is not None]
+        return sum(p.get_subscription_count() for p in publishers)
+
+    def clock(self, now_ns: int) -> None:
+        """Publish /clock."""
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=to_time(now_ns)))
+
+    def joints(self, samples: list[JointSample]) -> None:
+        """Publish joint states, those skipped that come sooner than the configured rate allows; never the last."""
+        msg = self._joint_msg
+        for i, sample in enumerate(samples):
+            if sample.stamp_ns - self._joint_last_ns < self._joint_every_ns and i + 1 < len(samples):
+                continue
+            self._joint_last_ns = sample.stamp_ns
+            msg.header.stamp = to_time(sample.stamp_ns)
+            for field, values in ((msg.position, sample.positions), (msg.velocity, sample.velocities)):
+                np.frombuffer(field)[:] = values
+            np.frombuffer(msg.effort)[:] = sample.efforts
+            self._joints.publish(msg)
+
+    def gripper(self, opening: float, now_ns: int) -> None:
+        """Publish the finger joints, each half of the width."""
+        self._gripper_msg.header.stamp = to_time(now_ns)
+        np.frombuffer(self._gripper_msg.position)[:] = opening * self._half_width_m
+        self._gripper.publish(self._gripper_msg)
+
+    def images(self, images: dict[str, ImageArray], stamp_ns: int) -> None:
+        """Publish every view."""
+        for view, image in images.items():
+            msg = self._image_msgs[view]
+            msg.header.stamp = to_time(stamp_ns)
+            np.frombuffer(msg.data, np.uint8).reshape(image.shape)[:] = image
+            self._images[view].publish(msg)
+
+    def sim_state(self, episode: Episode, rig: Rig, overrun_ns: int) -> None:
+        """Publish the privileged state."""
+        scene = episode.scene
+        msg = SimState(reset_id=episode.reset_id, task=scene.task, seed=scene.seed, step=episode.step)
+        msg.header.stamp, msg.header.frame_id = to_time(rig.now_ns), rig.arm.base_frame
+        msg.max_steps, msg.overrun_ns = episode.max_steps, overrun_ns
+        msg.success, msg.success_once, msg.done = episode.success, episode.success_once, episode.done
+        for name, pose in rig.adapter.privileged().poses.items():
+            msg.names.append(name)
+            msg.poses.append(_pose(pose.tolist()))
+        self._state.publish(msg)
+
+    def diagnostics(self, rig: Rig, refused: int, overrun_ns: int) -> None:
+        """Publish the judge's and the controller's counts."""
+        judge = rig.judge
+        violations, samples = (judge.violations, judge.samples) if judge else (0, 0)
+        bad = violations or refused or rig.fault
+        status = DiagnosticStatus(name="bridge", level=DiagnosticStatus.ERROR if bad else DiagnosticStatus.OK)
+        status.message = rig.fault or ("limits violated" if violations else "commands refused" if refused else "ok")
+        values = {"violations": violations, "setpoints": samples, "refused": refused, "overrun_ms": overrun_ns // MS}
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        msg = DiagnosticArray(status=[status])
+        msg.header.stamp = to_time(rig.now_ns)
+        self._diagnostics.publish(msg)
+
+
+def _image_msg(view: str, width: int, height: int) -> Image:
+    msg = Image(height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width)
+    msg.header.frame_id = f"{view}_color_optical_frame"
+    msg.data = array.array("B", bytes(3 * width * height))
+    return msg
+
+
+def _joint_msg(names: tuple[str, ...], frame: str) -> JointState:
+    msg = JointState(name=list(names))
+    msg.header.frame_id = frame
+    msg.position, msg.velocity, msg.effort = (array.array("d", bytes(8 * len(names))) for _ in range(3))
+    return msg
+
+
+def _pose(values: list[float]) -> Pose:
+    pose = Pose()
+    pose.position.x, pose.position.y, pose.position.z = values[:3]
+    pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = values[3:]
+    return pose

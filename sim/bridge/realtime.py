@@ -1,0 +1,122 @@
+"""Real time: the wall clock owns the tick."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from e0_msgs.msg import GripperCommand
+from e0_ros import interfaces
+from sim.bridge.settings import MS
+from sim.controllers import Trajectory
+from sim.pacing import Pacer
+from sim.rig import Target
+
+if TYPE_CHECKING:
+    from sim.bridge.node import Bridge
+
+WAKE_NS = 4 * MS
+BURST_NS = 10 * MS
+SLACK_NS = 100 * MS
+
+
+class Realtime:
+    """Physics paced to the wall clock; pictures are drawn while it goes on."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        adapter = bridge.rig.adapter
+        self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
+        self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns))
+        self._capture_ns: int | None = None
+        self.on_reset()
+
+    @property
+    def overrun_ns(self) -> int:
+        """Time given up since the reset."""
+        return self._pacer.overrun_ns
+
+    @property
+    def scene_ns(self) -> int:
+        """Time from which joint states show the present scene."""
+        return self._bridge.rig.now_ns
+
+    def subscribe(self, listen: Any) -> None:
+        """The gripper acts when its command arrives."""
+        listen(interfaces.GRIPPER_COMMAND, self._on_gripper)
+
+    def prepare_reset(self) -> int:
+        """Drop a picture in the making, which would show the old scene. The time is the wall clock's, never back."""
+        if self._capture_ns is not None:
+            self._bridge.rig.adapter.finish_render()
+            self._capture_ns = None
+        return max(time.time_ns(), self._bridge.rig.now_ns)
+
+    def on_reset(self) -> None:
+        """Tie the clocks together again."""
+        rig = self._bridge.rig
+        rig.now_ns = self.prepare_reset()
+        self._pacer.anchor(rig.now_ns, time.monotonic_ns())
+        self._boundary_ns = rig.now_ns + rig.adapter.control_period_ns
+
+    def on_command(self, command: Trajectory | Target) -> None:
+        """Queue a command with the time of its receipt."""
+        self._bridge.rig.command(command, self._pacer.due_ns(time.monotonic_ns()))
+
+    def _on_gripper(self, msg: GripperCommand) -> None:
+        if np.isfinite(msg.opening):
+            self._bridge.rig.gripper_target = min(max(msg.opening, 0.0), 1.0)
+
+    def wait_s(self) -> float:
+        """Time to the next wake."""
+        until_ns = min(self._bridge.rig.now_ns + self._wake_ns, self._boundary_ns)
+        return max(0.0, (until_ns - self._pacer.due_ns(time.monotonic_ns())) / 1e9)
+
+    def poll(self) -> None:
+        """Catch up with the clock, a burst at a time, and publish."""
+        bridge, rig = self._bridge, self._bridge.rig
+        due_ns = self._pacer.due_ns(time.monotonic_ns())
+        if due_ns < min(rig.now_ns + self._wake_ns, self._boundary_ns):
+            return
+        played = rig.advance(min(due_ns, rig.now_ns + max(BURST_NS, self._wake_ns), self._boundary_ns))
+        bridge.out.joints(played.samples)
+        bridge.report(played)
+        if self._capture_ns is not None and rig.now_ns >= self._capture_ns + bridge.config.render_ms * MS:
+            self._finish()
+        if rig.now_ns >= self._boundary_ns:
+            self._control_step()
+        self._give_up()
+
+    def _control_step(self) -> None:
+        bridge, rig = self._bridge, self._bridge.rig
+        if self._capture_ns is not None:
+            self._finish()
+        rig.adapter.start_render()
+        self._capture_ns = rig.now_ns
+        self._boundary_ns += rig.adapter.control_period_ns
+        was_running = bridge.episode.running
+        bridge.episode.step += was_running
+        bridge.episode.observe(rig.adapter.privileged().success)
+        bridge.out.gripper(rig.adapter.gripper_opening(), rig.now_ns)
+        bridge.out.sim_state(bridge.episode, rig, self.overrun_ns)
+        if was_running and bridge.episode.done:
+            bridge.episode.stop()
+            bridge.log_judgement()
+
+    def _finish(self) -> None:
+        assert self._capture_ns is not None
+        self._bridge.out.images(self._bridge.rig.adapter.finish_render(), self._capture_ns)
+        self._capture_ns = None
+
+    def _give_up(self) -> None:
+        rig = self._bridge.rig
+        if skip_ns := self._pacer.give_up(rig.now_ns, time.monotonic_ns()):
+            self._bridge.report(rig.skip(rig.now_ns + skip_ns))
+            self._boundary_ns = max(self._boundary_ns, rig.now_ns)
+            self._bridge.get_logger().warning(
+                f"{rig.adapter.__class__.__name__} is slower than real time: {skip_ns / 1e6:.0f} ms skipped, "
+                f"{self.overrun_ns / 1e6:.0f} ms since the reset",
+                throttle_duration_sec=1.0,
+            )

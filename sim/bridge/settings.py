@@ -1,0 +1,56 @@
+"""Settings of the bridge and the simulator that they choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from e0_ros.config import check, setting
+from sim.adapter import SimAdapter
+
+MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """Settings of the bridge."""
+
+    simulator: str = setting("fr3_plant", "what plays the robot", choices=("fr3_plant", "maniskill"))
+    mode: str = setting("realtime", "pace of time", choices=("realtime", "lockstep"))
+    controller: str = setting(
+        "joint_trajectory", "stock controller whose rules apply", choices=("joint_trajectory", "impedance")
+    )
+    embodiment: str = setting("fr3", "arm of fr3_plant; other simulators bring their own")
+    views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
+    width_px: int = setting(224, "width of the images", unit="px", low=16, high=4096)
+    height_px: int = setting(224, "height of the images", unit="px", low=16, high=4096)
+    task: str = setting("", "task of the first scene; empty: the simulator's first")
+    seed: int = setting(0, "seed of the first scene", low=0)
+    control_period_ms: int = setting(50, "time between images of fr3_plant", unit="ms", low=1, high=1000)
+    joint_state_rate_hz: int = setting(1000, "joint states per second, at most the physics rate", unit="Hz", low=1)
+    render_ms: int = setting(0, "real time: time that the pictures get while physics goes on", unit="ms", low=0)
+    judge: bool = setting(False, "check every commanded set-point against the robot's limits")
+    timeout_s: float = setting(10.0, "lock-step: longest wait for an answer", unit="s", low=0.1, high=3600.0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def make_adapter(config: BridgeConfig) -> SimAdapter:
+    """The simulator, imported only now.
+
+    Raises:
+        ValueError: what the simulator does not know or have (view, size).
+        ImportError: the simulator is not installed.
+
+    """
+    if config.simulator == "maniskill":
+        try:
+            from sim.maniskill import ManiSkillAdapter
+        except ImportError as error:
+            raise ImportError(f"simulator maniskill cannot be imported: {error}; install the extra [sim]") from None
+        adapter: SimAdapter = ManiSkillAdapter(config.views, config.width_px, config.height_px)
+        return adapter
+    from sim.fr3_plant import Fr3Plant
+
+    period_ns = config.control_period_ms * MS
+    return Fr3Plant(config.views, config.width_px, config.height_px, config.embodiment, period_ns)

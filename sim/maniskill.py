@@ -1,0 +1,192 @@
+"""ManiSkill 3 behind the adapter protocol: a Panda with a wrist camera in any task of `sim.maniskill_tasks`.
+
+The adapter knows no task: cameras, actors, goals and success come from the environment. Physics runs on the CPU.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from e0_policy.types import FloatArray, ImageArray
+from sim.adapter import Privileged, Scene
+from sim.maniskill_tasks import TASKS, task_named
+from sim.robot_visuals import light_panda
+from sim.vulkan import activate
+
+PHYSICS_HZ = 100
+CONTROL_HZ = 20
+VIEWS = ("base", "wrist")
+FRESH = {"reconfigure": True}
+"""Options of a reset that leaves nothing of the episode before."""
+_ROBOT = "panda_wristcam"
+_ARM = 7
+_FINGER_OPEN_M = 0.04
+_RENDER_THREADS = 4
+_NS = 1_000_000_000
+
+
+class ManiSkillAdapter:
+    """`sim.adapter.SimAdapter` over one ManiSkill environment at a time.
+
+    `base` is the task's own camera in front of the robot, `wrist` the one on its hand. Goal markers are visible.
+
+    Raises:
+        ValueError: unknown view; the closest one is named.
+        sim.vulkan.VulkanError: no usable Vulkan driver.
+
+    """
+
+    embodiment = "panda"
+    tasks = tuple(TASKS)
+    control_period_ns = _NS // CONTROL_HZ
+    physics_period_ns = _NS // PHYSICS_HZ
+
+    def __init__(self, views: tuple[str, ...] = VIEWS, width_px: int = 224, height_px: int = 224) -> None:
+        for view in views:
+            if view not in VIEWS:
+                close = difflib.get_close_matches(view, VIEWS, 1, 0.0)[0]
+                raise ValueError(f"ManiSkill has no view {view!r}; available are {', '.join(VIEWS)}; meant {close!r}?")
+        activate()
+        self.views = views
+        self._size = {"width": width_px, "height": height_px, "shader_pack": "minimal"}
+        self._task = ""
+        self._env: Any = None
+        self._cameras: dict[str, Any] = {}
+
+    def reset(self, task: str, seed: int) -> Scene:
+        """Build the scene of a task anew, so that nothing depends on the episodes before.
+
+        Raises:
+            ValueError: unknown task, or a seed beyond 32 bits; nothing has changed then.
+
+        """
+        known = task_named(task)
+        check_seed(seed)
+        fresh = task != self._task
+        if fresh:
+            self.close()
+            self._env = make_env(task, "pd_joint_pos_vel", PHYSICS_HZ, sensor_configs=self._size)
+            self._task = task
+        self._env.reset(seed=seed, options=FRESH)
+        self._robot = self._env.agent.robot
+        self._target = self._robot.get_qpos()[0, :_ARM].double().numpy()
+        self._target_velocity = np.zeros(_ARM)
+        cameras = self._env.scene.sensors
+        fixed = next(camera for camera in cameras.values() if camera.config.mount is None)
+        self._cameras = {"base": fixed, "wrist": cameras["hand_camera"]}
+        if fresh:
+            self._compile_shaders()
+        return Scene(task, seed, known.instruction, known.max_steps)
+
+    def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Positions, velocities, and efforts as the joint drives compute them."""
+        position = self._robot.get_qpos()[0, :_ARM].double().numpy()
+        velocity = self._robot.get_qvel()[0, :_ARM].double().numpy()
+        agent = self._env.agent
+        effort = agent.arm_stiffness * (self._target - position)
+        effort += agent.arm_damping * (self._target_velocity - velocity)
+        return position, velocity, np.clip(effort, -agent.arm_force_limit, agent.arm_force_limit)
+
+    def gripper_opening(self) -> float:
+        """Mean of both fingers."""
+        fingers = self._robot.get_qpos()[0, _ARM:].double().numpy()
+        return float(np.clip(fingers.mean() / _FINGER_OPEN_M, 0.0, 1.0))
+
+    def step(self, position: FloatArray, velocity: FloatArray, gripper_opening: float) -> None:
+        """One physics step; an opening of 0 is ManiSkill's -1, which squeezes, 1 is its +1."""
+        import torch
+
+        self._target, self._target_velocity = np.array(position), np.array(velocity)
+        action = np.concatenate([position, velocity, [2.0 * gripper_opening - 1.0]])
+        agent = self._env.agent
+        agent.set_action(torch.from_numpy(action.astype(np.float32))[None])
+        agent.before_simulation_step()
+        self._env.scene.step()
+
+    def start_render(self) -> None:
+        """Hand the present poses to the renderer, which works in threads of its own."""
+        self._env.scene.update_render(update_human_render_cameras=False)
+        for view in self.views:
+            self._cameras[view].capture()
+
+    def finish_render(self) -> dict[str, ImageArray]:
+        """Wait for the images."""
+        return {view: self._image(self._cameras[view]) for view in self.views}
+
+    def _compile_shaders(self) -> None:
+        """The first picture of a process takes seconds; that belongs to the reset."""
+        self.start_render()
+        self.finish_render()
+
+    @staticmethod
+    def _image(camera: Any) -> ImageArray:
+        picture = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
+        return np.ascontiguousarray(picture[0].numpy())
+
+    def privileged(self) -> Privileged:
+        """Success by the environment's own predicate; pose of the tool and of every actor but the scenery."""
+        base = self._robot.pose.inv()
+        poses = {"tcp": _pose(base * self._env.agent.tcp.pose)}
+        for name, actor in self._env.scene.actors.items():
+            if name not in ("ground", "table-workspace"):
+                poses[name] = _pose(base * actor.pose)
+        return Privileged(bool(self._env.evaluate()["success"]), poses)
+
+    def close(self) -> None:
+        """Free the environment; the next `reset` builds another."""
+        if self._env is not None:
+            self._env.close()
+        self._env, self._task, self._cameras = None, "", {}
+
+
+def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> Any:
+    """The bare environment of a task with the light robot, without observations, rewards and time limit.
+
+    Raises:
+        sim.vulkan.VulkanError: no usable Vulkan driver; ManiSkill needs one even without cameras.
+
+    """
+    driver = activate()
+    os.environ.setdefault("LP_NUM_THREADS", str(min(_RENDER_THREADS, os.cpu_count() or 1)))
+    import gymnasium
+    import mani_skill.envs  # noqa: F401  registers the tasks
+    from mani_skill import logger
+    from mani_skill.agents.robots.panda.panda_wristcam import PandaWristCam
+
+    PandaWristCam.urdf_path = str(light_panda())  # its uid must stay: tasks choose initial joint positions by it
+    logger.setLevel("ERROR")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return gymnasium.make(
+            task,
+            robot_uids=_ROBOT,
+            obs_mode="none",
+            reward_mode="none",
+            control_mode=control_mode,
+            sim_backend="physx_cpu",
+            render_backend="cpu" if driver.cpu else "gpu",
+            sim_config={"sim_freq": PHYSICS_HZ, "control_freq": control_hz},
+            **kwargs,
+        ).unwrapped
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that ManiSkill's generators cannot take.
+
+    Raises:
+        ValueError: what was got and what is allowed.
+
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; ManiSkill takes 0 to {2**32 - 1}")
+
+
+def _pose(pose: Any) -> FloatArray:
+    """`(7,)` x y z, quaternion xyzw from ManiSkill's wxyz."""
+    p, q = pose.p[0].double().numpy(), pose.q[0].double().numpy()
+    return np.concatenate([p, q[[1, 2, 3, 0]]])

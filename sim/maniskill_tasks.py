@@ -1,0 +1,43 @@
+"""The ManiSkill tasks on offer. A new one is a row here, if one Panda does it and the solver is ManiSkill's own."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """Instruction, limit in control steps of 50 ms, and the expert in `motionplanning.panda.solutions`.
+
+    The limits leave time for ManiSkill's own experts; its training limits (50 to 200) end before many of them do.
+    """
+
+    instruction: str
+    max_steps: int
+    solver: str
+
+
+TASKS = {
+    "PickCube-v1": Task("pick up the red cube and hold it at the green sphere", 200, "solvePickCube"),
+    "PushCube-v1": Task("push the blue cube onto the red and white target", 200, "solvePushCube"),
+    "StackCube-v1": Task("put the red cube on top of the green cube", 300, "solveStackCube"),
+    "PegInsertionSide-v1": Task("pick up the peg and insert it into the hole of the box", 400, "solvePegInsertionSide"),
+    "PlugCharger-v1": Task("pick up the charger and plug it into the receptacle", 500, "solvePlugCharger"),
+    "PullCube-v1": Task("pull the blue cube onto the red and white target", 200, "solvePullCube"),
+    "LiftPegUpright-v1": Task("lift the peg and stand it upright", 300, "solveLiftPegUpright"),
+}
+
+
+def task_named(name: str) -> Task:
+    """Look up a task.
+
+    Raises:
+        ValueError: unknown name; the closest one is named.
+
+    """
+    if name not in TASKS:
+        close = difflib.get_close_matches(name, TASKS, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no ManiSkill task {name!r}; available are {', '.join(TASKS)}{hint}")
+    return TASKS[name]

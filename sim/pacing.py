@@ -1,0 +1,31 @@
+"""Pacing physics to the wall clock: which ROS time the simulation should have reached."""
+
+from __future__ import annotations
+
+
+class Pacer:
+    """ROS time that runs with the steady clock from an anchor on, so that a stepped wall clock does no harm.
+
+    `overrun_ns` sums the time that was given up because the simulation was more than `slack_ns` behind.
+    """
+
+    def __init__(self, slack_ns: int) -> None:
+        self._slack_ns = slack_ns
+        self.anchor(0, 0)
+
+    def anchor(self, ros_ns: int, steady_ns: int) -> None:
+        """Tie the clocks together, at the start and after every reset."""
+        self._offset_ns = ros_ns - steady_ns
+        self.overrun_ns = 0
+
+    def due_ns(self, steady_ns: int) -> int:
+        """ROS time now."""
+        return steady_ns + self._offset_ns
+
+    def give_up(self, reached_ns: int, steady_ns: int) -> int:
+        """Time to skip [ns], 0 while the simulation keeps up; it is added to the overrun."""
+        behind_ns = self.due_ns(steady_ns) - reached_ns
+        if behind_ns <= self._slack_ns:
+            return 0
+        self.overrun_ns += behind_ns
+        return behind_ns

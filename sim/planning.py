@@ -1,0 +1,99 @@
+"""ManiSkill's motion-planning solutions as plans of joint positions: privileged, open-loop, made before the episode."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from e0_policy.types import FloatArray
+from sim.maniskill import CONTROL_HZ, FRESH, check_seed, make_env
+from sim.maniskill_tasks import task_named
+
+PERIOD_NS = 1_000_000_000 // CONTROL_HZ
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What the solver did in its own copy of the scene.
+
+    `rows` is `(steps, 8)`: absolute set-points of the seven joints [rad] and the gripper opening, one per control step
+    of `PERIOD_NS`. `success` is the environment's own predicate at the end.
+    """
+
+    rows: FloatArray
+    success: bool
+
+
+class Planner:
+    """Plans episodes in an environment of its own, kept while the task stays the same."""
+
+    def __init__(self) -> None:
+        self._task = ""
+        self._env: Any = None
+
+    def plan(self, task: str, seed: int) -> Demonstration:
+        """Solve the scene of a task and seed. The same seed gives the same rows.
+
+        Raises:
+            ValueError: unknown task, a seed beyond 32 bits, or the solver found no motion at all.
+
+        """
+        solver = task_named(task).solver
+        check_seed(seed)
+        if task != self._task:
+            self.close()
+            self._env = make_env(task, "pd_joint_pos", CONTROL_HZ)
+            self._task = task
+        recorder = _Recorder(self._env)
+        with _quiet_and_seeded(seed):
+            _solution(solver)(recorder, seed=seed, debug=False, vis=False)
+        if not recorder.actions:
+            raise ValueError(f"ManiSkill's solver found no motion for {task} with seed {seed}")
+        rows = np.array(recorder.actions, dtype=np.float64)
+        rows[:, -1] = np.clip((rows[:, -1] + 1.0) / 2.0, 0.0, 1.0)
+        return Demonstration(rows, bool(self._env.evaluate()["success"]))
+
+    def close(self) -> None:
+        """Free the environment."""
+        if self._env is not None:
+            self._env.close()
+        self._env, self._task = None, ""
+
+
+class _Recorder:
+    """What a solver uses of an environment, writing down its actions."""
+
+    def __init__(self, env: Any) -> None:
+        self.unwrapped = env
+        self.actions: list[FloatArray] = []
+
+    def reset(self, seed: int) -> Any:
+        return self.unwrapped.reset(seed=seed, options=FRESH)
+
+    def step(self, action: FloatArray) -> Any:
+        self.actions.append(np.array(action, dtype=np.float64))
+        return self.unwrapped.step(action)
+
+
+def _solution(name: str) -> Callable[..., Any]:
+    from mani_skill.examples.motionplanning.panda import solutions
+
+    solver: Callable[..., Any] = getattr(solutions, name)
+    return solver
+
+
+@contextlib.contextmanager
+def _quiet_and_seeded(seed: int) -> Any:
+    """Solvers print their failures and sample collision points from numpy's global generator."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

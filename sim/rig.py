@@ -1,0 +1,157 @@
+"""An arm in a scene, moved by its controller's rules: what the bridge plays between two control steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.types import FloatArray
+from sim.adapter import Scene, SimAdapter
+from sim.controllers import JointImpedanceController, JointTrajectoryController, Setpoints, Trajectory
+from sim.judge import PERIOD_NS, Judge, Violation
+
+
+@dataclass(frozen=True)
+class JointSample:
+    """Joint state at an instant of ROS time: rad, rad/s, Nm, each `(joints,)`."""
+
+    stamp_ns: int
+    positions: FloatArray
+    velocities: FloatArray
+    efforts: FloatArray
+
+
+@dataclass(frozen=True)
+class Target:
+    """A message to the impedance controller."""
+
+    stamp_ns: int
+    positions: FloatArray
+
+
+@dataclass
+class Played:
+    """What happened while time advanced: joint samples, refused commands, violations."""
+
+    samples: list[JointSample] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+
+
+class Rig:
+    """Advances an adapter along ROS time, with one of the stock controllers, and the judge if wanted.
+
+    Commands are queued with the time of their receipt and act from there on, even if the physics is behind. The
+    set-point of a physics step is the controller's at the step's end, as ros2_control sends the next cycle's.
+    """
+
+    def __init__(self, adapter: SimAdapter, controller: str, judged: bool, now_ns: int) -> None:
+        if adapter.physics_period_ns % PERIOD_NS or adapter.control_period_ns % adapter.physics_period_ns:
+            raise ValueError(
+                f"physics period {adapter.physics_period_ns} ns, control period {adapter.control_period_ns} ns: "
+                "the first must be whole milliseconds and divide the second"
+            )
+        self.adapter = adapter
+        self.arm = load_embodiment(adapter.embodiment)
+        self.now_ns = now_ns
+        self.gripper_target = adapter.gripper_opening()
+        positions = adapter.joint_state()[0]
+        self._trajectory = JointTrajectoryController(self.arm.joint_names, positions)
+        self._impedance = JointImpedanceController(positions, now_ns) if controller == "impedance" else None
+        self.judge = Judge(self.arm, positions, derivatives=self._impedance is None) if judged else None
+        self.fault = ""
+        self._queue: deque[tuple[int, Trajectory | Target]] = deque()
+
+    def reset(self, task: str, seed: int, now_ns: int) -> Scene:
+        """Build a scene; the controller holds where the arm is and time goes on from `now_ns`.
+
+        Raises:
+            ValueError: unknown task; nothing has changed then.
+
+        """
+        scene = self.adapter.reset(task, seed)
+        self.now_ns = now_ns
+        self.fault = ""
+        self._queue.clear()
+        self.gripper_target = self.adapter.gripper_opening()
+        positions = self.adapter.joint_state()[0]
+        self._trajectory.hold(positions)
+        if self._impedance:
+            self._impedance.restart(positions, now_ns)
+        if self.judge:
+            self.judge.restart(positions)
+        return scene
+
+    def command(self, command: Trajectory | Target, receipt_ns: int) -> None:
+        """Queue a command for the time of its receipt."""
+        self._queue.append((receipt_ns, command))
+
+    def sample(self) -> JointSample:
+        """The joint state now."""
+        return JointSample(self.now_ns, *self.adapter.joint_state())
+
+    def advance(self, until_ns: int) -> Played:
+        """Run every physics step that ends by `until_ns`."""
+        return self._run(until_ns, self._play)
+
+    def skip(self, until_ns: int) -> Played:
+        """Let time and the controller go on while the arm stands still: the physics could not keep up."""
+        return self._run(until_ns, self._pass)
+
+    def _run(self, until_ns: int, move: Callable[[int, Played], None]) -> Played:
+        played, period_ns = Played(), self.adapter.physics_period_ns
+        while (left := (until_ns - self.now_ns) // period_ns) > 0:
+            while self._queue and self._queue[0][0] <= self.now_ns:
+                self._take(self._queue.popleft()[1], played)
+            if self._queue:
+                left = min(left, -((self.now_ns - self._queue[0][0]) // period_ns))
+            move(left, played)
+        return played
+
+    def _play(self, steps: int, played: Played) -> None:
+        every = self.adapter.physics_period_ns // PERIOD_NS
+        setpoints = self._sample_controller(steps * every, played)
+        for position, velocity in zip(
+            setpoints.positions[every - 1 :: every], setpoints.velocities[every - 1 :: every], strict=True
+        ):
+            self.adapter.step(position, velocity, self.gripper_target)
+            self.now_ns += self.adapter.physics_period_ns
+            played.samples.append(self.sample())
+
+    def _pass(self, steps: int, played: Played) -> None:
+        self._sample_controller(steps * (self.adapter.physics_period_ns // PERIOD_NS), played)
+        self.now_ns += steps * self.adapter.physics_period_ns
+
+    def _sample_controller(self, count: int, played: Played) -> Setpoints:
+        """The next `count` set-points, 1 ms apart; one that is not finite stops the hardware, as in franka_ros2."""
+        times_ns = self.now_ns + PERIOD_NS * np.arange(1, count + 1)
+        controller = self._impedance or self._trajectory
+        setpoints = controller.sample(times_ns)
+        if self.judge:
+            played.violations += self.judge.check(times_ns, setpoints.positions)
+        if not np.isfinite(setpoints.positions).all():
+            self.fault = "a set-point was not finite: the hardware stopped, the arm holds; reset"
+            played.refused.append(self.fault)
+            positions = self.adapter.joint_state()[0]
+            self._trajectory.hold(positions)
+            if self._impedance:
+                self._impedance.restart(positions, self.now_ns)
+            setpoints = controller.sample(times_ns)
+        return setpoints
+
+    def _take(self, command: Trajectory | Target, played: Played) -> None:
+        positions, velocities, _ = self.adapter.joint_state()
+        if self.fault:
+            reason = self.fault
+        elif isinstance(command, Target):
+            reason = self._impedance.accept(command.positions, command.stamp_ns, self.now_ns) if self._impedance else ""
+        else:
+            reason = self._trajectory.accept(command, self.now_ns, positions, velocities)
+            if self.judge:
+                played.violations += self.judge.names(command.joint_names, self.now_ns)
+        if reason:
+            played.refused.append(reason)

@@ -1,0 +1,97 @@
+"""An executor, the arm's controller and the judge, driven by hand: what the executor's tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.types import ActionChunk, FloatArray
+from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Tick
+from sim.controllers import JointTrajectoryController, Point, Trajectory
+from sim.judge import Judge, Violation
+
+MS = 1_000_000
+START = 1_000 * MS
+
+
+class Driven:
+    """An ideal arm: it is where the controller's set-point is. `transport_ms` delays each trajectory message."""
+
+    def __init__(self, transport_ms: int = 1, home: FloatArray | None = None, **settings) -> None:
+        self.config = ExecutorConfig(**settings)
+        self.executor = ChunkExecutor(self.config)
+        self.arm = load_embodiment(self.config.embodiment)
+        self.home = self.arm.home if home is None else home
+        self.controller = JointTrajectoryController(self.arm.joint_names, self.home)
+        self.judge = Judge(self.arm, self.home)
+        self.now_ns = START
+        self.transport_ns = transport_ms * MS
+        self.wire: list[tuple[int, Trajectory]] = []
+        self.positions = [self.home]
+        self.violations: list[Violation] = []
+        self.ticks: list[Tick] = []
+        self.joints_alive = True
+        self.measure()
+
+    def arm_it(self) -> Driven:
+        assert self.executor.arm(self.now_ns) is None
+        return self
+
+    def measure(self) -> None:
+        if self.joints_alive:
+            q = self.positions[-1]
+            v = (q - self.positions[-2]) * 1e3 if len(self.positions) > 1 else np.zeros_like(q)
+            self.executor.observe_joints(self.now_ns, self.arm.joint_names, q, v)
+
+    def chunk(self, rows: FloatArray, sequence: int = 0, t0_ns: int | None = None, **fields) -> ActionChunk:
+        """A chunk of joint rows `(r, n)` or whole rows `(r, n + 1)`, 20 Hz from the present."""
+        rows = np.asarray(rows, np.float64)
+        if rows.ndim == 2 and rows.shape[1] == self.arm.joints:
+            rows = np.column_stack((rows, np.ones(len(rows))))
+        given = {"period_ns": 50 * MS, "source": "policy", "session": "a", "embodiment": self.arm.name}
+        given |= {"joint_names": self.arm.joint_names} | fields
+        return ActionChunk(rows=rows, t0_ns=self.now_ns if t0_ns is None else t0_ns, sequence=sequence, **given)
+
+    def offer(self, chunk: ActionChunk):
+        return self.executor.offer(chunk, self.now_ns)
+
+    def tick(self) -> Tick:
+        tick = self.executor.tick(self.now_ns)
+        self.ticks.append(tick)
+        if tick.command:
+            self.wire.append((self.now_ns + self.transport_ns, as_trajectory(tick.command, self.arm.joint_names)))
+        return tick
+
+    def play(self, duration_ms: int) -> None:
+        """Let the controller run for a time, 1 kHz; messages arrive when they arrive."""
+        for _ in range(duration_ms):
+            while self.wire and self.wire[0][0] <= self.now_ns:
+                _, trajectory = self.wire.pop(0)
+                rejected = self.controller.accept(trajectory, self.now_ns, self.positions[-1])
+                assert rejected == "", rejected
+            self.now_ns += MS
+            times = np.array([self.now_ns])
+            q = self.controller.sample(times).positions
+            self.violations += self.judge.check(times, q)
+            self.positions.append(q[0])
+        self.measure()
+
+    def run(self, duration_ms: int, tick_ms: int = 4) -> Driven:
+        for _ in range(duration_ms // tick_ms):
+            self.tick()
+            self.play(tick_ms)
+        return self
+
+    @property
+    def status(self):
+        return self.executor.status(self.now_ns)
+
+    @property
+    def mode(self) -> str:
+        return self.status.mode.name
+
+
+def as_trajectory(command, names: tuple[str, ...]) -> Trajectory:
+    offsets = command.times_ns - command.start_ns
+    points = (Point(int(t), q, v, a) for t, q, v, a in zip(offsets, *command.state, strict=True))
+    return Trajectory(command.start_ns, names, tuple(points))

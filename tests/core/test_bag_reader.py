@@ -1,0 +1,136 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+from synthetic_bags import fill, make_bag, open_bag
+
+from e0_ros.core.bag_reader import Bag, BagReadError, verify
+from e0_ros.interfaces import CLOCK, JOINT_STATES
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bag(tmp_path_factory.mktemp("bags"), compression="zstd", count=100)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without compression: a flipped bit of a compressed chunk may leave its content as it was."""
+    return make_bag(tmp_path_factory.mktemp("plain"), count=100)
+
+
+def test_messages_come_in_log_order_with_times_and_decode_without_ros(bag: Path) -> None:
+    read = Bag(bag)
+    messages = list(read.messages())
+    assert len(messages) == 110
+    assert [m.log_ns for m in messages] == sorted(m.log_ns for m in messages)
+    joint = next(m for m in messages if m.topic == JOINT_STATES.name and m.sequence == 41)
+    assert (joint.type, joint.log_ns, joint.publish_ns) == (JOINT_STATES.type, 1_041_000_000, 1_040_999_995)
+    assert read.decode(joint).position.tolist() == [41.0] * 7
+    assert read.topics == {JOINT_STATES.name: JOINT_STATES.type, CLOCK.name: CLOCK.type}
+    assert read.custom == {"episode_id": "a", "outcome": "success", "seed": "3"}
+
+
+def test_only_the_wanted_topics(bag: Path) -> None:
+    assert {m.topic for m in Bag(bag).messages([CLOCK.name])} == {CLOCK.name}
+    assert sum(1 for _ in Bag(bag, salvage=True).messages([CLOCK.name])) == 10
+
+
+def test_a_file_and_its_folder_read_alike(bag: Path) -> None:
+    assert list(Bag(bag / "a_0.mcap").messages()) == list(Bag(bag).messages())
+
+
+def test_a_whole_bag_verifies_and_salvages_without_damage(bag: Path) -> None:
+    verify(bag)
+    salvaged = Bag(bag, salvage=True)
+    assert len(list(salvaged.messages())) == 110
+    assert salvaged.damage == []
+
+
+def test_what_is_not_a_bag_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BagReadError, match="there is no such folder"):
+        Bag(tmp_path / "none")
+    with pytest.raises(BagReadError, match=r"holds 0 \.mcap files"):
+        Bag(tmp_path)
+
+
+def test_a_partial_bag_is_refused_but_can_be_salvaged(tmp_path: Path) -> None:
+    writer = open_bag(tmp_path)
+    fill(writer, 100)
+    writer.flush()
+    with pytest.raises(BagReadError, match="did not finish"):
+        Bag(tmp_path / "a.partial")
+    salvaged = Bag(tmp_path / "a.partial", salvage=True)
+    assert len(list(salvaged.messages())) == 110
+    assert salvaged.damage and salvaged.custom["episode_id"] == "a"
+    assert set(salvaged.topics) == {JOINT_STATES.name, CLOCK.name}
+
+
+def test_a_folder_without_metadata_is_partial(bag: Path, tmp_path: Path) -> None:
+    shutil.copytree(bag, tmp_path / "a")
+    (tmp_path / "a" / "metadata.yaml").unlink()
+    with pytest.raises(BagReadError, match="did not finish"):
+        Bag(tmp_path / "a")
+
+
+def test_metadata_that_leads_out_of_the_folder_is_refused(bag: Path, tmp_path: Path) -> None:
+    shutil.copytree(bag, tmp_path / "a")
+    path = tmp_path / "a" / "metadata.yaml"
+    path.write_text(path.read_text().replace("a_0.mcap", "../../a_0.mcap"))
+    with pytest.raises(BagReadError, match=r"metadata\.yaml names"):
+        Bag(tmp_path / "a")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_flipped_bit_is_detected_and_the_rest_salvaged(bag: Path, tmp_path: Path, data: st.DataObject) -> None:
+    whole = (bag / "a_0.mcap").read_bytes()
+    position = data.draw(st.integers(0, len(whole) - 1))
+    broken = bytearray(whole)
+    broken[position] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path / "flipped.mcap"
+    path.write_bytes(broken)
+    with pytest.raises(BagReadError, match="flipped"):
+        verify(path)
+    list(Bag(path, salvage=True).messages())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flip_inside_a_chunk_costs_that_chunk_alone(plain: Path, tmp_path: Path, data: st.DataObject) -> None:
+    chunks = _chunks(plain)
+    whole = bytearray((plain / "a_0.mcap").read_bytes())
+    chunk = data.draw(st.sampled_from(chunks))
+    data_start = chunk.chunk_start_offset + chunk.chunk_length - chunk.compressed_size
+    position = data.draw(st.integers(data_start, data_start + chunk.compressed_size - 1))
+    whole[position] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path / "flipped.mcap"
+    path.write_bytes(whole)
+    salvaged = Bag(path, salvage=True)
+    missing = set(Bag(plain).messages()) - set(salvaged.messages())
+    assert len(salvaged.damage) == 1
+    assert missing and all(chunk.message_start_time <= m.log_ns <= chunk.message_end_time for m in missing)
+    with pytest.raises(BagReadError, match="damaged"):
+        list(Bag(path).messages())
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_truncated_bag_is_salvaged_up_to_its_last_whole_chunk(bag: Path, tmp_path: Path, data: st.DataObject) -> None:
+    whole = (bag / "a_0.mcap").read_bytes()
+    length = data.draw(st.integers(0, len(whole) - 1))
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(whole[:length])
+    with pytest.raises(BagReadError):
+        Bag(path)
+    ends = [c.message_end_time for c in _chunks(bag) if c.chunk_start_offset + c.chunk_length <= length]
+    logs = [m.log_ns for m in Bag(path, salvage=True).messages([JOINT_STATES.name])]
+    assert logs == list(range(10**9, max(ends, default=0) + 1, 10**6))
+
+
+def _chunks(bag: Path) -> list:
+    with (bag / "a_0.mcap").open("rb") as stream:
+        return make_reader(stream).get_summary().chunk_indexes

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.types import Representation
+from e0_ros.config import ConfigError
+from e0_ros.core.admission import Refusal
+from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode
+from tests.core.driven import MS, START, Driven
+
+FR3, PANDA = load_embodiment("fr3"), load_embodiment("panda")
+
+
+def wave(d: Driven, t_s, amplitude_rad: float = 0.2, hz: float = 0.5):
+    """A smooth motion that starts at rest at home."""
+    return d.home + amplitude_rad * (1 - np.cos(2 * np.pi * hz * np.asarray(t_s)))[:, None] * np.ones(d.arm.joints)
+
+
+def follow(d: Driven, seconds: float = 3.0, every_ms: int = 400, rows: int = 20, **fields) -> None:
+    """Offer overlapping chunks of one smooth motion and play them."""
+    for k in range(round(seconds * 1000 / every_ms)):
+        t_s = (d.now_ns - START) / 1e9 + np.arange(rows) * 0.05
+        assert d.offer(d.chunk(wave(d, t_s), sequence=k, **fields)) is None
+        d.run(every_ms)
+
+
+def test_the_example_of_the_docstring() -> None:
+    executor = ChunkExecutor(ExecutorConfig(embodiment="panda", lockstep=True))
+    executor.observe_joints(0, PANDA.joint_names, PANDA.home, np.zeros(7))
+    assert executor.arm(0) is None
+    d = Driven(embodiment="panda")
+    chunk = d.chunk([PANDA.home + 0.01, PANDA.home + 0.02], t0_ns=50 * MS)
+    assert executor.offer(chunk, 50 * MS) is None
+    tick = executor.tick(50 * MS)
+    assert tick.gripper == 1.0 and tick.status.mode is Mode.RUNNING and tick.status.reason == ""
+    before = tick.command.sample(100 * MS)
+    executor.observe_joints(100 * MS, PANDA.joint_names, before.position, before.velocity)
+    after = executor.tick(100 * MS)
+    assert after.gripper is None
+    for old, new in zip(before, after.command.sample(100 * MS), strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-9)
+    for now in range(150 * MS, 500 * MS, 50 * MS):
+        executor.observe_joints(now, PANDA.joint_names, after.command.sample(now).position, np.zeros(7))
+        after = executor.tick(now)
+    assert after.status.mode is Mode.HOLD and after.status.reason.startswith("plan exhausted")
+
+
+@pytest.mark.parametrize("embodiment", ["fr3", "panda"])
+def test_a_smooth_motion_is_followed_without_lag(embodiment: str) -> None:
+    d = Driven(embodiment=embodiment).arm_it()
+    follow(d)
+    t_s = (np.arange(len(d.positions)) * MS) / 1e9
+    error = np.abs(np.array(d.positions) - wave(d, t_s)).max(axis=1)
+    assert error.max() < 2e-3, f"{error.max() * 1e3:.2f} mrad at {error.argmax()} ms"
+    assert np.ptp(np.array(d.positions), axis=0).min() > 0.39
+    assert d.violations == []
+
+
+def test_the_last_row_is_reached_exactly_without_overshoot() -> None:
+    d = Driven(embodiment="panda").arm_it()
+    s = np.linspace(0, 1, 21)[:, None]
+    assert d.offer(d.chunk(d.home + 0.4 * (3 * s**2 - 2 * s**3), source="scripted")) is None
+    d.run(2000)
+    moved = np.array(d.positions) - d.home
+    np.testing.assert_allclose(moved[-1], 0.4, atol=1e-6)
+    assert moved.max() < 0.4 + 1e-3 and d.violations == []
+
+
+def test_a_step_is_approached_without_overshoot() -> None:
+    d = Driven().arm_it()
+    assert d.offer(d.chunk([d.home + 0.3], source="teleop")) is None
+    for k in range(1, 10):
+        d.run(100)
+        assert d.offer(d.chunk([d.home + 0.3], sequence=k, source="teleop")) is None
+    moved = np.array(d.positions) - d.home
+    assert moved.max() < 0.3 + 1e-4 and moved[-1].min() > 0.299 and d.violations == []
+
+
+def test_rows_whose_time_has_gone_are_past() -> None:
+    d = Driven().arm_it()
+    d.run(200)
+    rows = np.vstack([d.home + 0.4] * 3 + [d.home] * 20)
+    assert d.offer(d.chunk(rows, t0_ns=START)) is None, "row 4 is in force, rows before are past"
+    d.run(400)
+    assert np.abs(np.array(d.positions) - d.home).max() < 1e-9
+
+
+def test_when_the_plan_ends_the_arm_brakes_and_holds() -> None:
+    d = Driven().arm_it()
+    t_s = np.arange(9) * 0.05
+    assert d.offer(d.chunk(wave(d, t_s, 0.3, 0.6))) is None
+    d.run(400)
+    assert np.abs(np.diff(d.positions[-2:], axis=0)).max() * 1e3 > 0.1, "it must still be moving"
+    d.run(600)
+    assert d.mode == "HOLD" and "plan exhausted" in d.status.reason
+    assert np.ptp(np.array(d.positions[-100:]), axis=0).max() == 0.0
+    assert d.violations == []
+    assert d.offer(d.chunk([np.array(d.positions[-1])], sequence=1)) is None
+    assert d.mode == "RUNNING", "a hold goes on by itself with a new chunk"
+
+
+def test_a_dead_executor_leaves_an_arm_that_stops() -> None:
+    d = Driven().arm_it()
+    follow(d, seconds=0.8)
+    d.play(600)
+    assert np.ptp(np.array(d.positions[-100:]), axis=0).max() == 0.0
+    assert d.violations == []
+
+
+@pytest.mark.parametrize("pause_ms", [50, 200, 1000])
+def test_a_frozen_executor_never_catches_up(pause_ms: int) -> None:
+    d = Driven().arm_it()
+    assert d.offer(d.chunk(wave(d, np.arange(60) * 0.05))) is None
+    d.run(400)
+    d.play(pause_ms)
+    before = len(d.ticks)
+    d.run(600)
+    assert d.violations == []
+    assert sum(t.command is not None for t in d.ticks[before:]) <= 31
+    if pause_ms > 100:
+        assert d.mode == "HOLD" and "late" in d.ticks[before].status.reason
+
+
+def test_commands_come_at_their_rate_and_state_what_is_committed() -> None:
+    d = Driven().arm_it()
+    follow(d, seconds=0.8)
+    sent = [t for t in d.ticks if t.command]
+    assert 39 <= len(sent) <= 42
+    for tick, later in pairwise(sent):
+        at = tick.status.committed_until_ns
+        for a, b in zip(tick.command.sample(at), later.command.sample(at), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+REFUSED = {
+    "embodiment": ({"embodiment": "other"}, "embodiment 'other'"),
+    "order of joints": ({"joint_names": FR3.joint_names[::-1]}, "joint names"),
+    "no joint names": ({"joint_names": ()}, "joint names"),
+    "pose": ({"representation": Representation.EE_POSE}, "EE_POSE"),
+    "deltas": ({"representation": Representation.EE_DELTA_STEP}, "EE_DELTA_STEP"),
+}
+
+
+@pytest.mark.parametrize(("fields", "reason"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_chunk_is_refused_counted_and_holds(fields, reason: str) -> None:
+    d = Driven().arm_it()
+    follow(d, seconds=0.4)
+    refusal = d.offer(d.chunk([d.home] * 10, sequence=9, **fields))
+    assert isinstance(refusal, Refusal) and reason in refusal.reason
+    d.tick()
+    assert (d.mode, d.status.refused, d.status.last_refusal) == ("HOLD", 1, refusal.reason)
+    assert reason in d.status.reason
+    d.run(600)
+    assert d.violations == [] and np.ptp(np.array(d.positions[-50:]), axis=0).max() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (np.append(FR3.home, 1.2), "gripper"),
+        (np.append(FR3.home, -0.1), "gripper"),
+        (np.append(FR3.home, [0.0, 0.0]), "9 columns"),
+        (FR3.home[:6], "6 columns"),
+        ([*(FR3.home + 0.6), 1.0], "jumps by 0.600"),
+    ],
+)
+def test_wrong_rows_are_refused(rows, reason: str) -> None:
+    d = Driven().arm_it()
+    refusal = d.offer(d.chunk([rows]))
+    assert refusal and reason in refusal.reason
+    assert d.mode == "HOLD" and d.status.accepted == 0 and d.status.refused == 1
+
+
+def test_a_chunk_that_is_only_old_late_or_known_is_dropped_without_a_hold() -> None:
+    d = Driven().arm_it()
+    d.run(1000)
+    assert d.offer(d.chunk([d.home] * 20, sequence=5)) is None
+    for chunk, reason in (
+        (d.chunk([d.home] * 20, sequence=5), "sequence 5"),
+        (d.chunk([d.home] * 20, sequence=4), "sequence 4"),
+        (d.chunk([d.home] * 20, sequence=6, t0_ns=d.now_ns - 501 * MS), "501 ms old"),
+        (d.chunk([d.home] * 2, sequence=6, t0_ns=d.now_ns - 300 * MS), "late"),
+        (d.chunk([d.home] * 20, sequence=6, t0_ns=d.now_ns + 1001 * MS), "in the future"),
+        (d.chunk([d.home] * 20, sequence=6, t0_ns=START - MS), "before arming"),
+    ):
+        refusal = d.offer(chunk)
+        assert refusal and reason in refusal.reason
+        assert d.mode == "RUNNING"
+    assert d.status.refused == 6 and d.status.accepted == 1
+
+
+def test_targets_outside_the_position_limits_are_limited() -> None:
+    d = Driven(max_jump_rad=7.0, max_tracking_error_rad=7.0).arm_it()
+    assert d.offer(d.chunk([FR3.position_upper + 1] * 80, source="scripted")) is None
+    d.run(4000)
+    assert d.violations == [] and d.status.limited == 1
+    assert (np.array(d.positions[-1]) <= FR3.position_upper).all()
+    np.testing.assert_allclose(d.positions[-1], FR3.position_upper, atol=0.015)
+
+
+def test_one_owner_and_a_human_wins() -> None:
+    d = Driven().arm_it()
+    assert d.offer(d.chunk([d.home] * 20)) is None
+    second = d.offer(d.chunk([d.home + 0.1] * 20, session="b"))
+    assert second and "policy (session a) owns the arm" in second.reason
+    assert d.mode == "RUNNING", "another's chunk must not stop the owner"
+    wrong = d.offer(d.chunk([d.home] * 20, session="b", embodiment="other"))
+    assert wrong and d.mode == "RUNNING"
+    assert d.offer(d.chunk([d.home], source="teleop", session="human")) is None
+    back = d.offer(d.chunk([d.home] * 20, sequence=1))
+    assert back and "teleop" in back.reason
+    d.run(1300)
+    assert d.offer(d.chunk([d.home] * 20, sequence=2)) is None, "the lease of a silent owner ends"
+
+
+def test_arming_again_frees_the_arm_but_forgets_no_sequence() -> None:
+    d = Driven().arm_it()
+    assert d.offer(d.chunk([d.home] * 4, sequence=3)) is None
+    d.run(400)
+    d.arm_it()
+    assert d.mode == "ARMED" and d.status.chunk is None
+    assert d.offer(d.chunk([d.home] * 4, sequence=3)) is not None
+    assert d.offer(d.chunk([d.home] * 4, source="scripted", session="b")) is None
+
+
+def test_lost_joint_states_stop_the_arm_within_70_ms() -> None:
+    d = Driven().arm_it()
+    follow(d, seconds=0.4)
+    d.joints_alive = False
+    lost_ns = d.now_ns
+    d.run(100)
+    held = next(t for t in d.ticks if t.status.mode is Mode.HOLD)
+    assert "joint state is" in held.status.reason and held.command
+    assert held.status.committed_until_ns - lost_ns <= 70 * MS
+    refusal = d.offer(d.chunk([d.home] * 20, sequence=50))
+    assert refusal and "joint state" in refusal.reason
+    d.run(500)
+    assert d.violations == []
+
+
+def test_an_arm_far_from_its_reference_holds() -> None:
+    d = Driven().arm_it()
+    assert d.offer(d.chunk([d.home] * 20)) is None
+    d.run(100)
+    d.executor.observe_joints(d.now_ns + 1, FR3.joint_names, d.home + 0.31, np.zeros(7))
+    d.tick()
+    assert d.mode == "HOLD" and "0.310 rad from its reference" in d.status.reason
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_stop_starts_at_once_and_is_latched(moving: bool) -> None:
+    d = Driven().arm_it()
+    if moving:
+        follow(d, seconds=0.8)
+    d.executor.stop()
+    tick = d.tick()
+    assert tick.status.mode is Mode.STOPPED and tick.status.reason
+    if moving:
+        assert tick.command and tick.status.committed_until_ns - d.now_ns <= 10 * MS
+    d.run(600)
+    assert np.ptp(np.array(d.positions[-50:]), axis=0).max() == 0.0 and d.violations == []
+    assert d.offer(d.chunk([d.home] * 20, sequence=50)) and d.executor.arm(d.now_ns)
+    d.executor.disarm()
+    assert d.mode == "STOPPED"
+    assert d.executor.reset_stop() is None and d.mode == "DISARMED"
+    assert d.executor.arm(d.now_ns) is None
+
+
+def test_a_stop_from_full_speed_meets_the_physical_bound() -> None:
+    """v/a + a/j at the embodiment's limits: 264 ms for joints 1 to 4, 420 ms for 6, 528 ms for 5 and 7."""
+    for joint, bound_ms in ((0, 264), (5, 420), (6, 528)):
+        home = FR3.home.copy()
+        home[joint] = [-1.9, 0, 0, 0, 0, 1.6, -2.2][joint]
+        d = Driven(home=home, max_jump_rad=7.0, max_tracking_error_rad=7.0).arm_it()
+        target = home.copy()
+        target[joint] = [1.9, 0, 0, 0, 0, 3.9, 2.6][joint]
+        assert d.offer(d.chunk([target] * 60, source="scripted")) is None
+        d.run(700 if joint else 900)
+        d.executor.stop()
+        d.tick()
+        asked = d.executor._command.sample(d.now_ns + 8 * MS).velocity[joint]
+        stopped_ms = (d.executor._command.end_ns - d.now_ns) / MS - 8
+        assert stopped_ms <= bound_ms and stopped_ms >= asked / 10 * 1e3
+        d.run(600)
+        assert d.violations == []
+
+
+def test_a_hold_by_the_user_lasts_until_arm() -> None:
+    d = Driven().arm_it()
+    follow(d, seconds=0.8)
+    d.executor.hold()
+    d.run(600)
+    assert d.mode == "HOLD" and d.status.reason == "held on request"
+    assert d.offer(d.chunk([d.positions[-1]] * 20, sequence=50))
+    assert d.mode == "HOLD"
+    d.arm_it()
+    assert d.offer(d.chunk([d.positions[-1]] * 20, sequence=50)) is None
+    d.run(100)
+    assert d.violations == []
+
+
+def test_arming_needs_fresh_joints_at_rest_inside_the_limits() -> None:
+    executor = ChunkExecutor(ExecutorConfig())
+    assert "no joint state" in executor.arm(START).reason
+    executor.observe_joints(START, FR3.joint_names[:6], FR3.home[:6], np.zeros(6))
+    assert "lacks fr3_joint7" in executor.arm(START).reason
+    executor.observe_joints(START, FR3.joint_names, FR3.home * np.nan, np.zeros(7))
+    assert "not finite" in executor.arm(START).reason
+    executor.observe_joints(START, FR3.joint_names, FR3.home, np.full(7, 0.06))
+    assert "moves at 0.060" in executor.arm(START).reason
+    assert "80 ms old" in executor.arm(START + 80 * MS).reason
+    executor.observe_joints(START + 80 * MS, FR3.joint_names, FR3.position_upper + 0.01, np.zeros(7))
+    assert "fr3_joint1 is at" in executor.arm(START + 80 * MS).reason
+    shuffled = FR3.joint_names[::-1]
+    executor.observe_joints(START + 90 * MS, shuffled, FR3.home[::-1], np.zeros(7))
+    assert executor.arm(START + 90 * MS) is None
+    np.testing.assert_array_equal(executor.status(START + 90 * MS).reference.position, FR3.home)
+
+
+def test_a_joint_state_that_comes_after_arming_moves_the_anchor() -> None:
+    d = Driven(lockstep=True).arm_it()
+    d.executor.observe_joints(START + 10 * MS, FR3.joint_names, FR3.home + 0.1, np.zeros(7))
+    tick = d.executor.tick(START + 10 * MS)
+    np.testing.assert_array_equal(tick.status.reference.position, FR3.home + 0.1)
+
+
+def test_disarming_in_motion_brakes_and_then_sends_nothing() -> None:
+    d = Driven().arm_it()
+    follow(d, seconds=0.8)
+    d.executor.disarm()
+    before = len(d.ticks)
+    d.run(600)
+    assert [t.command is not None for t in d.ticks[before : before + 3]] == [True, False, False]
+    assert not any(t.command for t in d.ticks[before + 1 :])
+    assert np.ptp(np.array(d.positions[-50:]), axis=0).max() == 0.0 and d.violations == []
+
+
+def test_a_clock_that_jumps_back_disarms() -> None:
+    d = Driven().arm_it()
+    follow(d, seconds=0.4)
+    tick = d.executor.tick(d.now_ns - 10_004 * MS)
+    assert tick.command is None and tick.status.mode is Mode.DISARMED and "jumped back by 10.000" in tick.status.reason
+
+
+def test_simulated_latency_delays_a_chunk_exactly() -> None:
+    d = Driven(lockstep=True, latency_ms=100.0).arm_it()
+    for k in range(6):
+        stamp = d.now_ns
+        if k == 1:
+            assert d.offer(d.chunk([d.home] * 20, in_reply_to_ns=stamp)) is None
+        d.tick()
+        d.play(50)
+    assert [t.status.mode.name for t in d.ticks] == ["ARMED"] * 3 + ["RUNNING"] * 3
+
+
+def test_the_gripper_is_commanded_on_change_when_its_row_is_in_force() -> None:
+    d = Driven(lockstep=True).arm_it()
+    rows = np.column_stack((np.tile(d.home, (6, 1)), [1, 1, 0.98, 0, 0, 0]))
+    assert d.offer(d.chunk(rows)) is None
+    d.run(300, tick_ms=50)
+    assert [t.gripper for t in d.ticks] == [1.0, None, None, 0.0, None, None]
+
+
+def test_rows_of_a_policy_beyond_the_open_loop_limit_are_not_executed() -> None:
+    d = Driven(max_open_loop_ms=300.0).arm_it()
+    assert d.offer(d.chunk([d.home] * 50)) is None
+    d.run(600)
+    assert d.mode == "HOLD"
+    e = Driven(max_open_loop_ms=300.0).arm_it()
+    assert e.offer(e.chunk([d.home] * 50, source="scripted")) is None
+    e.run(600)
+    assert e.mode == "RUNNING"
+
+
+def test_impedance_output_keeps_its_reference_when_armed_again() -> None:
+    d = Driven(output="impedance").arm_it()
+    d.run(8)
+    d.executor.disarm()
+    d.executor.observe_joints(d.now_ns + 1, FR3.joint_names, d.home - 0.01, np.zeros(7))
+    d.arm_it()
+    np.testing.assert_array_equal(d.tick().status.reference.position, d.home)
+
+
+def test_a_span_too_short_for_the_message_rate_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="span_ms is 30"):
+        ExecutorConfig(span_ms=30.0)
+
+
+steps = st.tuples(
+    st.sampled_from(
+        ["chunk"] * 6 + ["edge"] * 3 + ["late", "old", "wrong", "teleop", "hold", "stop", "freeze", "deaf"]
+    ),
+    st.integers(0, 2**31),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["fr3", "panda"]), st.booleans(), st.integers(0, 7), st.lists(steps, min_size=3, max_size=14))
+def test_whatever_comes_every_command_is_legal(embodiment: str, lockstep: bool, transport: int, script) -> None:
+    transport = 0 if lockstep else transport
+    d = Driven(transport, embodiment=embodiment, lockstep=lockstep, max_jump_rad=7.0, max_tracking_error_rad=7.0)
+    d.arm_it()
+    executed: list[int] = []
+    sequence = 0
+    for kind, seed in script:
+        sequence = act(d, kind, np.random.default_rng(seed), sequence)
+        first = len(d.ticks)
+        d.run(100, tick_ms=50 if lockstep else 4)
+        executed += [t.status.chunk.sequence for t in d.ticks[first:] if t.status.chunk]
+    d.play(700)
+    assert d.violations == []
+    assert executed == sorted(executed), "an older chunk was executed after a newer one"
+    assert np.ptp(np.array(d.positions[-20:]), axis=0).max() == 0.0
+    for tick in d.ticks:
+        if tick.command:
+            assert (np.diff(tick.command.times_ns) > 0).all()
+            assert not tick.command.state.velocity[-1].any() and not tick.command.state.acceleration[-1].any()
+
+
+def act(d: Driven, kind: str, rng: np.random.Generator, sequence: int) -> int:
+    """One event of a property test; returns the last sequence number used."""
+    span = d.arm.position_upper - d.arm.position_lower
+    rows = d.arm.position_lower + span * rng.uniform(-0.3, 1.3, (rng.integers(1, 12), d.arm.joints))
+    period = int(rng.choice([5, 20, 50])) * MS
+    if kind == "edge":
+        rows = np.where(rng.random(rows.shape) < 0.5, d.arm.position_lower - 1, d.arm.position_upper + 1)
+    t0 = d.now_ns + int(rng.integers(-100, 50)) * MS
+    fields = {"period_ns": period, "t0_ns": t0}
+    if kind in ("chunk", "edge"):
+        d.offer(d.chunk(rows, sequence + 1, **fields))
+        return sequence + 1
+    if kind == "late":
+        d.offer(d.chunk(rows, sequence + 1, period_ns=period, t0_ns=d.now_ns - 600 * MS))
+    elif kind == "old":
+        d.offer(d.chunk(rows, max(sequence - 1, 0), **fields))
+    elif kind == "wrong":
+        d.offer(d.chunk(rows * 1e300, sequence + 1, embodiment="other"))
+    elif kind == "teleop":
+        d.offer(d.chunk(rows * 1e200, sequence + 1, source="teleop", session="human", **fields))
+        return sequence + 1
+    elif kind == "freeze":
+        d.play(int(rng.integers(1, 400)))
+    elif kind == "hold":
+        d.executor.hold()
+        d.run(600)
+        d.executor.arm(d.now_ns)
+    elif kind == "stop":
+        d.executor.stop()
+        d.run(600)
+        d.executor.reset_stop()
+        d.executor.arm(d.now_ns)
+    else:
+        d.joints_alive = not d.joints_alive
+    return sequence

@@ -1,0 +1,274 @@
+"""The real policy node with policies whose inference the tests hold and release."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
+
+from e0_msgs.msg import ActionChunk as ChunkMsg
+from e0_msgs.msg import ExecutorState
+from e0_policy.embodiment import load_embodiment
+from e0_policy.policy import Plan, PolicyOutput
+from e0_policy.types import Observation, Stale
+from e0_ros import interfaces
+from e0_ros.conversions import chunk_from_msg, observation_to_msg, stale_to_msg, to_ns, to_time
+from e0_ros.nodes.policy import PolicyNode
+
+pytestmark = pytest.mark.ros
+ARM = load_embodiment("fr3")
+NOW, TICK = 500_000_000_000, 50_000_000
+
+
+class FakePolicy:
+    """Constant rows; can be told to wait for `gate`, or to raise."""
+
+    embodiment, checkpoint, execution_horizon = "fr3", "fake-1", 2
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, Plan | None]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault: Exception | None = None
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def infer(self, observation: Observation, plan: Plan | None) -> PolicyOutput | None:
+        self.seen.append((observation.stamp_ns, plan))
+        assert self.gate.wait(30.0)
+        if self.fault:
+            raise self.fault
+        return PolicyOutput(np.full((4, 8), len(self.seen) / 10), TICK, seed=3)
+
+
+class Rig:
+    def __init__(self, fake: FakePolicy, **parameters: Any) -> None:
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.policy = fake
+        self.node = PolicyNode(fake, parameter_overrides=overrides)
+        self.rig = Node("rig")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.executor.add_node(self.rig)
+        self.chunks: list[ChunkMsg] = []
+        self.diagnostics: list[Any] = []
+        for topic, store in (
+            (interfaces.ACTION_CHUNK, self.chunks),
+            (interfaces.DIAGNOSTICS, self.diagnostics),
+        ):
+            kind = interfaces.message_class(topic.type)
+            self.rig.create_subscription(kind, topic.name, store.append, topic.qos.profile())
+        publishers = []
+        for topic in (interfaces.OBSERVATION, interfaces.EXECUTOR_STATE):
+            kind = interfaces.message_class(topic.type)
+            publishers.append(self.rig.create_publisher(kind, topic.name, topic.qos.profile()))
+        self.observations, self.states = publishers
+        self.client = self.rig.create_client(Trigger, interfaces.RESET_POLICY.name)
+        self.until(lambda: all(p.get_subscription_count() for p in publishers) and self.client.service_is_ready())
+        self.until(lambda: self.rig.count_publishers(interfaces.ACTION_CHUNK.name) > 0 and self.diagnostics)
+
+    def until(self, done: Callable[[], Any], timeout_s: float = 30.0) -> None:
+        end = time.monotonic() + timeout_s
+        while not done():
+            assert time.monotonic() < end, "timeout"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def now_ns(self) -> int:
+        return int(self.rig.get_clock().now().nanoseconds)
+
+    def observe(self, stamp_ns: int, embodiment: str = "fr3") -> None:
+        observation = Observation(
+            stamp_ns, {"base": np.zeros((4, 4, 3), np.uint8)}, ARM.home, 1.0, embodiment=embodiment,
+            joint_names=ARM.joint_names,
+        )  # fmt: skip
+        self.observations.publish(observation_to_msg(observation, ARM.base_frame, stamp_ns))
+
+    def state(self, stamp_ns: int, chunk: ChunkMsg | None = None) -> None:
+        msg = ExecutorState()
+        msg.header.stamp = to_time(stamp_ns)
+        if chunk is not None:
+            msg.source, msg.session, msg.sequence = chunk.source, chunk.session, chunk.sequence
+            msg.committed_until = to_time(stamp_ns + TICK)
+        self.states.publish(msg)
+
+    def answers(self, count: int) -> list[ChunkMsg]:
+        self.until(lambda: len(self.chunks) >= count)
+        return self.chunks
+
+    def close(self) -> None:
+        self.policy.gate.set()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.rig.destroy_node()
+
+
+@pytest.fixture
+def rig(ros: None) -> Iterator[Callable[..., Rig]]:
+    rigs: list[Rig] = []
+
+    def make(**parameters: Any) -> Rig:
+        rigs.append(Rig(FakePolicy(), **parameters))
+        return rigs[-1]
+
+    yield make
+    for made in rigs:
+        made.close()
+
+
+def test_lockstep_answers_each_observation_once_and_plans_on_the_plan_in_force(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", lockstep=True)
+    for tick in range(5):
+        r.observe(NOW + tick * TICK)
+        answers = r.answers(tick + 1)
+        r.state(NOW + tick * TICK, answers[tick // 2 * 2])
+    assert [to_ns(a.in_reply_to) for a in r.chunks] == [NOW + tick * TICK for tick in range(5)]
+    assert [a.status for a in r.chunks] == [0, 1, 0, 1, 0]
+    assert r.chunks[1].reason == "the plan in force goes on"
+    assert [a.sequence for a in r.chunks] == [1, 2, 3, 4, 5]
+    first = chunk_from_msg(r.chunks[0])
+    assert (first.source, first.checkpoint, first.seed) == ("policy", "fake-1", 3)
+    assert len(first.session) == 12
+    plans = [plan for _, plan in r.policy.seen]
+    assert plans[0] is None
+    assert [p.rows[0, 0] for p in plans[1:]] == [0.1, 0.2]
+    assert [p.t0_ns for p in plans[1:]] == [NOW, NOW + 2 * TICK]
+    assert [p.committed_until_ns for p in plans[1:]] == [NOW + 2 * TICK, NOW + 4 * TICK]
+
+
+def test_lockstep_waits_for_the_executor_state_of_the_tick_before(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", lockstep=True)
+    r.observe(NOW)
+    chunk = r.answers(1)[0]
+    r.observe(NOW + 2 * TICK)
+    r.state(NOW - TICK, chunk)
+    count = len(r.diagnostics)
+    r.until(lambda: len(r.diagnostics) > count)
+    assert len(r.policy.seen) == 1, "it inferred before the state of the tick before had come"
+    r.state(NOW, chunk)
+    assert r.answers(2)[1].status == 0
+    assert r.policy.seen[1][1] is not None
+
+
+def test_lockstep_answers_a_stale_observation_with_its_reason(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", lockstep=True)
+    stale = Stale(NOW, "wrist", "frozen: the same stamp came 3 times", 5)
+    r.observations.publish(stale_to_msg(stale, 0, "fr3_link0", "fr3", NOW))
+    answer = r.answers(1)[0]
+    assert (answer.status, to_ns(answer.in_reply_to)) == (ChunkMsg.STATUS_NONE, NOW)
+    assert answer.reason == "stale observation: wrist: frozen: the same stamp came 3 times"
+    assert not r.policy.seen
+
+
+def test_an_exception_ends_in_none_with_the_cause_and_the_node_lives_on(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", lockstep=True)
+    r.policy.fault = ZeroDivisionError("bad weights")
+    r.observe(NOW)
+    answer = r.answers(1)[0]
+    assert (answer.status, answer.reason) == (ChunkMsg.STATUS_NONE, "ZeroDivisionError: bad weights")
+    r.until(lambda: "bad weights" in r.diagnostics[-1].status[0].message)
+    assert r.diagnostics[-1].status[0].level == b"\x02"
+    r.policy.fault = None
+    r.state(NOW)
+    r.observe(NOW + TICK)
+    assert r.answers(2)[1].status == ChunkMsg.STATUS_OK
+    r.until(lambda: r.diagnostics[-1].status[0].level == b"\x00")
+
+
+def test_an_observation_of_another_arm_is_refused(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", lockstep=True)
+    r.observe(NOW, embodiment="panda")
+    assert "observation is of 'panda'; this policy is for 'fr3'" in r.answers(1)[0].reason
+    assert not r.policy.seen
+
+
+def test_live_the_latest_observation_wins_while_inference_runs(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", max_observation_age_ms=10000.0)
+    r.policy.gate.clear()
+    start = r.now_ns()
+    r.observe(start)
+    r.until(lambda: r.policy.seen)
+    stamps = [start + (3 + i) * TICK for i in range(4)]
+    for stamp in stamps:
+        r.observe(stamp)
+    r.until(lambda: r.node._counts["replaced"] == 3)
+    r.policy.gate.set()
+    answers = r.answers(2)
+    assert [to_ns(a.in_reply_to) for a in answers] == [start, stamps[-1]]
+    assert answers[0].latency_ns > 0
+
+
+def test_live_old_observations_are_dropped_and_none_is_not_repeated(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0")
+    old = r.now_ns() - 2_000_000_000
+    for i in range(5):
+        r.observe(old + i)
+        r.until(lambda done=i: r.node._counts["too old"] + r.node._counts["replaced"] > done)
+    assert not r.policy.seen
+    assert r.chunks[0].status == ChunkMsg.STATUS_NONE and "observation too old" in r.chunks[0].reason
+    now = r.now_ns()
+    r.observe(now)
+    r.until(lambda: r.policy.seen)
+    r.until(lambda: to_ns(r.chunks[-1].in_reply_to) == now)
+    assert r.chunks[-1].status == ChunkMsg.STATUS_OK
+    assert [c.sequence for c in r.chunks] == list(range(1, len(r.chunks) + 1)), "a sequence number was skipped"
+
+
+def test_a_reset_forgets_the_episode(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", lockstep=True)
+    r.observe(NOW)
+    chunk = r.answers(1)[0]
+    r.state(NOW, chunk)
+    future = r.client.call_async(Trigger.Request())
+    r.until(future.done)
+    assert future.result().success and r.policy.resets == 1
+    r.observe(NOW + TICK)
+    assert r.answers(2)[1].status == ChunkMsg.STATUS_OK
+    assert r.policy.seen[1] == (NOW + TICK, None)
+
+
+def test_a_policy_of_another_arm_is_refused(ros: None) -> None:
+    with pytest.raises(ValueError, match="rows are for 'fr3'; this node drives 'panda'"):
+        PolicyNode(FakePolicy(), parameter_overrides=[Parameter("embodiment", value="panda")])
+
+
+def test_replay_of_a_file_through_the_node(ros: None, tmp_path: Path) -> None:
+    rows = np.linspace(0, 1, 24 * 8).reshape(24, 8)
+    np.savez(tmp_path / "rows.npz", rows=rows, period_ns=TICK, embodiment="fr3")
+    policy = PolicyNode(parameter_overrides=[Parameter("recording", value=str(tmp_path / "rows.npz"))])
+    assert policy._policy.execution_horizon == 8
+    output = policy._policy.infer(Observation(NOW, {}, ARM.home, 1.0), None)
+    np.testing.assert_array_equal(output.rows, rows[:16])
+    policy.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["policy:=e1"], "allowed are e0, replay"),
+        (["policy:=replay"], "needs a bag or an .npz file"),
+        (["recording:=/nowhere"], "nothing there to replay"),
+        (["policy:=e0", "checkpoint:=/nowhere"], "needs an existing checkpoint"),
+        (["recordin:=x"], "did you mean 'recording'?"),
+    ],
+)
+def test_a_bad_start_ends_with_one_line_and_status_2(arguments: list[str], text: str) -> None:
+    command = [sys.executable, "-m", "e0_ros.nodes.policy", "--ros-args"]
+    for argument in arguments:
+        command += ["-p", argument]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ)
+    assert process.returncode == 2
+    assert text in process.stderr and len(process.stderr.strip().splitlines()) == 1

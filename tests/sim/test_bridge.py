@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import hashlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import JointState  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
+
+from e0_msgs.msg import EpisodeEvent, ExecutorState, GripperCommand  # noqa: E402
+from e0_msgs.srv import ResetSim  # noqa: E402
+from e0_policy.embodiment import load_embodiment  # noqa: E402
+from e0_ros import interfaces as topics  # noqa: E402
+from e0_ros.conversions import rgb8_from_msg, to_ns, to_time  # noqa: E402
+from sim.bridge import Bridge, main, node  # noqa: E402
+from sim.fr3_plant import reach_goal  # noqa: E402
+
+MS = 1_000_000
+PERIOD = 50 * MS
+FR3 = load_embodiment("fr3")
+VIEWS = (topics.camera_topic("base"), topics.camera_topic("wrist"))
+HEARD = (topics.CLOCK, topics.JOINT_STATES, topics.GRIPPER_STATES, topics.SIM_STATE, topics.DIAGNOSTICS, *VIEWS)
+
+
+def stamp(msg: Any) -> int:
+    return to_ns(msg.clock if hasattr(msg, "clock") else msg.header.stamp)
+
+
+def trajectory(t_ns: int, start: list[float], end: list[float], duration_ms: int = 1000) -> JointTrajectory:
+    """Rest to rest along a minimum-jerk quintic."""
+    msg = JointTrajectory(joint_names=list(FR3.joint_names))
+    msg.header.stamp = to_time(t_ns)
+    for positions, at_ms in ((start, 0), (end, duration_ms)):
+        point = JointTrajectoryPoint(positions=positions, velocities=[0.0] * 7, accelerations=[0.0] * 7)
+        point.time_from_start.sec, point.time_from_start.nanosec = divmod(at_ms * MS, 1_000_000_000)
+        msg.points.append(point)
+    return msg
+
+
+class Peer:
+    """The rest of the graph in one node: hears everything, and answers each tick as the executor would."""
+
+    def __init__(self, answer: Callable[[Peer, int], None] | None = None) -> None:
+        self.node = rclpy.create_node("peer")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.heard: dict[str, list[Any]] = {topic.name: [] for topic in HEARD}
+        self.answer, self.commands, self.answered = answer, 0, 0
+        for topic in HEARD:
+            kind = topics.message_class(topic.type)
+            self.node.create_subscription(kind, topic.name, self.heard[topic.name].append, topic.qos.profile())
+        self.trajectory = self.publisher(topics.TRAJECTORY)
+        self.target = self.publisher(topics.IMPEDANCE_TARGET)
+        self.state = self.publisher(topics.EXECUTOR_STATE)
+        self.event = self.publisher(topics.EPISODE_EVENT)
+        self.gripper = self.publisher(topics.GRIPPER_COMMAND)
+        self.resetter = self.node.create_client(ResetSim, topics.RESET_SIM.name)
+
+    def publisher(self, topic: topics.Topic) -> Any:
+        return self.node.create_publisher(topics.message_class(topic.type), topic.name, topic.qos.profile())
+
+    def __getitem__(self, topic: topics.Topic) -> list[Any]:
+        return self.heard[topic.name]
+
+    def until(self, condition: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, f"waited 30 s for {what}"
+            self.executor.spin_once(timeout_sec=0.05)
+            self._answer()
+
+    def _answer(self) -> None:
+        """Answer the newest tick once every stream of it is here."""
+        streams = [self[topic] for topic in (*VIEWS, topics.JOINT_STATES, topics.GRIPPER_STATES, topics.SIM_STATE)]
+        if not self.answer or not all(streams):
+            return
+        stamps = {stamp(stream[-1]) for stream in streams}
+        if len(stamps) == 1 and (now_ns := stamps.pop()) > self.answered:
+            self.answered = now_ns
+            self.answer(self, now_ns)
+
+    def say(self, now_ns: int, mode: int = ExecutorState.RUNNING, gripper: float = 1.0) -> None:
+        msg = ExecutorState(mode=mode, commands=self.commands, gripper_opening=gripper)
+        msg.header.stamp = to_time(now_ns)
+        self.state.publish(msg)
+
+    def reset(self, task: str = "", seed: int = 0, max_steps: int = 0) -> Any:
+        assert self.resetter.wait_for_service(30), "no reset service"
+        future = self.resetter.call_async(ResetSim.Request(task=task, seed=seed, max_steps=max_steps))
+        self.until(future.done, "the reset")
+        return future.result()
+
+    def start(self, kind: int = EpisodeEvent.START) -> None:
+        self.until(lambda: self.event.get_subscription_count() > 0, "a subscriber of the episode's events")
+        self.event.publish(EpisodeEvent(kind=kind))
+
+    def done(self) -> bool:
+        return bool(self[topics.SIM_STATE]) and self[topics.SIM_STATE][-1].done
+
+    def finished(self) -> bool:
+        """Done, and every stream of the last tick is here and answered."""
+        return self.done() and self.answered == stamp(self[topics.SIM_STATE][-1])
+
+    def digest(self) -> str:
+        """Hash of everything that the bridge said since the last reset."""
+        reset_id = self[topics.SIM_STATE][-1].reset_id
+        first = next(stamp(m) for m in self[topics.SIM_STATE] if m.reset_id == reset_id)
+        sha = hashlib.sha256()
+        for topic in (topics.JOINT_STATES, topics.GRIPPER_STATES, *VIEWS):
+            for msg in self[topic]:
+                if stamp(msg) >= first:
+                    data = msg.data if hasattr(msg, "data") else (msg.position, msg.velocity)
+                    sha.update(np.array(data).tobytes() + str(stamp(msg) - first).encode())
+        return sha.hexdigest()
+
+
+Launch = Callable[..., Peer]
+
+
+@pytest.fixture
+def launch() -> Iterator[Launch]:
+    """Starts a bridge in a thread of its own, with parameters, and gives its peer."""
+    stop = threading.Event()
+    running: list[tuple[Bridge, threading.Thread, Peer]] = []
+
+    def start(answer: Callable[[Peer, int], None] | None = None, **parameters: Any) -> Peer:
+        values = {"width_px": 32, "height_px": 24, "judge": "true", **parameters}
+        rclpy.init(args=["--ros-args", *(part for k, v in values.items() for part in ("-p", f"{k}:={v}"))])
+        bridge, peer = Bridge(), Peer(answer)
+        thread = threading.Thread(target=bridge.run, args=(stop,))
+        thread.start()
+        running.append((bridge, thread, peer))
+        return peer
+
+    yield start
+    stop.set()
+    for bridge, thread, peer in running:
+        thread.join(30)
+        bridge.close()
+        peer.node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def follower(seed: int = 0, delays: random.Random | None = None) -> Callable[[Peer, int], None]:
+    """An executor that sends the arm to the goal; with `delays` it answers late and in any order."""
+    goal = reach_goal(FR3, seed).tolist()
+    sent: dict[str, Any] = {}
+
+    def answer(peer: Peer, now_ns: int) -> None:
+        if not sent:
+            sent["start"], sent["t0"] = list(peer[topics.JOINT_STATES][-1].position), now_ns
+        peer.commands += 1
+        command = trajectory(sent["t0"], sent["start"], goal)
+        if now_ns > sent["t0"] + 1000 * MS:
+            command = trajectory(now_ns, goal, goal)
+        acts = [lambda: peer.trajectory.publish(command), lambda: peer.say(now_ns, gripper=0.25)]
+        if delays:
+            delays.shuffle(acts)
+        for act in acts:
+            time.sleep(delays.uniform(0, 0.05) if delays else 0)
+            act()
+
+    return answer
+
+
+def test_lockstep_episode_reaches_the_goal_in_exact_ticks(launch: Launch) -> None:
+    peer = launch(follower(4), mode="lockstep")
+    for topic in (topics.CLOCK, topics.JOINT_STATES, topics.GRIPPER_STATES):
+        peer.until(lambda topic=topic: peer[topic], topic.name)
+    reply = peer.reset("Reach-v0", 4)
+    assert reply.success and reply.instruction
+    first = to_ns(reply.stamp)
+    still = lambda: stamp(peer[topics.JOINT_STATES][-1]) == stamp(peer[topics.CLOCK][-1]) == first - PERIOD  # noqa: E731
+    peer.until(still, "the still scene")
+    assert not peer[VIEWS[0]], "no tick before START"
+    peer.start()
+    peer.until(peer.finished, "done")
+    ticks = [stamp(m) for m in peer[VIEWS[0]]]
+    assert ticks == [first + i * PERIOD for i in range(len(ticks))]
+    assert len(ticks) >= 15
+    joints = [stamp(m) for m in peer[topics.JOINT_STATES] if stamp(m) >= first]
+    assert len({bytes(m.data) for m in peer[VIEWS[0]]}) == len(ticks), "a picture was shown twice"
+    for topic in (topics.GRIPPER_STATES, topics.CLOCK, VIEWS[1]):
+        assert [stamp(m) for m in peer[topic] if stamp(m) >= first] == ticks
+    assert joints == list(range(first, ticks[-1] + MS, MS))
+    states = [m for m in peer[topics.SIM_STATE] if stamp(m) >= first and m.reset_id == 1][1:]
+    assert [m.step for m in states] == list(range(len(ticks)))
+    assert states[-1].success and states[-1].success_once and not states[-2].done
+    assert peer[topics.JOINT_STATES][-1].name == list(FR3.joint_names)
+    np.testing.assert_allclose(peer[topics.JOINT_STATES][-1].position, reach_goal(FR3, 4), atol=0.02)
+    assert list(peer[topics.GRIPPER_STATES][-1].name) == list(FR3.gripper_joint_names)
+    assert peer[topics.GRIPPER_STATES][-1].position[1] == pytest.approx(0.01)
+    assert rgb8_from_msg(peer[VIEWS[0]][-1]).shape == (24, 32, 3)
+    count = len(peer[topics.DIAGNOSTICS])
+    peer.until(lambda: len(peer[topics.DIAGNOSTICS]) > count + 1, "diagnostics")
+    values = {v.key: v.value for v in peer[topics.DIAGNOSTICS][-1].status[0].values}
+    assert values["violations"] == "0" and int(values["setpoints"]) == 50 * (len(ticks) - 1)
+    assert len(peer[VIEWS[0]]) == len(ticks), "no tick after done"
+
+
+def test_lockstep_gives_the_same_bits_whatever_the_delays(launch: Launch) -> None:
+    peer = launch(None, mode="lockstep")
+    digests = []
+    for delays in (None, random.Random(1), random.Random(2)):
+        peer.answer = follower(9, delays)
+        assert peer.reset(seed=9, max_steps=12).success
+        peer.until(lambda: not peer.done(), "the new scene")
+        peer.start()
+        peer.until(peer.finished, "done")
+        last = peer[topics.SIM_STATE][-1]
+        assert last.step == 12 and not last.success
+        digests.append(peer.digest())
+    assert len(set(digests)) == 1
+    clock = [stamp(m) for m in peer[topics.CLOCK]]
+    assert clock == sorted(clock)
+    assert peer.reset(seed=10).success
+
+
+def test_lockstep_says_what_is_missing_and_ends_the_episode(launch: Launch, capfd: pytest.CaptureFixture[str]) -> None:
+    def forgets_the_trajectory(peer: Peer, now_ns: int) -> None:
+        peer.commands += 1
+        peer.say(now_ns)
+
+    peer = launch(None, mode="lockstep", timeout_s=0.3)
+    for answer, missing in (
+        (None, "the executor's state did not come"),
+        (forgets_the_trajectory, "1 of 1 trajectories"),
+    ):
+        peer.answer = answer
+        assert peer.reset().success
+        peer.until(lambda: not peer.done(), "the new scene")
+        peer.start()
+        peer.until(peer.done, "the end")
+        assert not peer[topics.SIM_STATE][-1].success_once
+        assert missing in capfd.readouterr().err
+
+
+def test_lockstep_goes_on_while_disarmed_and_stands_still_after_end(launch: Launch) -> None:
+    peer = launch(lambda p, now_ns: p.say(now_ns, ExecutorState.DISARMED), mode="lockstep")
+    first = to_ns(peer.reset().stamp)
+    peer.until(lambda: peer.trajectory.get_subscription_count(), "the bridge")
+    peer.trajectory.publish(trajectory(0, FR3.home.tolist(), FR3.home.tolist(), 1))
+    peer.start()
+    peer.until(lambda: peer.answered >= first + 3 * PERIOD, "three ticks")
+    peer.start(EpisodeEvent.END)
+    positions = {tuple(m.position) for m in peer[topics.JOINT_STATES]}
+    assert len(positions) == 1, "a command outside a tick was played"
+    count = len(peer[topics.DIAGNOSTICS])
+    peer.until(lambda: len(peer[topics.DIAGNOSTICS]) > count, "diagnostics")
+    ticks = len(peer[VIEWS[0]])
+    peer.until(lambda: len(peer[topics.DIAGNOSTICS]) > count + 1, "diagnostics")
+    assert len(peer[VIEWS[0]]) == ticks
+
+
+def test_lockstep_impedance(launch: Launch) -> None:
+    def stream(peer: Peer, now_ns: int) -> None:
+        peer.say(now_ns)
+        target = JointState(position=(FR3.home + 1e-9 * (now_ns - first)).tolist())
+        target.header.stamp = to_time(now_ns)
+        peer.target.publish(target)
+
+    peer = launch(stream, mode="lockstep", controller="impedance")
+    first = to_ns(peer.reset(max_steps=5).stamp)
+    peer.start()
+    peer.until(peer.finished, "done")
+    assert peer[topics.JOINT_STATES][-1].position[0] == pytest.approx(0.2)
+    assert peer[topics.JOINT_STATES][-2].position[0] == pytest.approx(0.2), "zero-order hold"
+
+
+def test_unknown_task_is_refused_with_the_closest(launch: Launch) -> None:
+    peer = launch(None, mode="lockstep")
+    reply = peer.reset("Reach-v1")
+    assert not reply.success and "did you mean 'Reach-v0'" in reply.message
+
+
+def test_realtime_streams_without_an_episode_and_plays_commands(launch: Launch) -> None:
+    peer = launch(None, mode="realtime")
+    peer.until(lambda: peer[topics.JOINT_STATES], "joints")
+    start = peer[topics.JOINT_STATES][-1].position
+    peer.until(lambda: peer.trajectory.get_subscription_count() and peer.gripper.get_subscription_count(), "the bridge")
+    before_ns = time.time_ns()
+    peer.trajectory.publish(trajectory(0, list(start), FR3.home.tolist(), 300))
+    peer.gripper.publish(GripperCommand(opening=0.5))
+    peer.until(lambda: np.abs(np.array(peer[topics.JOINT_STATES][-1].position) - FR3.home).max() < 1e-9, "home")
+    peer.until(lambda: peer[topics.GRIPPER_STATES][-1].position[0] == pytest.approx(0.02), "the gripper")
+    peer.until(lambda: len(peer[VIEWS[0]]) > 10, "pictures")
+    steps = np.diff([stamp(m) for m in peer[VIEWS[0]]])
+    assert (steps > 0).all() and np.median(steps) == PERIOD
+    assert [stamp(m) for m in peer[VIEWS[1]]][:10] == [stamp(m) for m in peer[VIEWS[0]]][:10]
+    joint_steps = np.diff([stamp(m) for m in peer[topics.JOINT_STATES]])
+    assert (joint_steps >= MS).all() and np.median(joint_steps) == MS
+    assert abs(stamp(peer[topics.JOINT_STATES][-1]) - before_ns) < 60_000 * MS
+    assert not peer[topics.CLOCK]
+    assert {m.step for m in peer[topics.SIM_STATE]} == {0}
+
+
+def test_realtime_counts_steps_from_start_to_done(launch: Launch) -> None:
+    peer = launch(None, mode="realtime", control_period_ms=20)
+    assert peer.reset(max_steps=6).success
+    peer.start()
+    peer.until(peer.done, "done")
+    count = len(peer[topics.SIM_STATE])
+    peer.until(lambda: len(peer[topics.SIM_STATE]) > count + 3, "more states")
+    states = [m for m in peer[topics.SIM_STATE] if m.reset_id == 1]
+    steps = [m.step for m in states]
+    assert steps == sorted(steps) and max(steps) == 6
+    assert [m.done for m in states] == [m.step == 6 for m in states]
+
+
+def test_the_judge_is_heard_on_diagnostics(launch: Launch) -> None:
+    peer = launch(None, mode="realtime")
+    peer.until(lambda: peer[topics.JOINT_STATES] and peer.trajectory.get_subscription_count(), "the bridge")
+    jump = (FR3.home + 0.1).tolist()
+    peer.trajectory.publish(trajectory(0, jump, jump, 20))
+    peer.until(lambda: any(m.status[0].level == b"\x02" for m in peer[topics.DIAGNOSTICS]), "an error")
+    status = peer[topics.DIAGNOSTICS][-1].status[0]
+    assert status.message == "limits violated"
+    assert int({v.key: v.value for v in status.values}["violations"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [
+        ("simulator:=fr3_plnt", "did you mean 'fr3_plant'"),
+        ("task:=Reach-v1", "did you mean 'Reach-v0'"),
+        ("embodiment:=fr4", "did you mean 'fr3'"),
+        ("views:=[Front]", "[a-z][a-z0-9_]"),
+        ("width_px:=1", "allowed is 16.0 to 4096.0"),
+    ],
+)
+def test_a_wrong_parameter_is_one_line_and_exit_2(
+    parameter: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node.signal, "signal", lambda *_: None)
+    assert main(["--ros-args", "-p", parameter]) == 2
+    error = capsys.readouterr().err
+    assert expected.replace(".0", "") in error.replace(".0", "") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_cleanly(number: int) -> None:
+    command = [sys.executable, "-m", "sim.bridge", "--ros-args", "-p", "judge:=true"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        rclpy.init()
+        peer = Peer()
+        peer.until(lambda: peer[topics.JOINT_STATES], "joints")
+        process.send_signal(number)
+        _, error = process.communicate(timeout=30)
+        peer.node.destroy_node()
+        rclpy.shutdown()
+    assert process.returncode == 0
+    assert "judge: 0 violations" in error and "Traceback" not in error
