@@ -22,7 +22,7 @@ VERBS = {
     "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
-"""Verb (one word, or two): where its `main(argv) -> int` is, and one line with an example. Imported only when it is used."""
+"""Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
