@@ -41,6 +41,12 @@ def requirements(root: Path, wished: Iterable[str]) -> list[str]:
     return found
 
 
+def build_pins(root: Path) -> list[str]:
+    """The pins that generated messages depend on."""
+    lines = (root / CONSTRAINTS).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith(("ros-", "empy==", "numpy=="))]
+
+
 def key(root: Path, paths: Iterable[str], *facts: str) -> str:
     """Fingerprint of files (whole folders too) and facts; equal as long as nothing changed."""
     digest = hashlib.sha256(json.dumps(facts).encode())

@@ -34,7 +34,7 @@ class Setup:
         self.stages: list[tuple[str, str, Callable[[], None]]] = [
             ("environment", plan.key(root, [], ros.kind, ros.prefix, str(venv)), self._make_venv),
             ("packages", plan.key(root, [plan.CONSTRAINTS], *packages), self._install_packages),
-            ("messages", plan.key(root, ["e0_msgs", plan.CONSTRAINTS], str(root)), self._build_messages),
+            ("messages", plan.key(root, ["e0_msgs"], *plan.build_pins(root), str(root)), self._build_messages),
             ("project", plan.key(root, ["setup.cfg", "e0_ros/bootstrap/venv_start.py"], str(root)), self._install_self),
         ]
         if ros.kind == INSTALL and sourced("e0_msgs"):
