@@ -18,9 +18,11 @@ VERBS = {
     "evaluate": ("sim.evaluate:main", "success rate of a policy or an expert: e0 evaluate --episodes 20"),
     "episode": ("e0_ros.episode_report:main", "what a bag holds, its plots and its video: e0 episode bags/<episode>"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
+    "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
+    "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
-"""Verb: where its `main(argv) -> int` is, and one line with an example. Imported only when it is used."""
+"""Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
-    verb, rest = words[0], words[1:]
+    length = 2 if " ".join(words[:2]) in VERBS else 1
+    verb, rest = " ".join(words[:length]), words[length:]
     if verb in ("-V", "--version"):
         from e0_ros.env_command import version
 
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def usage() -> str:
     """The verbs with an example each."""
     lines = ["usage: e0 VERB ...   (e0 VERB --help)", ""]
-    return "\n".join([*lines, *(f"  {verb:<10}{text}" for verb, (_, text) in VERBS.items())])
+    return "\n".join([*lines, *(f"  {verb:<14}{text}" for verb, (_, text) in VERBS.items())])
 
 
 def _cure(module: str) -> str:

@@ -44,12 +44,18 @@ def has_wheels(prefix: str) -> bool:
 
 def detect(environ: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> Ros:
     """Tell wheels from a sourced install by the prefixes that hold rclpy."""
+    wheels = bool(prefix) and has_wheels(prefix)
+    if install := sourced("rclpy", environ):
+        return Ros(MIXED if wheels else INSTALL, install, environ.get("ROS_DISTRO", ""))
+    return Ros(WHEELS, prefix) if wheels else Ros(NONE)
+
+
+def sourced(package: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Prefix of the sourced install or workspace that holds a package; empty if none does."""
     for entry in _split(environ.get("AMENT_PREFIX_PATH", "")):
-        marker = Path(entry, "share/ament_index/resource_index/packages/rclpy")
-        if marker.exists() and not has_wheels(entry):
-            distro = environ.get("ROS_DISTRO", "")
-            return Ros(MIXED if has_wheels(prefix) else INSTALL, entry, distro)
-    return Ros(WHEELS, prefix) if has_wheels(prefix) else Ros(NONE)
+        if Path(entry, "share/ament_index/resource_index/packages", package).exists() and not has_wheels(entry):
+            return entry
+    return ""
 
 
 def require(environ: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> Ros:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction, Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -60,7 +60,8 @@ def _foreign(item: Foreign) -> Any:
                     on_exit=_on_exit(item))  # fmt: skip
     file = Path(get_package_share_directory(item.package)) / "launch" / item.target
     arguments = [tuple(word.split(":=", 1)) for word in item.arguments]
-    return IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file)), launch_arguments=arguments)
+    included = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file)), launch_arguments=arguments)
+    return GroupAction([included])  # a scope of its own: two cameras have the same argument names
 
 
 def _on_exit(item: Process | Foreign) -> list[Any] | None:

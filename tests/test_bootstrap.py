@@ -108,6 +108,12 @@ def test_every_requirement_is_pinned():
             assert name in pinned | {"e0-ros"}, f"{line} of extra {extra!r} has no line in {plan.CONSTRAINTS}"
 
 
+def test_messages_depend_on_what_generates_them_and_on_no_other_pin():
+    pins = plan.build_pins(ROOT)
+    assert {"ros-rclpy==9.1.2", "numpy==1.26.4"} <= set(pins)
+    assert not [pin for pin in pins if pin.startswith(("torch", "pytest"))]
+
+
 def test_key_follows_every_file_and_fact(tmp_path):
     (tmp_path / "msgs").mkdir()
     (tmp_path / "msgs/a.msg").write_text("int32 a\n")

@@ -94,6 +94,24 @@ def test_deaths_end_or_spare_the_graph(launch_ros):
     assert by_name["chunk_executor"]._ExecuteLocal__respawn
 
 
+def test_other_packages_are_included_with_their_arguments(launch_ros, monkeypatch, tmp_path):
+    from launch.actions import IncludeLaunchDescription
+
+    marker = tmp_path / "share/ament_index/resource_index/packages/franka_bringup"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    (tmp_path / "share/franka_bringup").mkdir()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    foreign = Foreign("franka", "launch", "franka_bringup", "franka.launch.py", ("robot_ip:=::1", "load_gripper:=true"))
+    make = lambda arguments: Graph("sim", arguments, (), (foreign,))  # noqa: E731
+    monkeypatch.setitem(graphs.GRAPHS, "sim", (SimArguments, make))
+    (group,), _ = entities(load("sim"))
+    (included,) = [e for e in group.get_sub_entities() if isinstance(e, IncludeLaunchDescription)]
+    assert list(included.launch_arguments) == [("robot_ip", "::1"), ("load_gripper", "true")]
+    (location,) = included.launch_description_source._LaunchDescriptionSource__location
+    assert location.text == str(tmp_path / "share/franka_bringup/launch/franka.launch.py")
+
+
 def test_a_wrong_argument_stops_the_launch(launch_ros):
     from e0_ros.resolve import GraphError
 

@@ -10,7 +10,7 @@ import pytest
 from e0_ros import launcher as module
 from e0_ros.graph import CONTINUE, RESTART, SHUTDOWN, Foreign, Graph, Process, SimArguments
 from e0_ros.launcher import Launcher
-from e0_ros.resolve import GraphError
+from e0_ros.resolve import GraphError, resolve
 
 TESTS = Path(__file__).parent
 
@@ -180,3 +180,22 @@ def test_a_node_that_dies_at_start_is_named_at_once():
     run = Run(stub("policy", exit_after_s=0.0, exit_status=2))
     with run.launcher as launcher, pytest.raises(GraphError, match=r"policy \(status 2\)"):
         launcher.wait_ready(60.0)
+
+
+@pytest.mark.ros
+def test_the_simulated_graph_gets_ready_and_ends_when_its_executor_is_killed(tmp_path):
+    """The real nodes with the plant: what is left stops within the launcher's patience and the status says why."""
+    for node in ("sim.bridge", "e0_ros.nodes.chunk_executor", "e0_ros.nodes.episode_recorder"):
+        pytest.importorskip(node, reason=f"{node} is not here")
+    values = {"simulator": "fr3_plant", "source": "external", "bag_dir": str(tmp_path / "bags")}
+    lines = []
+    with Launcher(resolve("sim", values), tmp_path / "log", lambda *line: lines.append(line)) as launcher:
+        launcher.wait_ready(120.0)
+        os.kill(launcher.pid("chunk_executor"), signal.SIGKILL)
+        assert launcher.wait(60.0) == 128 + signal.SIGKILL
+    assert ("e0", "chunk_executor ended with SIGKILL; stopping the graph") in lines
+    assert {name: status for name, status in launcher.status().items() if name != "chunk_executor"} == {
+        "bridge": 0,
+        "observation_sync": 0,
+        "episode_recorder": 0,
+    }

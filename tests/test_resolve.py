@@ -98,3 +98,23 @@ def test_recorder_is_told_where_the_resolved_configuration_lies(tmp_path):
     written = yaml.safe_load(path.read_text())
     assert written["arguments"]["seed"] == 5
     assert written["settings"]["policy"] == {"says": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sim", []),
+        ("sim", ["mode:=lockstep", "simulator:=fr3_plant", "source:=external"]),
+        ("sim", ["source:=policy", "checkpoint:=c"]),
+        ("sim", ["source:=replay", "recording:=r", "controller:=impedance"]),
+        ("franka", ["robot_ip:=172.16.0.2", "checkpoint:=c", "cameras:=false", "controller:=impedance"]),
+    ],
+)
+def test_every_setting_that_the_graphs_make_is_one_of_its_node(name, words):
+    """Against the nodes themselves, with the shipped settings files."""
+    for node in ("sim.bridge", "sim.experts", "e0_ros.nodes.policy", "e0_ros.nodes.chunk_executor"):
+        pytest.importorskip(node, reason=f"{node} is not here")
+    for node in ("e0_ros.nodes.observation_sync", "e0_ros.nodes.episode_recorder"):
+        pytest.importorskip(node, reason=f"{node} is not here")
+    graph = resolve(name, parse(name, words))
+    assert {p.name for p in graph.processes} >= {"observation_sync", "chunk_executor", "episode_recorder"}

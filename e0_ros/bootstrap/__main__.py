@@ -59,7 +59,7 @@ def hint(log: Path) -> str:
         return "cure: the package index cannot be reached; check the network or set HTTPS_PROXY, then run it again"
     if "No matching distribution" in text:
         return "cure: the package index lacks a pinned version; check PIP_INDEX_URL and PIP_EXTRA_INDEX_URL"
-    return "cure: run it again; if it fails at the same place, `make clean-setup` and once more"
+    return "cure: run it again; if it fails at the same place, `make clean-setup setup`"
 
 
 if __name__ == "__main__":

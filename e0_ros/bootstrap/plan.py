@@ -41,6 +41,12 @@ def requirements(root: Path, wished: Iterable[str]) -> list[str]:
     return found
 
 
+def build_pins(root: Path) -> list[str]:
+    """The pins that generated messages depend on."""
+    lines = (root / CONSTRAINTS).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith(("ros-", "empy==", "numpy=="))]
+
+
 def key(root: Path, paths: Iterable[str], *facts: str) -> str:
     """Fingerprint of files (whole folders too) and facts; equal as long as nothing changed."""
     digest = hashlib.sha256(json.dumps(facts).encode())
@@ -69,6 +75,9 @@ class Stamps:
     def finish(self, stage: str, reached: str) -> None:
         """Record a finished stage."""
         self._keys[stage] = reached
+        self._write()
+
+    def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".part")
         partial.write_text(json.dumps(self._keys, indent=1), encoding="utf-8")
@@ -81,6 +90,7 @@ class Stamps:
     def clear(self) -> None:
         """Forget every stage."""
         self._keys = {}
+        self._write()
 
 
 def wished_extras(text: str, stamps: Stamps, wheels: bool) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from e0_ros.bootstrap import machine, plan
 from e0_ros.bootstrap.progress import Progress
-from e0_ros.environment import INSTALL, Ros
+from e0_ros.environment import INSTALL, Ros, sourced
 
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "CONDA_PREFIX")
 
@@ -34,9 +34,11 @@ class Setup:
         self.stages: list[tuple[str, str, Callable[[], None]]] = [
             ("environment", plan.key(root, [], ros.kind, ros.prefix, str(venv)), self._make_venv),
             ("packages", plan.key(root, [plan.CONSTRAINTS], *packages), self._install_packages),
-            ("messages", plan.key(root, ["e0_msgs", plan.CONSTRAINTS], str(root)), self._build_messages),
+            ("messages", plan.key(root, ["e0_msgs"], *plan.build_pins(root), str(root)), self._build_messages),
             ("project", plan.key(root, ["setup.cfg", "e0_ros/bootstrap/venv_start.py"], str(root)), self._install_self),
         ]
+        if ros.kind == INSTALL and sourced("e0_msgs"):
+            self.stages = [stage for stage in self.stages if stage[0] != "messages"]
         if "sim" in extras:
             self.stages += [(n, plan.key(root, [f"sim/{n}.py"]), self._module(n)) for n in ("vulkan", "robot_visuals")
                             if (root / "sim" / f"{n}.py").is_file()]  # fmt: skip
@@ -53,15 +55,15 @@ class Setup:
             StageError: a command failed.
 
         """
-        sourced = self.ros.kind == INSTALL
-        if not sourced:
+        installed = self.ros.kind == INSTALL
+        if not installed:
             machine.check_platform()
         machine.check_compiler()
         if not self.stamps.get("packages"):
             machine.check_disk(self.root)
-        self.base = machine.find_python(default_python, "rclpy" if sourced else "")
+        self.base = machine.find_python(default_python, "rclpy" if installed else "")
         machine.check_python(self.base)
-        source = str(self.ros) if sourced else "ROS 2 from wheels"
+        source = str(self.ros) if installed else "ROS 2 from wheels"
         print(f"set-up: Python {self.base.name} ({self.base.path}), {source}, into {self.venv}", flush=True)
         self.progress = Progress(self.state / "log", len(self.stages))
         for name, key, work in self.stages:
