@@ -37,14 +37,15 @@ def run_node(make: Callable[[], Node], args: Sequence[str] | None = None) -> int
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
-        node = make()
-        refuse_unknown_parameters(node)
+        try:
+            node = make()
+            refuse_unknown_parameters(node)
+        except (ValueError, FileNotFoundError, ParameterException) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         spin(node, stopping)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (ValueError, FileNotFoundError, ParameterException) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     finally:
         if node is not None:
             node.destroy_node()
