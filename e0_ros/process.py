@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from e0_ros.config import ConfigError, closest
 
@@ -16,30 +19,44 @@ from e0_ros.config import ConfigError, closest
 def run_node(make: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Make a node and spin it until SIGINT or SIGTERM.
 
+    The running callback ends before the node is destroyed, and only then does ROS shut down, so that no callback or
+    worker finds an invalid context. A second signal, or one while the node is being made, interrupts at once.
+
     Returns:
         0 after a clean end, 2 after one line on stderr if a parameter or a file that it names is wrong.
 
     """
-    node = None
+    node: Node | None = None
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        if node is None or stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        rclpy.init(args=list(args) if args is not None else None)
-        node = make()
-        refuse_unknown_parameters(node)
-        spin(node)
+        rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            node = make()
+            refuse_unknown_parameters(node)
+        except (ValueError, FileNotFoundError, ParameterException) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        spin(node, stopping)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (ValueError, FileNotFoundError, ParameterException) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     finally:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
-def spin(node: Node) -> None:
-    """Run a node's callbacks until its context shuts down.
+def spin(node: Node, stopping: threading.Event) -> None:
+    """Run a node's callbacks until told to stop.
 
     Uses rclpy's event-driven executor where it exists (Jazzy and later): at 1 kHz joint states it takes half of the
     CPU time of the default one. It is driven by `spin_once`, because its own `spin` runs nothing in some builds.
@@ -51,8 +68,8 @@ def spin(node: Node) -> None:
     executor = Executor()
     executor.add_node(node)
     try:
-        while node.context.ok():
-            executor.spin_once(timeout_sec=0.5)
+        while node.context.ok() and not stopping.is_set():
+            executor.spin_once(timeout_sec=0.2)
     finally:
         executor.remove_node(node)
         executor.shutdown()

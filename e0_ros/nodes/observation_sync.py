@@ -81,6 +81,19 @@ def stamp_of(raw: bytes) -> int:
     return int(sec) * NS + int(nanosec)
 
 
+def deserialize(raw: bytes, kind: Any) -> Any:
+    """The message of a type.
+
+    Raises:
+        ValueError: bytes that are none.
+
+    """
+    try:
+        return deserialize_message(raw, kind)
+    except Exception as error:  # the middleware names no type for it
+        raise ValueError(f"no {kind.__name__}: {error}") from None
+
+
 class ObservationSyncNode(Node):
     """The shell: a callback reads a stamp, calls the core and publishes what it answers."""
 
@@ -134,19 +147,19 @@ class ObservationSyncNode(Node):
 
     def _read_image(self, view: str, raw: bytes) -> ImageArray:
         if self._config.compressed:
-            compressed = deserialize_message(raw, CompressedImage)
+            compressed = deserialize(raw, CompressedImage)
             image = decode_compressed(compressed.format, compressed.data)
         else:
-            msg = deserialize_message(raw, Image)
+            msg = deserialize(raw, Image)
             image = decode_raw(msg.encoding, msg.height, msg.width, msg.step, msg.is_bigendian, msg.data)
         return resize_with_pad(image, self._config.image_height, self._config.image_width)
 
     def _read_joints(self, raw: bytes) -> FloatArray:
-        msg = deserialize_message(raw, JointState)
+        msg = deserialize(raw, JointState)
         return pick_joints(msg.name, msg.position, self._embodiment.joint_names)
 
     def _read_gripper(self, raw: bytes) -> float:
-        msg, arm = deserialize_message(raw, JointState), self._embodiment
+        msg, arm = deserialize(raw, JointState), self._embodiment
         return gripper_opening(msg.name, msg.position, arm.gripper_joint_names, arm.gripper_width_m)
 
     def _publish(self, results: Sequence[Result]) -> None:

@@ -24,7 +24,7 @@ from e0_msgs.srv import SetInstruction
 from e0_policy.embodiment import load_embodiment
 from e0_ros import interfaces
 from e0_ros.conversions import image_to_msg, to_ns, to_time
-from e0_ros.nodes.observation_sync import ObservationSyncNode, stamp_of
+from e0_ros.nodes.observation_sync import ObservationSyncNode, deserialize, stamp_of
 
 pytestmark = pytest.mark.ros
 ARM = load_embodiment("fr3")
@@ -210,6 +210,12 @@ def test_stamps_are_read_from_the_wire(ros: None) -> None:
     assert stamp_of(bytes(raw)) == 3_000_000_007, "big endian, as byte 1 says"
     with pytest.raises(ValueError, match="has no header"):
         stamp_of(b"\0" * 11)
+
+
+def test_bytes_that_are_no_message_are_a_value_error(ros: None) -> None:
+    for raw in (b"", b"\0\1\0\0" + b"\xff" * 40):
+        with pytest.raises(ValueError, match="no JointState"):
+            deserialize(raw, JointState)
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
