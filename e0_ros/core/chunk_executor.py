@@ -267,18 +267,17 @@ class ChunkExecutor:
         if self._command is None or not due or (self._mode is Mode.DISARMED and not final):
             self._brake_due = False
             return None
-        commit_ns = now_ns + self._lead_ns
+        commit_ns, span_ns = now_ns + self._lead_ns, int(self.config.span_ms * _MS)
+        message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
             target = self._target if self._mode is Mode.RUNNING else None
-            ahead = plan(self._limits, self._command, target, commit_ns, int(self.config.span_ms * _MS))
-            self._command = self._command.since(now_ns - int(self.config.overlap_ms * _MS)).then(ahead)
-            self._committed_ns = commit_ns
+            message = message.then(plan(self._limits, self._command, target, commit_ns, span_ns))
+            self._command, self._committed_ns = message, commit_ns
         self._brake_due = False
         period_ns = int(1e9 / self.config.command_rate_hz)
         on_time = 0 <= now_ns - self._next_send_ns < period_ns
         self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
-        message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
-        return message.lasting(commit_ns + int(self.config.span_ms * _MS))
+        return message.lasting(commit_ns + span_ns)
 
     def _engage_due(self, now_ns: int) -> Refusal | None:
         """Hand over to the newest chunk that is in force at the commit time."""
