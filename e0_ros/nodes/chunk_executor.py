@@ -7,38 +7,42 @@ joint state of that stamp is there. It subscribes to no images.
 from __future__ import annotations
 
 import array
+import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import rclpy
 from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.executors import ExternalShutdownException
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_msgs.msg import ExecutorState, GripperCommand
-from e0_policy.embodiment import EmbodimentError
 from e0_policy.types import ActionChunk, ChunkError, FloatArray, NoChunk
 from e0_ros import interfaces
-from e0_ros.config import ConfigError, check, declare_parameters, setting
+from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, to_ns, to_time
 from e0_ros.core.admission import Refusal
 from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.command import Command
+from e0_ros.process import refuse_unknown_parameters
 
 try:
-    from rclpy.experimental import EventsExecutor as SpinExecutor
+    from rclpy.experimental.events_executor import EventsExecutor as SpinExecutor
 except ImportError:  # before Kilted
     from rclpy.executors import SingleThreadedExecutor as SpinExecutor
 
 _IMPEDANCE_GAP_NS = 400_000_000
 _DIAGNOSTICS_NS = 1_000_000_000
 _DRAIN = 200
+_LONGEST_WAIT_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -259,15 +263,15 @@ def _floats(values: FloatArray) -> array.array[float]:
     return array.array("d", values.tobytes())
 
 
-def run(node: ChunkExecutorNode) -> None:
-    """Spin until shutdown: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
+def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:
+    """Spin until told to stop: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
     executor = SpinExecutor()
     executor.add_node(node)
     period_ns = int(1e9 / node.config.tick_rate_hz)
     next_ns = time.monotonic_ns()
-    while rclpy.ok():
+    while not stopping():
         if node.core.config.lockstep:
-            executor.spin_once(timeout_sec=0.5)
+            executor.spin_once(timeout_sec=_LONGEST_WAIT_S)
             continue
         wait_ns = next_ns - time.monotonic_ns()
         if wait_ns > 0:
@@ -282,19 +286,27 @@ def run(node: ChunkExecutorNode) -> None:
         next_ns += period_ns
 
 
-def main(args: list[str] | None = None) -> None:
-    """Console entry point: clean on SIGINT and SIGTERM; a bad parameter is one line on stderr and exit status 2."""
-    rclpy.init(args=args)
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM. Exit status 2: a parameter is wrong, said in one line on stderr.
+
+    Signals only set a flag, so that none ends a callback half-way.
+    """
+    stop: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda got, _: stop.append(got))
+    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        run(ChunkExecutorNode())
-    except (ConfigError, EmbodimentError) as error:
+        node = ChunkExecutorNode()
+        refuse_unknown_parameters(node)
+        run(node, lambda: bool(stop) or not node.context.ok())
+        node.destroy_node()
+    except (ValueError, FileNotFoundError, ParameterException) as error:
         print(f"chunk_executor: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        return 2
     finally:
         rclpy.try_shutdown()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
