@@ -29,6 +29,7 @@ from e0_ros.config import ConfigError, check, setting
 from e0_ros.core.admission import Admission, AdmissionConfig, Refusal
 from e0_ros.core.command import Command, State
 from e0_ros.core.gripper import Gripper
+from e0_ros.core.joint_names import pick_joints
 from e0_ros.core.limiter import Limits, Target, plan
 from e0_ros.core.reference import HandOver, RowCurve
 
@@ -137,19 +138,16 @@ class ChunkExecutor:
     # -- inputs ----------------------------------------------------------------------------------------------------
 
     def observe_joints(
-        self, stamp_ns: int, names: Sequence[str], positions: FloatArray, velocities: FloatArray
+        self, stamp_ns: int, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float]
     ) -> None:
         """Take a measured joint state; joints are found by name. A malformed one is as good as none."""
-        index = {name: i for i, name in enumerate(names)}
-        missing = [name for name in self.arm_model.joint_names if name not in index]
-        if missing or not len(names) == len(positions) == len(velocities):
-            self._joint_fault = f"joint state lacks {', '.join(missing) or 'positions or velocities'}"
+        wanted = self.arm_model.joint_names
+        try:
+            q, v = pick_joints(names, positions, wanted), pick_joints(names, velocities, wanted)
+        except ValueError as error:
+            self._joint_fault = f"bad joint state: {error}"
             return
-        order = [index[name] for name in self.arm_model.joint_names]
-        q, v = np.asarray(positions, np.float64)[order], np.asarray(velocities, np.float64)[order]
-        if not (np.isfinite(q).all() and np.isfinite(v).all()):
-            self._joint_fault = "joint state holds numbers that are not finite"
-        elif self._joints is None or stamp_ns > self._joints[0] or self._joints[0] > self._now_ns:
+        if self._joints is None or stamp_ns > self._joints[0] or self._joints[0] > self._now_ns:
             self._joints = (stamp_ns, q, v)
 
     def offer(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:

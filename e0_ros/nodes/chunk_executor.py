@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import rclpy
 from builtin_interfaces.msg import Duration
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -32,6 +31,7 @@ from e0_ros.conversions import chunk_from_msg, to_ns, to_time
 from e0_ros.core.admission import Refusal
 from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.command import Command
+from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.process import refuse_unknown_parameters
 
 try:
@@ -207,7 +207,8 @@ class ChunkExecutorNode(Node):
         if steady_ns < self._next_diagnostics_ns:
             return
         self._next_diagnostics_ns = steady_ns + _DIAGNOSTICS_NS
-        level = {Mode.HOLD: DiagnosticStatus.WARN, Mode.STOPPED: DiagnosticStatus.ERROR}
+        level = {Mode.HOLD: WARN, Mode.STOPPED: ERROR}.get(status.mode, OK)
+        message = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
         values = {
             "accepted": status.accepted,
             "refused": status.refused,
@@ -215,18 +216,7 @@ class ChunkExecutorNode(Node):
             "limited": status.limited,
             "commands": self._commands,
         }
-        msg = DiagnosticArray()
-        msg.header.stamp = to_time(now_ns)
-        msg.status = [
-            DiagnosticStatus(
-                level=level.get(status.mode, DiagnosticStatus.OK),
-                name="chunk_executor",
-                message=f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name,
-                hardware_id=self.core.arm_model.name,
-                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-            )
-        ]
-        self._diagnostics.publish(msg)
+        self._diagnostics.publish(diagnostics_msg("chunk_executor", level, message, values, now_ns))
 
 
 def trajectory_to_msg(command: Command, joint_names: tuple[str, ...]) -> JointTrajectory:
