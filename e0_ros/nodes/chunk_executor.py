@@ -6,7 +6,6 @@ joint state of that stamp is there. It subscribes to no images.
 
 from __future__ import annotations
 
-import array
 import signal
 import sys
 import time
@@ -14,24 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import rclpy
-from builtin_interfaces.msg import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
-from e0_msgs.msg import ExecutorState, GripperCommand
-from e0_policy.types import ActionChunk, ChunkError, FloatArray, NoChunk
+from e0_msgs.msg import GripperCommand
+from e0_policy.types import ActionChunk, ChunkError, NoChunk
 from e0_ros import interfaces
 from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, to_ns, to_time
 from e0_ros.core.admission import Refusal
-from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode, Status, Tick
-from e0_ros.core.command import Command
+from e0_ros.core.chunk_executor import ChunkExecutor
+from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
+from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
 from e0_ros.process import refuse_unknown_parameters
 
 try:
@@ -194,7 +192,7 @@ class ChunkExecutorNode(Node):
             self._latched = status.reference.position
         if self._gap or self._latched is None:
             return
-        msg = JointState(name=list(self.core.arm_model.joint_names), position=_floats(self._latched))
+        msg = JointState(name=list(self.core.arm_model.joint_names), position=floats(self._latched))
         msg.header.stamp = to_time(now_ns)
         msg.header.frame_id = self.core.arm_model.base_frame
         self._commanded.publish(msg)
@@ -217,40 +215,6 @@ class ChunkExecutorNode(Node):
             "commands": self._commands,
         }
         self._diagnostics.publish(diagnostics_msg("chunk_executor", level, message, values, now_ns))
-
-
-def trajectory_to_msg(command: Command, joint_names: tuple[str, ...]) -> JointTrajectory:
-    """A trajectory whose stamp is the command's start; every point has position, velocity and acceleration."""
-    msg = JointTrajectory(joint_names=list(joint_names))
-    msg.header.stamp = to_time(command.start_ns)
-    offsets = (command.times_ns - command.start_ns).tolist()
-    for offset_ns, q, v, a in zip(offsets, *command.state, strict=True):
-        point = JointTrajectoryPoint()
-        point.positions, point.velocities, point.accelerations = _floats(q), _floats(v), _floats(a)
-        point.time_from_start = Duration(sec=offset_ns // 10**9, nanosec=offset_ns % 10**9)
-        msg.points.append(point)
-    return msg
-
-
-def status_to_msg(status: Status, now_ns: int, commands: int, joint_names: tuple[str, ...]) -> ExecutorState:
-    """The executor's state at `now_ns`."""
-    msg = ExecutorState(mode=int(status.mode), reason=status.reason, commands=commands)
-    msg.header.stamp = to_time(now_ns)
-    if chunk := status.chunk:
-        msg.source, msg.session, msg.sequence = chunk.source, chunk.session, chunk.sequence
-        msg.t0 = to_time(chunk.t0_ns)
-    msg.committed_until = to_time(status.committed_until_ns)
-    msg.chunks_accepted, msg.chunks_refused = status.accepted, status.refused
-    msg.last_refusal = status.last_refusal
-    if status.reference is not None:
-        msg.joint_names = list(joint_names)
-        msg.positions, msg.velocities = _floats(status.reference.position), _floats(status.reference.velocity)
-    msg.gripper_opening = status.gripper_opening
-    return msg
-
-
-def _floats(values: FloatArray) -> array.array[float]:
-    return array.array("d", values.tobytes())
 
 
 def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:

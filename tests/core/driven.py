@@ -6,7 +6,8 @@ import numpy as np
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ActionChunk, FloatArray
-from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Tick
+from e0_ros.core.chunk_executor import ChunkExecutor
+from e0_ros.core.executor_types import ExecutorConfig, Tick
 from sim.controllers import JointTrajectoryController, Point, Trajectory
 from sim.judge import Judge, Violation
 

@@ -11,7 +11,8 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.types import Representation
 from e0_ros.config import ConfigError
 from e0_ros.core.admission import Refusal
-from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode
+from e0_ros.core.chunk_executor import ChunkExecutor
+from e0_ros.core.executor_types import ExecutorConfig, Mode
 from tests.core.driven import MS, START, Driven
 
 FR3, PANDA = load_embodiment("fr3"), load_embodiment("panda")
