@@ -29,7 +29,7 @@ from e0_ros.core.command import Command, State
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper
 from e0_ros.core.joint_names import pick_joints
-from e0_ros.core.limiter import Limits, Target, plan
+from e0_ros.core.limiter import Limits, plan
 from e0_ros.core.reference import HandOver, RowCurve
 
 _MS = 1_000_000
@@ -59,7 +59,8 @@ class ChunkExecutor:
         self._settling = False
         self._pending: list[tuple[int, ActionChunk]] = []
         self._chunk: ActionChunk | None = None
-        self._target: Target | None = None
+        self._curve: RowCurve | None = None
+        self._target: HandOver | None = None
         self._gripper = Gripper(config.gripper_hysteresis)
         self._limited = 0
 
@@ -201,7 +202,7 @@ class ChunkExecutor:
         commit_ns, span_ns = now_ns + self._lead_ns, int(self.config.span_ms * _MS)
         message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
-            target = self._target if self._mode is Mode.RUNNING else None
+            target = self._target_from(commit_ns)
             message = message.then(plan(self._limits, self._command, target, commit_ns, span_ns))
             self._command, self._committed_ns = message, commit_ns
         self._brake_due = False
@@ -209,6 +210,16 @@ class ChunkExecutor:
         on_time = 0 <= now_ns - self._next_send_ns < period_ns
         self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
         return message.lasting(commit_ns + span_ns)
+
+    def _target_from(self, commit_ns: int) -> HandOver | None:
+        """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
+        if self._curve is None or self._command is None:
+            return None
+        if self._target is None:
+            blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
+            state, acceleration = self._command.sample(commit_ns), _CATCH_UP * limits.acceleration
+            self._target = HandOver(self._curve, state, commit_ns, blend_ns, limits.velocity, acceleration)
+        return self._target
 
     def _engage_due(self, now_ns: int) -> Refusal | None:
         """Hand over to the newest chunk that is in force at the commit time."""
@@ -221,14 +232,12 @@ class ChunkExecutor:
         if chunk.end_ns + chunk.period_ns <= commit_ns:
             return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
         curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns, chunk.period_ns)
-        blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
-        state = self._command.sample(commit_ns)
-        target = HandOver(curve, state, commit_ns, blend_ns, limits.velocity, _CATCH_UP * limits.acceleration)
-        worst = int(np.abs(target.gap_rad).argmax())
-        if abs(target.gap_rad[worst]) > self.config.max_jump_rad:
-            reason = f"{self.arm_model.joint_names[worst]} jumps by {abs(target.gap_rad[worst]):.3f} rad"
+        gap = np.abs(curve(np.array([commit_ns])).position[0] - self._command.sample(commit_ns).position)
+        worst = int(gap.argmax())
+        if gap[worst] > self.config.max_jump_rad:
+            reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
-        self._chunk, self._target = chunk, target
+        self._chunk, self._curve, self._target = chunk, curve, None
         self._mode, self._reason = Mode.RUNNING, ""
         return None
 
@@ -271,7 +280,7 @@ class ChunkExecutor:
         self._forget()
 
     def _forget(self) -> None:
-        self._pending, self._chunk, self._target = [], None, None
+        self._pending, self._chunk, self._curve, self._target = [], None, None, None
 
     def _held_reference(self, measured: FloatArray, now_ns: int) -> FloatArray | None:
         """The reference, if a controller still holds it and it is close: anchoring there makes no step."""
