@@ -47,6 +47,7 @@ class ChunkExecutor:
         self._limits = Limits.of(self.arm_model, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
         self._admission = Admission(self.arm_model, config)
         self._lead_ns = 0 if config.lockstep else int(config.lead_ms * _MS)
+        self._stop_lead_ns = 0 if config.lockstep else int(config.stop_lead_ms * _MS)
         self._mode, self._reason = Mode.DISARMED, "not armed yet"
         self._latched = False
         self._now_ns = 0
@@ -199,7 +200,9 @@ class ChunkExecutor:
         if self._command is None or not due or (self._mode is Mode.DISARMED and not final):
             self._brake_due = False
             return None
-        commit_ns, span_ns = now_ns + self._lead_ns, int(self.config.span_ms * _MS)
+        braking = self._brake_due and self._mode is not Mode.RUNNING
+        commit_ns = now_ns + (self._stop_lead_ns if braking else self._lead_ns)
+        span_ns = int(self.config.span_ms * _MS)
         message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
             target = self._target_from(commit_ns)
@@ -275,7 +278,7 @@ class ChunkExecutor:
 
     def _brake(self, mode: Mode, reason: str) -> None:
         """Change to a mode at rest. The braking itself is planned by the next tick, from the last command."""
-        self._brake_due = self._command is not None and not self._command.at_rest(self._now_ns + self._lead_ns)
+        self._brake_due = self._command is not None and not self._command.at_rest(self._now_ns + self._stop_lead_ns)
         self._mode, self._reason, self._latched = mode, reason, False
         self._forget()
 

@@ -19,7 +19,14 @@ class ExecutorConfig(AdmissionConfig):
     output: str = setting("joint_trajectory", "controller", choices=("joint_trajectory", "impedance"))
     lockstep: bool = setting(False, "the bridge owns the tick: every tick sends, nothing leads")
     command_rate_hz: float = setting(50.0, "trajectory messages", unit="Hz", low=1.0, high=1000.0)
-    lead_ms: float = setting(8.0, "a command changes only from this long after it is sent", unit="ms", low=0, high=50)
+    lead_ms: float = setting(
+        20.0,
+        "a plan changes only from this long after it is sent; longer than a message takes",
+        unit="ms",
+        low=0,
+        high=50,
+    )
+    stop_lead_ms: float = setting(8.0, "the same for braking", unit="ms", low=0, high=50)
     overlap_ms: float = setting(20.0, "a trajectory starts this long before it is sent", unit="ms", low=0, high=200)
     span_ms: float = setting(100.0, "motion in a command before it brakes to rest", unit="ms", low=10, high=1000)
     blend_ms: float = setting(100.0, "hand-over between chunks", unit="ms", low=1, high=2000)
