@@ -90,8 +90,9 @@ class Admission:
         age_ns = now_ns - chunk.t0_ns
         if chunk.sequence <= last:
             return f"sequence {chunk.sequence} is not above the last accepted one, {last}"
-        if chunk.t0_ns < self._armed_ns:
-            return f"planned from {(self._armed_ns - chunk.t0_ns) / 1e6:.0f} ms before arming"
+        seen_ns = chunk.in_reply_to_ns or chunk.t0_ns
+        if seen_ns < self._armed_ns:
+            return f"planned from {(self._armed_ns - seen_ns) / 1e6:.0f} ms before arming"
         if age_ns > self._config.max_chunk_age_ms * _MS:
             return f"t0 is {age_ns / 1e6:.0f} ms old; allowed is {self._config.max_chunk_age_ms:g} ms"
         if -age_ns > self._config.max_ahead_ms * _MS:

@@ -18,18 +18,18 @@ The reference is always the last command sent, sampled at the present. A tick pl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import replace
 
 import numpy as np
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ActionChunk, FloatArray
-from e0_ros.config import ConfigError, check, setting
-from e0_ros.core.admission import Admission, AdmissionConfig, Refusal
+from e0_ros.core.admission import Admission, Refusal
 from e0_ros.core.command import Command, State
+from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper
-from e0_ros.core.limiter import Limits, Target, plan
+from e0_ros.core.joint_names import pick_joints
+from e0_ros.core.limiter import Limits, plan
 from e0_ros.core.reference import HandOver, RowCurve
 
 _MS = 1_000_000
@@ -37,72 +37,6 @@ _MAX_PENDING = 64
 _AT_REST_RAD_S = 0.05
 _KEEP_REFERENCE_RAD = 0.02
 _CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
-
-
-@dataclass(frozen=True)
-class ExecutorConfig(AdmissionConfig):
-    """How chunks become commands."""
-
-    embodiment: str = setting("fr3", "embodiment: a shipped name or the path of a YAML file")
-    output: str = setting("joint_trajectory", "controller", choices=("joint_trajectory", "impedance"))
-    lockstep: bool = setting(False, "the bridge owns the tick: every tick sends, nothing leads")
-    command_rate_hz: float = setting(50.0, "trajectory messages", unit="Hz", low=1.0, high=1000.0)
-    lead_ms: float = setting(8.0, "a command changes only from this long after it is sent", unit="ms", low=0, high=50)
-    overlap_ms: float = setting(20.0, "a trajectory starts this long before it is sent", unit="ms", low=0, high=200)
-    span_ms: float = setting(100.0, "motion in a command before it brakes to rest", unit="ms", low=10, high=1000)
-    blend_ms: float = setting(100.0, "hand-over between chunks", unit="ms", low=1, high=2000)
-    latency_ms: float = setting(0.0, "a chunk acts from in_reply_to + this (simulated)", unit="ms", low=0, high=10000)
-    exhausted_ms: float = setting(100.0, "time on the last row before a hold", unit="ms", low=0, high=10000)
-    joint_max_age_ms: float = setting(50.0, "oldest joint state", unit="ms", low=1, high=1000)
-    max_jump_rad: float = setting(0.5, "furthest row in force from the reference", unit="rad", low=0.0, high=7.0)
-    max_tracking_error_rad: float = setting(0.3, "furthest joint from the reference", unit="rad", low=0.0, high=7.0)
-    velocity_scale: float = setting(0.95, "share of the velocity limit to plan with", low=0.01, high=0.98)
-    acceleration_scale: float = setting(0.97, "share of the acceleration limit to plan with", low=0.05, high=0.98)
-    jerk_scale: float = setting(0.5, "share of the jerk limit to plan with", low=0.02, high=0.8)
-    gripper_hysteresis: float = setting(0.05, "smallest change of opening that is sent", low=0.0, high=1.0)
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.span_ms < 2000.0 / self.command_rate_hz and not self.lockstep:
-            raise ConfigError(
-                f"ExecutorConfig.span_ms is {self.span_ms} ms; it must cover two messages, "
-                f"{2000.0 / self.command_rate_hz} ms at command_rate_hz {self.command_rate_hz}"
-            )
-
-
-class Mode(IntEnum):
-    """Modes; the values are those of `e0_msgs/ExecutorState`."""
-
-    DISARMED = 0
-    ARMED = 1
-    RUNNING = 2
-    HOLD = 3
-    STOPPED = 4
-
-
-@dataclass(frozen=True)
-class Status:
-    """State of the executor at a tick; `reference` is the measured joints before arming, None without any."""
-
-    mode: Mode
-    reason: str
-    chunk: ActionChunk | None
-    committed_until_ns: int
-    accepted: int
-    refused: int
-    last_refusal: str
-    limited: int
-    reference: State | None
-    gripper_opening: float
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What to send now: a command, a gripper opening (each None if nothing is due), and the state."""
-
-    command: Command | None
-    gripper: float | None
-    status: Status
 
 
 class ChunkExecutor:
@@ -113,6 +47,7 @@ class ChunkExecutor:
         self._limits = Limits.of(self.arm_model, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
         self._admission = Admission(self.arm_model, config)
         self._lead_ns = 0 if config.lockstep else int(config.lead_ms * _MS)
+        self._stop_lead_ns = 0 if config.lockstep else int(config.stop_lead_ms * _MS)
         self._mode, self._reason = Mode.DISARMED, "not armed yet"
         self._latched = False
         self._now_ns = 0
@@ -125,7 +60,8 @@ class ChunkExecutor:
         self._settling = False
         self._pending: list[tuple[int, ActionChunk]] = []
         self._chunk: ActionChunk | None = None
-        self._target: Target | None = None
+        self._curve: RowCurve | None = None
+        self._target: HandOver | None = None
         self._gripper = Gripper(config.gripper_hysteresis)
         self._limited = 0
 
@@ -137,19 +73,16 @@ class ChunkExecutor:
     # -- inputs ----------------------------------------------------------------------------------------------------
 
     def observe_joints(
-        self, stamp_ns: int, names: Sequence[str], positions: FloatArray, velocities: FloatArray
+        self, stamp_ns: int, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float]
     ) -> None:
         """Take a measured joint state; joints are found by name. A malformed one is as good as none."""
-        index = {name: i for i, name in enumerate(names)}
-        missing = [name for name in self.arm_model.joint_names if name not in index]
-        if missing or not len(names) == len(positions) == len(velocities):
-            self._joint_fault = f"joint state lacks {', '.join(missing) or 'positions or velocities'}"
+        wanted = self.arm_model.joint_names
+        try:
+            q, v = pick_joints(names, positions, wanted), pick_joints(names, velocities, wanted)
+        except ValueError as error:
+            self._joint_fault = f"bad joint state: {error}"
             return
-        order = [index[name] for name in self.arm_model.joint_names]
-        q, v = np.asarray(positions, np.float64)[order], np.asarray(velocities, np.float64)[order]
-        if not (np.isfinite(q).all() and np.isfinite(v).all()):
-            self._joint_fault = "joint state holds numbers that are not finite"
-        elif self._joints is None or stamp_ns > self._joints[0] or self._joints[0] > self._now_ns:
+        if self._joints is None or stamp_ns > self._joints[0] or self._joints[0] > self._now_ns:
             self._joints = (stamp_ns, q, v)
 
     def offer(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
@@ -272,18 +205,29 @@ class ChunkExecutor:
         if self._command is None or not due or (self._mode is Mode.DISARMED and not final):
             self._brake_due = False
             return None
-        commit_ns = now_ns + self._lead_ns
+        braking = self._brake_due and self._mode is not Mode.RUNNING
+        commit_ns = now_ns + (self._stop_lead_ns if braking else self._lead_ns)
+        span_ns = int(self.config.span_ms * _MS)
+        message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
-            target = self._target if self._mode is Mode.RUNNING else None
-            ahead = plan(self._limits, self._command, target, commit_ns, int(self.config.span_ms * _MS))
-            self._command = self._command.since(now_ns - int(self.config.overlap_ms * _MS)).then(ahead)
-            self._committed_ns = commit_ns
+            target = self._target_from(commit_ns)
+            message = message.then(plan(self._limits, self._command, target, commit_ns, span_ns))
+            self._command, self._committed_ns = message, commit_ns
         self._brake_due = False
         period_ns = int(1e9 / self.config.command_rate_hz)
         on_time = 0 <= now_ns - self._next_send_ns < period_ns
         self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
-        message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
-        return message.lasting(commit_ns + int(self.config.span_ms * _MS))
+        return message.lasting(commit_ns + span_ns)
+
+    def _target_from(self, commit_ns: int) -> HandOver | None:
+        """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
+        if self._curve is None or self._command is None:
+            return None
+        if self._target is None:
+            blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
+            state, acceleration = self._command.sample(commit_ns), _CATCH_UP * limits.acceleration
+            self._target = HandOver(self._curve, state, commit_ns, blend_ns, limits.velocity, acceleration)
+        return self._target
 
     def _engage_due(self, now_ns: int) -> Refusal | None:
         """Hand over to the newest chunk that is in force at the commit time."""
@@ -296,14 +240,12 @@ class ChunkExecutor:
         if chunk.end_ns + chunk.period_ns <= commit_ns:
             return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
         curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns, chunk.period_ns)
-        blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
-        state = self._command.sample(commit_ns)
-        target = HandOver(curve, state, commit_ns, blend_ns, limits.velocity, _CATCH_UP * limits.acceleration)
-        worst = int(np.abs(target.gap_rad).argmax())
-        if abs(target.gap_rad[worst]) > self.config.max_jump_rad:
-            reason = f"{self.arm_model.joint_names[worst]} jumps by {abs(target.gap_rad[worst]):.3f} rad"
+        gap = np.abs(curve(np.array([commit_ns])).position[0] - self._command.sample(commit_ns).position)
+        worst = int(gap.argmax())
+        if gap[worst] > self.config.max_jump_rad:
+            reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
-        self._chunk, self._target = chunk, target
+        self._chunk, self._curve, self._target = chunk, curve, None
         self._mode, self._reason = Mode.RUNNING, ""
         return None
 
@@ -341,12 +283,12 @@ class ChunkExecutor:
 
     def _brake(self, mode: Mode, reason: str) -> None:
         """Change to a mode at rest. The braking itself is planned by the next tick, from the last command."""
-        self._brake_due = self._command is not None and not self._command.at_rest(self._now_ns + self._lead_ns)
+        self._brake_due = self._command is not None and not self._command.at_rest(self._now_ns + self._stop_lead_ns)
         self._mode, self._reason, self._latched = mode, reason, False
         self._forget()
 
     def _forget(self) -> None:
-        self._pending, self._chunk, self._target = [], None, None
+        self._pending, self._chunk, self._curve, self._target = [], None, None, None
 
     def _held_reference(self, measured: FloatArray, now_ns: int) -> FloatArray | None:
         """The reference, if a controller still holds it and it is close: anchoring there makes no step."""

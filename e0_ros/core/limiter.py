@@ -75,33 +75,32 @@ def track(limits: Limits, start: State, target: State) -> State:
     `a <= d(cap)/dt + gain * (cap - v)` keeps `v` below the cap.
     """
     dt = STEP_NS * 1e-9
-    states = np.empty((3, *target.position.shape))
-    q, v, a = start
-    states[:, 0] = q, v, a
+    states = np.empty((target.position.shape[0], 3, start.position.shape[0]))
+    states[0] = start
+    # One step of constant jerk: what stays of position, velocity and acceleration, and what the new one adds.
+    stays = np.array([[1.0, dt, dt * dt / 3], [0.0, 1.0, dt / 2], [0.0, 0.0, 0.0]])
+    adds = np.array([[dt * dt / 6], [dt / 2], [1.0]])
     mirror, bounds = np.array([[1.0], [-1.0]]), np.stack((limits.upper, -limits.lower))
     approach = _APPROACH * limits.acceleration
-    soft, soft2, offset2 = approach / _GAIN_POSITION, (approach / _GAIN_POSITION) ** 2, limits.offset**2
-    for k in range(1, states.shape[1]):
-        error, catch_up = target.position[k - 1] - q, target.velocity[k - 1] - v
-        root = np.sqrt(soft2 + 2 * approach * np.abs(error))
-        wanted = (
-            target.acceleration[k]
-            + approach / root * catch_up
-            + _GAIN_VELOCITY * (catch_up + np.copysign(root - soft, error))
-        )
+    soft = approach / _GAIN_POSITION
+    soft2, offset2, approach2, braking2 = soft**2, limits.offset**2, 2 * approach, 2 * limits.braking
+    offset, top = _GAIN_VELOCITY * limits.offset, _GAIN_VELOCITY * limits.velocity
+    most, slew = limits.acceleration, limits.jerk * dt
+    least, aims = -most, np.stack((target.position, target.velocity), axis=1)
+    for k in range(1, len(states)):
+        q, v, a = states[k - 1]
+        error, catch_up = aims[k - 1] - states[k - 1, :2]
+        root = np.sqrt(soft2 + approach2 * np.abs(error))
+        wanted = target.acceleration[k] + approach / root * catch_up
+        wanted += _GAIN_VELOCITY * (catch_up + np.copysign(root - soft, error))
         speed = mirror * v
-        root = np.sqrt(offset2 + 2 * limits.braking * np.maximum(bounds - mirror * q, 0.0))
-        cap = _GAIN_VELOCITY * (root - limits.offset - speed) - limits.braking / root * speed
-        cap = np.minimum(cap, _GAIN_VELOCITY * (limits.velocity - speed))
+        root = np.sqrt(offset2 + braking2 * np.maximum(bounds - mirror * q, 0.0))
+        cap = np.minimum(_GAIN_VELOCITY * root - offset - limits.braking / root * speed, top)
+        cap -= _GAIN_VELOCITY * speed
         wanted = np.maximum(np.minimum(wanted, cap[0]), -cap[1])
-        wanted = np.minimum(np.maximum(wanted, -limits.acceleration), limits.acceleration)
-        slew = limits.jerk * dt
-        new = a + np.minimum(np.maximum(wanted - a, -slew), slew)
-        q = q + dt * (v + dt * (2 * a + new) / 6)
-        v = v + dt * (a + new) / 2
-        a = new
-        states[:, k] = q, v, a
-    return State(*states)
+        wanted = np.minimum(np.maximum(wanted, np.maximum(a - slew, least)), np.minimum(a + slew, most))
+        states[k] = stays @ states[k - 1] + adds * wanted
+    return State(states[:, 0], states[:, 1], states[:, 2])
 
 
 def brake(limits: Limits, start: State, start_ns: int) -> Command:
@@ -185,13 +184,16 @@ def plan(limits: Limits, last: Command, target: Target | None, commit_ns: int, s
     steps = 0 if target is None else span_ns // STEP_NS
     times = commit_ns + STEP_NS * np.arange(steps + 1)
     knots = State(*(part[None] for part in start)) if target is None else track(limits, start, target(times))
-    result, waiting = last.since(commit_ns), np.ones(start.position.shape, dtype=np.bool_)
+    result: Command | None = None
+    waiting = np.ones(start.position.shape, dtype=np.bool_)
     for length in (steps, steps // 2, steps // 4, 0):
         tail = brake(limits, State(*(part[length] for part in knots)), int(times[length]))
         candidate = Command(times[:length], State(*(part[:length] for part in knots))).then(tail) if length else tail
         good = legal(limits, candidate) & waiting
-        result = candidate if good.all() else result.merged(candidate, good)
+        if good.all():
+            return candidate
+        result = (result or last.since(commit_ns)).merged(candidate, good)
         waiting &= ~good
         if not waiting.any():
             break
-    return result
+    return result or last.since(commit_ns)

@@ -95,7 +95,6 @@ class HandOver:
         self._curve, self._start_ns = curve, start_ns
         now = curve(np.array([start_ns]))
         gap = State(*(a - b[0] for a, b in zip(state, now, strict=True)))
-        self.gap_rad: FloatArray = gap.position
         nothing = np.zeros_like(gap.position)
         rest = State(nothing, nothing, nothing)
         durations = blend_ns * 1e-9 * _STRETCH

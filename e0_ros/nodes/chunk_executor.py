@@ -6,38 +6,40 @@ joint state of that stamp is there. It subscribes to no images.
 
 from __future__ import annotations
 
-import array
+import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import rclpy
-from builtin_interfaces.msg import Duration
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.executors import ExternalShutdownException
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
-from e0_msgs.msg import ExecutorState, GripperCommand
-from e0_policy.embodiment import EmbodimentError
-from e0_policy.types import ActionChunk, ChunkError, FloatArray, NoChunk
+from e0_msgs.msg import GripperCommand
+from e0_policy.types import ActionChunk, ChunkError, NoChunk
 from e0_ros import interfaces
-from e0_ros.config import ConfigError, check, declare_parameters, setting
+from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, to_ns, to_time
 from e0_ros.core.admission import Refusal
-from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode, Status, Tick
-from e0_ros.core.command import Command
+from e0_ros.core.chunk_executor import ChunkExecutor
+from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
+from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
+from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
+from e0_ros.process import refuse_unknown_parameters
 
 try:
-    from rclpy.experimental import EventsExecutor as SpinExecutor
+    from rclpy.experimental.events_executor import EventsExecutor as SpinExecutor
 except ImportError:  # before Kilted
     from rclpy.executors import SingleThreadedExecutor as SpinExecutor
 
 _IMPEDANCE_GAP_NS = 400_000_000
 _DIAGNOSTICS_NS = 1_000_000_000
 _DRAIN = 200
+_LONGEST_WAIT_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class ChunkExecutorNode(Node):
             self._latched = status.reference.position
         if self._gap or self._latched is None:
             return
-        msg = JointState(name=list(self.core.arm_model.joint_names), position=_floats(self._latched))
+        msg = JointState(name=list(self.core.arm_model.joint_names), position=floats(self._latched))
         msg.header.stamp = to_time(now_ns)
         msg.header.frame_id = self.core.arm_model.base_frame
         self._commanded.publish(msg)
@@ -202,7 +204,8 @@ class ChunkExecutorNode(Node):
         if steady_ns < self._next_diagnostics_ns:
             return
         self._next_diagnostics_ns = steady_ns + _DIAGNOSTICS_NS
-        level = {Mode.HOLD: DiagnosticStatus.WARN, Mode.STOPPED: DiagnosticStatus.ERROR}
+        level = {Mode.HOLD: WARN, Mode.STOPPED: ERROR}.get(status.mode, OK)
+        message = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
         values = {
             "accepted": status.accepted,
             "refused": status.refused,
@@ -210,63 +213,18 @@ class ChunkExecutorNode(Node):
             "limited": status.limited,
             "commands": self._commands,
         }
-        msg = DiagnosticArray()
-        msg.header.stamp = to_time(now_ns)
-        msg.status = [
-            DiagnosticStatus(
-                level=level.get(status.mode, DiagnosticStatus.OK),
-                name="chunk_executor",
-                message=f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name,
-                hardware_id=self.core.arm_model.name,
-                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-            )
-        ]
-        self._diagnostics.publish(msg)
+        self._diagnostics.publish(diagnostics_msg("chunk_executor", level, message, values, now_ns))
 
 
-def trajectory_to_msg(command: Command, joint_names: tuple[str, ...]) -> JointTrajectory:
-    """A trajectory whose stamp is the command's start; every point has position, velocity and acceleration."""
-    msg = JointTrajectory(joint_names=list(joint_names))
-    msg.header.stamp = to_time(command.start_ns)
-    offsets = (command.times_ns - command.start_ns).tolist()
-    for offset_ns, q, v, a in zip(offsets, *command.state, strict=True):
-        point = JointTrajectoryPoint()
-        point.positions, point.velocities, point.accelerations = _floats(q), _floats(v), _floats(a)
-        point.time_from_start = Duration(sec=offset_ns // 10**9, nanosec=offset_ns % 10**9)
-        msg.points.append(point)
-    return msg
-
-
-def status_to_msg(status: Status, now_ns: int, commands: int, joint_names: tuple[str, ...]) -> ExecutorState:
-    """The executor's state at `now_ns`."""
-    msg = ExecutorState(mode=int(status.mode), reason=status.reason, commands=commands)
-    msg.header.stamp = to_time(now_ns)
-    if chunk := status.chunk:
-        msg.source, msg.session, msg.sequence = chunk.source, chunk.session, chunk.sequence
-        msg.t0 = to_time(chunk.t0_ns)
-    msg.committed_until = to_time(status.committed_until_ns)
-    msg.chunks_accepted, msg.chunks_refused = status.accepted, status.refused
-    msg.last_refusal = status.last_refusal
-    if status.reference is not None:
-        msg.joint_names = list(joint_names)
-        msg.positions, msg.velocities = _floats(status.reference.position), _floats(status.reference.velocity)
-    msg.gripper_opening = status.gripper_opening
-    return msg
-
-
-def _floats(values: FloatArray) -> array.array[float]:
-    return array.array("d", values.tobytes())
-
-
-def run(node: ChunkExecutorNode) -> None:
-    """Spin until shutdown: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
+def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:
+    """Spin until told to stop: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
     executor = SpinExecutor()
     executor.add_node(node)
     period_ns = int(1e9 / node.config.tick_rate_hz)
     next_ns = time.monotonic_ns()
-    while rclpy.ok():
+    while not stopping():
         if node.core.config.lockstep:
-            executor.spin_once(timeout_sec=0.5)
+            executor.spin_once(timeout_sec=_LONGEST_WAIT_S)
             continue
         wait_ns = next_ns - time.monotonic_ns()
         if wait_ns > 0:
@@ -281,19 +239,27 @@ def run(node: ChunkExecutorNode) -> None:
         next_ns += period_ns
 
 
-def main(args: list[str] | None = None) -> None:
-    """Console entry point: clean on SIGINT and SIGTERM; a bad parameter is one line on stderr and exit status 2."""
-    rclpy.init(args=args)
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM. Exit status 2: a parameter is wrong, said in one line on stderr.
+
+    Signals only set a flag, so that none ends a callback half-way.
+    """
+    stop: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda got, _: stop.append(got))
+    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        run(ChunkExecutorNode())
-    except (ConfigError, EmbodimentError) as error:
+        node = ChunkExecutorNode()
+        refuse_unknown_parameters(node)
+        run(node, lambda: bool(stop) or not node.context.ok())
+        node.destroy_node()
+    except (ValueError, FileNotFoundError, ParameterException) as error:
         print(f"chunk_executor: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        return 2
     finally:
         rclpy.try_shutdown()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

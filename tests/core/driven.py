@@ -6,7 +6,8 @@ import numpy as np
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ActionChunk, FloatArray
-from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Tick
+from e0_ros.core.chunk_executor import ChunkExecutor
+from e0_ros.core.executor_types import ExecutorConfig, Tick
 from sim.controllers import JointTrajectoryController, Point, Trajectory
 from sim.judge import Judge, Violation
 
@@ -64,16 +65,18 @@ class Driven:
 
     def play(self, duration_ms: int) -> None:
         """Let the controller run for a time, 1 kHz; messages arrive when they arrive."""
-        for _ in range(duration_ms):
+        end_ns = self.now_ns + duration_ms * MS
+        while self.now_ns < end_ns:
             while self.wire and self.wire[0][0] <= self.now_ns:
                 _, trajectory = self.wire.pop(0)
                 rejected = self.controller.accept(trajectory, self.now_ns, self.positions[-1])
                 assert rejected == "", rejected
-            self.now_ns += MS
-            times = np.array([self.now_ns])
+            until_ns = min(end_ns, self.wire[0][0]) if self.wire else end_ns
+            times = np.arange(self.now_ns + MS, until_ns + MS, MS)
             q = self.controller.sample(times).positions
             self.violations += self.judge.check(times, q)
-            self.positions.append(q[0])
+            self.positions += list(q)
+            self.now_ns = until_ns
         self.measure()
 
     def run(self, duration_ms: int, tick_ms: int = 4) -> Driven:

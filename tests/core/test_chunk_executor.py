@@ -11,7 +11,8 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.types import Representation
 from e0_ros.config import ConfigError
 from e0_ros.core.admission import Refusal
-from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode
+from e0_ros.core.chunk_executor import ChunkExecutor
+from e0_ros.core.executor_types import ExecutorConfig, Mode
 from tests.core.driven import MS, START, Driven
 
 FR3, PANDA = load_embodiment("fr3"), load_embodiment("panda")
@@ -187,7 +188,7 @@ def test_a_chunk_that_is_only_old_late_or_known_is_dropped_without_a_hold() -> N
         (d.chunk([d.home] * 20, sequence=6, t0_ns=d.now_ns - 501 * MS), "501 ms old"),
         (d.chunk([d.home] * 2, sequence=6, t0_ns=d.now_ns - 300 * MS), "late"),
         (d.chunk([d.home] * 20, sequence=6, t0_ns=d.now_ns + 1001 * MS), "in the future"),
-        (d.chunk([d.home] * 20, sequence=6, t0_ns=START - MS), "before arming"),
+        (d.chunk([d.home] * 20, sequence=6, in_reply_to_ns=START - MS), "1 ms before arming"),
     ):
         refusal = d.offer(chunk)
         assert refusal and reason in refusal.reason
@@ -309,9 +310,9 @@ def test_arming_needs_fresh_joints_at_rest_inside_the_limits() -> None:
     executor = ChunkExecutor(ExecutorConfig())
     assert "no joint state" in executor.arm(START).reason
     executor.observe_joints(START, FR3.joint_names[:6], FR3.home[:6], np.zeros(6))
-    assert "lacks fr3_joint7" in executor.arm(START).reason
+    assert "no joint fr3_joint7" in executor.arm(START).reason
     executor.observe_joints(START, FR3.joint_names, FR3.home * np.nan, np.zeros(7))
-    assert "not finite" in executor.arm(START).reason
+    assert "must be finite" in executor.arm(START).reason
     executor.observe_joints(START, FR3.joint_names, FR3.home, np.full(7, 0.06))
     assert "moves at 0.060" in executor.arm(START).reason
     assert "80 ms old" in executor.arm(START + 80 * MS).reason

@@ -222,7 +222,12 @@ def test_the_impedance_output_never_pauses(bench) -> None:
 
 def test_a_bad_parameter_is_one_line_and_exit_status_2() -> None:
     command = [sys.executable, "-m", "e0_ros.nodes.chunk_executor", "--ros-args", "-p"]
-    for parameter, message in (("embodiment:=fr4", "did you mean 'fr3'?"), ("span_ms:=5.0", "allowed is 10 to 1000")):
+    for parameter, message in (
+        ("embodiment:=fr4", "did you mean 'fr3'?"),
+        ("span_ms:=5.0", "allowed is 10 to 1000"),
+        ("spam_ms:=50.0", "did you mean 'span_ms'?"),
+        ("span_ms:=fast", "span_ms"),
+    ):
         result = subprocess.run([*command, parameter], capture_output=True, text=True, timeout=60)
         assert result.returncode == 2
         assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1

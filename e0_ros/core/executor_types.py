@@ -1,0 +1,84 @@
+"""Settings, modes and results of the chunk executor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from e0_policy.types import ActionChunk
+from e0_ros.config import ConfigError, check, setting
+from e0_ros.core.admission import AdmissionConfig
+from e0_ros.core.command import Command, State
+
+
+@dataclass(frozen=True)
+class ExecutorConfig(AdmissionConfig):
+    """How chunks become commands."""
+
+    embodiment: str = setting("fr3", "embodiment: a shipped name or the path of a YAML file")
+    output: str = setting("joint_trajectory", "controller", choices=("joint_trajectory", "impedance"))
+    lockstep: bool = setting(False, "the bridge owns the tick: every tick sends, nothing leads")
+    command_rate_hz: float = setting(50.0, "trajectory messages", unit="Hz", low=1.0, high=1000.0)
+    lead_ms: float = setting(
+        20.0,
+        "a plan changes only from this long after it is sent; longer than a message takes",
+        unit="ms",
+        low=0,
+        high=50,
+    )
+    stop_lead_ms: float = setting(8.0, "the same for braking", unit="ms", low=0, high=50)
+    overlap_ms: float = setting(20.0, "a trajectory starts this long before it is sent", unit="ms", low=0, high=200)
+    span_ms: float = setting(100.0, "motion in a command before it brakes to rest", unit="ms", low=10, high=1000)
+    blend_ms: float = setting(100.0, "hand-over between chunks", unit="ms", low=1, high=2000)
+    latency_ms: float = setting(0.0, "a chunk acts from in_reply_to + this (simulated)", unit="ms", low=0, high=10000)
+    exhausted_ms: float = setting(100.0, "time on the last row before a hold", unit="ms", low=0, high=10000)
+    joint_max_age_ms: float = setting(50.0, "oldest joint state", unit="ms", low=1, high=1000)
+    max_jump_rad: float = setting(0.5, "furthest row in force from the reference", unit="rad", low=0.0, high=7.0)
+    max_tracking_error_rad: float = setting(0.3, "furthest joint from the reference", unit="rad", low=0.0, high=7.0)
+    velocity_scale: float = setting(0.95, "share of the velocity limit to plan with", low=0.01, high=0.98)
+    acceleration_scale: float = setting(0.97, "share of the acceleration limit to plan with", low=0.05, high=0.98)
+    jerk_scale: float = setting(0.5, "share of the jerk limit to plan with", low=0.02, high=0.8)
+    gripper_hysteresis: float = setting(0.05, "smallest change of opening that is sent", low=0.0, high=1.0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.span_ms < 2000.0 / self.command_rate_hz and not self.lockstep:
+            raise ConfigError(
+                f"ExecutorConfig.span_ms is {self.span_ms} ms; it must cover two messages, "
+                f"{2000.0 / self.command_rate_hz} ms at command_rate_hz {self.command_rate_hz}"
+            )
+
+
+class Mode(IntEnum):
+    """Modes; the values are those of `e0_msgs/ExecutorState`."""
+
+    DISARMED = 0
+    ARMED = 1
+    RUNNING = 2
+    HOLD = 3
+    STOPPED = 4
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of the executor at a tick; `reference` is the measured joints before arming, None without any."""
+
+    mode: Mode
+    reason: str
+    chunk: ActionChunk | None
+    committed_until_ns: int
+    accepted: int
+    refused: int
+    last_refusal: str
+    limited: int
+    reference: State | None
+    gripper_opening: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What to send now: a command, a gripper opening (each None if nothing is due), and the state."""
+
+    command: Command | None
+    gripper: float | None
+    status: Status
