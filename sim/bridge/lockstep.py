@@ -47,8 +47,8 @@ class Lockstep:
         self._pending, self._samples, self._listeners = None, [], 0
         self._show_still()
 
-    def on_command(self, command: Trajectory | Target) -> None:
-        """Keep a command for the tick that waits for it."""
+    def on_command(self, command: Trajectory | Target, received_ns: int) -> None:
+        """Keep a command for the tick that waits for it, whenever it came."""
         if isinstance(command, Target):
             self._gate.target(command.stamp_ns)
         else:

@@ -56,9 +56,11 @@ class Realtime:
         self._pacer.anchor(rig.now_ns, time.monotonic_ns())
         self._boundary_ns = rig.now_ns + rig.adapter.control_period_ns
 
-    def on_command(self, command: Trajectory | Target) -> None:
-        """Queue a command with the time of its receipt."""
-        self._bridge.rig.command(command, self._pacer.due_ns(time.monotonic_ns()))
+    def on_command(self, command: Trajectory | Target, received_ns: int) -> None:
+        """Queue a command with the time of its receipt [system time], which may be well before this call."""
+        now_ns, due_ns = time.time_ns(), self._pacer.due_ns(time.monotonic_ns())
+        age_ns = min(max(0, now_ns - received_ns), SLACK_NS) if received_ns else 0
+        self._bridge.rig.command(command, due_ns - age_ns)
 
     def _on_gripper(self, msg: GripperCommand) -> None:
         if np.isfinite(msg.opening):
