@@ -26,7 +26,7 @@ from e0_policy.embodiment import load_embodiment  # noqa: E402
 from e0_ros import interfaces as topics  # noqa: E402
 from e0_ros.conversions import rgb8_from_msg, to_ns, to_time  # noqa: E402
 from sim.bridge import Bridge, main, node  # noqa: E402
-from sim.fr3_plant import reach_goal  # noqa: E402
+from sim.fr3_plant import Fr3Plant, reach_goal  # noqa: E402
 
 MS = 1_000_000
 PERIOD = 50 * MS
@@ -318,6 +318,49 @@ def test_realtime_counts_steps_from_start_to_done(launch: Launch) -> None:
     steps = [m.step for m in states]
     assert steps == sorted(steps) and max(steps) == 6
     assert [m.done for m in states] == [m.step == 6 for m in states]
+
+
+def test_realtime_gives_up_time_that_it_cannot_make_up(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A simulator twice too slow: stamps stay with the wall clock, and the overrun is told."""
+    step = Fr3Plant.step
+
+    def slow(*args: Any) -> None:
+        time.sleep(0.002)
+        step(*args)
+
+    monkeypatch.setattr(Fr3Plant, "step", slow)
+    peer = launch(None, mode="realtime", control_period_ms=20)
+    peer.until(lambda: peer[topics.SIM_STATE] and peer[topics.SIM_STATE][-1].overrun_ns > 200 * MS, "an overrun")
+    pictures = [stamp(m) for m in peer[VIEWS[0]]]
+    assert (np.diff(pictures) > 0).all()
+    assert pictures[-1] - pictures[0] > len(peer[topics.JOINT_STATES]) * MS, "physics made less than the clock"
+    assert "slower than real time" in capfd.readouterr().err
+
+
+def test_a_command_counts_from_its_receipt_even_if_heard_late(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands sent while the bridge is busy with its pictures: the motion starts with their receipt, not after."""
+    finish, busy_ms, sent = Fr3Plant.finish_render, 90, []
+
+    def slow(plant: Fr3Plant) -> Any:
+        if len(sent) < 5 and peer.trajectory.get_subscription_count():
+            start = plant.joint_state()[0]
+            sent.append((time.time_ns(), start[0]))
+            peer.trajectory.publish(trajectory(0, start.tolist(), (start + 0.001).tolist(), 20))
+        time.sleep(busy_ms / 1e3)
+        return finish(plant)
+
+    peer = launch(None, mode="realtime", control_period_ms=200)
+    monkeypatch.setattr(Fr3Plant, "finish_render", slow)
+    peer.until(lambda: len(sent) == 5, "five commands")
+    end = sent[-1][1] + 0.001
+    peer.until(lambda: peer[topics.JOINT_STATES][-1].position[0] > end - 1e-9, "the last move")
+    late_ms = []
+    for sent_ns, start in sent:
+        moved = next(stamp(m) for m in peer[topics.JOINT_STATES] if m.position[0] > start + 1e-9)
+        late_ms.append((moved - sent_ns) / MS)
+    assert min(late_ms) < busy_ms / 2, late_ms
 
 
 def test_the_judge_is_heard_on_diagnostics(launch: Launch) -> None:
