@@ -28,8 +28,9 @@ from sim.controllers import Point, Trajectory
 from sim.episode import Episode
 from sim.rig import Played, Rig, Target
 
-DRAIN = 4
-"""Messages to hear before time goes on, when it is late: they were received while pictures were drawn."""
+LATE_S = 0.002
+DRAIN = 20
+"""Messages to hear before time goes on, when it is late: they were received while the node was busy."""
 
 
 class Bridge(Node):
@@ -117,8 +118,8 @@ class Bridge(Node):
         try:
             while not stop.is_set():
                 wait_s = self.time.wait_s()
-                executor.spin_once(timeout_sec=wait_s)
-                for _ in range(0 if wait_s else DRAIN):
+                executor.spin_once(timeout_sec=max(0.0, wait_s))
+                for _ in range(DRAIN if wait_s < -LATE_S else 0):
                     executor.spin_once(timeout_sec=0.0)
                 self.time.poll()
                 if (steady_ns := time.monotonic_ns()) - self._diagnosed_ns >= 1000 * MS:
