@@ -94,6 +94,7 @@ class Realtime:
         rig.adapter.start_render()
         self._capture_ns = rig.now_ns
         self._boundary_ns += rig.adapter.control_period_ns
+        self._pacer.follow(time.time_ns(), time.monotonic_ns())
         was_running = bridge.episode.running
         bridge.episode.step += was_running
         bridge.episode.observe(rig.adapter.privileged().success)

@@ -175,9 +175,10 @@ def test_impedance_dies_of_a_gap_of_half_a_second() -> None:
 
 def test_impedance_dies_of_an_old_stamp_but_waits_before_the_first_target() -> None:
     controller = impedance()
-    assert "waiting" in controller.accept(np.ones(2), 1100 * MS, 1700 * MS)
-    assert target(controller) == [0.1, -0.2]
-    assert "waiting" in controller.accept(np.ones(2), 1701 * MS, 1701 * MS)
+    assert controller.accept(np.ones(2), 1100 * MS, 1700 * MS) == ""
+    assert controller.accept(np.ones(2), 1701 * MS, 1701 * MS) == ""
+    assert target(controller) == [0.1, -0.2], "two stale ones: the second came 0.6 s after the first's stamp"
     assert controller.accept(np.ones(2), 1702 * MS, 1702 * MS) == ""
+    assert target(controller) == [1, 1]
     assert "stopped" in controller.accept(np.ones(2), 1203 * MS, 1703 * MS)
     assert "has 1 positions" in impedance().accept(np.ones(1), 1100 * MS, 1100 * MS)
