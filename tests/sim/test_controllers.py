@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -103,6 +107,28 @@ def test_quintic_meets_both_points(values: list[float], duration_ms: int) -> Non
         np.testing.assert_allclose(got.positions[0], np.array([s**k for k in range(6)]) @ expected, atol=1e-9)
         derivative = np.array([k * s ** max(k - 1, 0) for k in range(6)])
         np.testing.assert_allclose(got.velocities[0], derivative @ expected, atol=1e-7, rtol=1e-7)
+
+
+VECTORS = Path(__file__).parent / "data" / "joint_trajectory_controller.json"
+
+
+@pytest.mark.parametrize("case", json.loads(VECTORS.read_text()), ids=lambda c: f"{c['start_ns']}-{len(c['points'])}")
+def test_samples_are_those_of_upstream(case: dict[str, Any]) -> None:
+    """Vectors made by ros2_controllers' own `trajectory.cpp` (jazzy, 92535e670), which takes linear, cubic, quintic and
+    mixed trajectories with zero, past and future stamps."""
+
+    def point(p: dict[str, Any]) -> Point:
+        q, v, a = (np.array(p[key]) if p[key] else None for key in "qva")
+        assert q is not None
+        return Point(p["t_ns"], q, v, a)
+
+    state = point(case["state"])
+    controller = JointTrajectoryController(NAMES, state.positions)
+    message = Trajectory(case["start_ns"], NAMES, tuple(map(point, case["points"])))
+    assert controller.accept(message, case["now_ns"], state.positions, state.velocities) == ""
+    got = controller.sample(np.array([s["t_ns"] for s in case["samples"]]))
+    np.testing.assert_allclose(got.positions, [s["q"] for s in case["samples"]], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(got.velocities, [s["v"] for s in case["samples"]], rtol=0, atol=1e-9)
 
 
 def test_names_in_another_order_are_sorted() -> None:
