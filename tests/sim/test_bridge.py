@@ -104,7 +104,6 @@ class Peer:
         return future.result()
 
     def start(self, kind: int = EpisodeEvent.START) -> None:
-        self.until(lambda: self.event.get_subscription_count() > 0, "a subscriber of the episode's events")
         self.event.publish(EpisodeEvent(kind=kind))
 
     def done(self) -> bool:
@@ -143,6 +142,10 @@ def launch() -> Iterator[Launch]:
         thread = threading.Thread(target=bridge.run, args=(stop,))
         thread.start()
         running.append((bridge, thread, peer))
+        outputs = [p for p in bridge.publishers if p.topic_name in peer.heard]
+        heard = {subscription.topic_name for subscription in bridge.subscriptions}
+        inputs = [p for p in peer.node.publishers if p.topic_name in heard]
+        peer.until(lambda: all(p.get_subscription_count() for p in outputs + inputs), "both sides to find each other")
         return peer
 
     yield start
@@ -251,7 +254,6 @@ def test_lockstep_says_what_is_missing_and_ends_the_episode(launch: Launch, capf
 def test_lockstep_goes_on_while_disarmed_and_stands_still_after_end(launch: Launch) -> None:
     peer = launch(lambda p, now_ns: p.say(now_ns, ExecutorState.DISARMED), mode="lockstep")
     first = to_ns(peer.reset().stamp)
-    peer.until(lambda: peer.trajectory.get_subscription_count(), "the bridge")
     peer.trajectory.publish(trajectory(0, FR3.home.tolist(), FR3.home.tolist(), 1))
     peer.start()
     peer.until(lambda: peer.answered >= first + 3 * PERIOD, "three ticks")
@@ -290,7 +292,6 @@ def test_realtime_streams_without_an_episode_and_plays_commands(launch: Launch) 
     peer = launch(None, mode="realtime")
     peer.until(lambda: peer[topics.JOINT_STATES], "joints")
     start = peer[topics.JOINT_STATES][-1].position
-    peer.until(lambda: peer.trajectory.get_subscription_count() and peer.gripper.get_subscription_count(), "the bridge")
     before_ns = time.time_ns()
     peer.trajectory.publish(trajectory(0, list(start), FR3.home.tolist(), 300))
     peer.gripper.publish(GripperCommand(opening=0.5))
@@ -298,10 +299,10 @@ def test_realtime_streams_without_an_episode_and_plays_commands(launch: Launch) 
     peer.until(lambda: peer[topics.GRIPPER_STATES][-1].position[0] == pytest.approx(0.02), "the gripper")
     peer.until(lambda: len(peer[VIEWS[0]]) > 10, "pictures")
     steps = np.diff([stamp(m) for m in peer[VIEWS[0]]])
-    assert (steps > 0).all() and np.median(steps) == PERIOD
-    assert [stamp(m) for m in peer[VIEWS[1]]][:10] == [stamp(m) for m in peer[VIEWS[0]]][:10]
+    assert min(steps) == PERIOD, "a loaded machine may skip time, but never crowd it"
+    assert len({stamp(m) for m in peer[VIEWS[1]]} & {stamp(m) for m in peer[VIEWS[0]]}) >= 9
     joint_steps = np.diff([stamp(m) for m in peer[topics.JOINT_STATES]])
-    assert (joint_steps >= MS).all() and np.median(joint_steps) == MS
+    assert min(joint_steps) == MS
     assert abs(stamp(peer[topics.JOINT_STATES][-1]) - before_ns) < 60_000 * MS
     assert not peer[topics.CLOCK]
     assert {m.step for m in peer[topics.SIM_STATE]} == {0}
@@ -332,10 +333,10 @@ def test_realtime_gives_up_time_that_it_cannot_make_up(
 
     monkeypatch.setattr(Fr3Plant, "step", slow)
     peer = launch(None, mode="realtime", control_period_ms=20)
-    peer.until(lambda: peer[topics.SIM_STATE] and peer[topics.SIM_STATE][-1].overrun_ns > 200 * MS, "an overrun")
-    pictures = [stamp(m) for m in peer[VIEWS[0]]]
-    assert (np.diff(pictures) > 0).all()
-    assert pictures[-1] - pictures[0] > len(peer[topics.JOINT_STATES]) * MS, "physics made less than the clock"
+    peer.until(lambda: peer[topics.SIM_STATE] and peer[topics.SIM_STATE][-1].overrun_ns > 500 * MS, "an overrun")
+    joints = [stamp(m) for m in peer[topics.JOINT_STATES]]
+    assert (np.diff(joints) > 0).all()
+    assert joints[-1] - joints[0] > 1.2 * len(joints) * MS, "physics made less than the clock"
     assert "slower than real time" in capfd.readouterr().err
 
 
@@ -344,7 +345,7 @@ def test_a_command_counts_from_its_receipt_even_if_heard_late(launch: Launch, mo
     finish, busy_ms, sent = Fr3Plant.finish_render, 90, []
 
     def slow(plant: Fr3Plant) -> Any:
-        if len(sent) < 5 and peer.trajectory.get_subscription_count():
+        if len(sent) < 5:
             start = plant.joint_state()[0]
             sent.append((time.time_ns(), start[0]))
             peer.trajectory.publish(trajectory(0, start.tolist(), (start + 0.001).tolist(), 20))
@@ -365,7 +366,7 @@ def test_a_command_counts_from_its_receipt_even_if_heard_late(launch: Launch, mo
 
 def test_the_judge_is_heard_on_diagnostics(launch: Launch) -> None:
     peer = launch(None, mode="realtime")
-    peer.until(lambda: peer[topics.JOINT_STATES] and peer.trajectory.get_subscription_count(), "the bridge")
+    peer.until(lambda: peer[topics.JOINT_STATES], "joints")
     jump = (FR3.home + 0.1).tolist()
     peer.trajectory.publish(trajectory(0, jump, jump, 20))
     peer.until(lambda: any(m.status[0].level == b"\x02" for m in peer[topics.DIAGNOSTICS]), "an error")
