@@ -249,6 +249,10 @@ def test_lockstep_says_what_is_missing_and_ends_the_episode(launch: Launch, capf
         peer.until(peer.done, "the end")
         assert not peer[topics.SIM_STATE][-1].success_once
         assert missing in capfd.readouterr().err
+        clock, count = peer[topics.CLOCK], len(peer[topics.DIAGNOSTICS])
+        peer.node.create_subscription(topics.message_class(topics.CLOCK.type), topics.CLOCK.name, lambda _: None, 1)
+        peer.until(lambda n=count: len(peer[topics.DIAGNOSTICS]) > n + 1, "diagnostics")
+        assert [stamp(m) for m in clock] == sorted(map(stamp, clock)), "a new listener turned the clock back"
 
 
 def test_lockstep_goes_on_while_disarmed_and_stands_still_after_end(launch: Launch) -> None:
