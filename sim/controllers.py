@@ -190,7 +190,7 @@ class JointImpedanceController:
         self.dead = ""
 
     def accept(self, positions: FloatArray, stamp_ns: int, now_ns: int) -> str:
-        """Take a target; returns why it is not followed, or ""."""
+        """Take a target; returns what is wrong, or "" (also while a first fresh target is waited for)."""
         if self.dead:
             return self.dead
         if positions.size < self._target.size:
@@ -200,7 +200,7 @@ class JointImpedanceController:
         if since_last_s >= FRESHNESS_S or age_s >= FRESHNESS_S:
             reason = f"{since_last_s:.3f} s since the last stamp, message {age_s:.3f} s old; both must be < 0.5 s"
             self.dead = f"controller stopped: {reason}; restart it" if self._following else ""
-            return self.dead or f"waiting for a fresh target: {reason}"
+            return self.dead
         self._following = True
         self._target = positions[: self._target.size].copy()
         return ""

@@ -57,6 +57,7 @@ class Judge:
     def __init__(self, embodiment: Embodiment, start: FloatArray, derivatives: bool = True) -> None:
         self._arm = embodiment
         self._derivatives = derivatives
+        self._gain = np.minimum(embodiment.envelope_gain, 1e12)
         self.violations = 0
         self.samples = 0
         self.restart(start)
@@ -83,8 +84,9 @@ class Judge:
         if not finite.all():
             found += self._collect(times_ns, NOT_FINITE, ~finite, positions, np.zeros_like(positions))
             positions = self._fill(positions, finite)
-        found += self._check_limits(times_ns, np.vstack([self._history, positions]))
-        self._history = np.vstack([self._history, positions])[-3:]
+        positions = np.concatenate([self._history, positions])
+        found += self._check_limits(times_ns, positions)
+        self._history = positions[-3:]
         self.samples += len(times_ns)
         self.violations += len(found)
         return found
@@ -93,40 +95,32 @@ class Judge:
         """Check rows 3.. of `q`; rows 0..2 are the samples before."""
         arm, dt = self._arm, PERIOD_NS / 1e9
         max_a, max_j = arm.acceleration, arm.jerk
-        position = self._outside(times_ns, POSITION, q[3:], arm.position_lower, arm.position_upper, ROUNDING_RAD)
+        found = self._outside(times_ns, POSITION, q[3:], arm.position_lower, arm.position_upper, ROUNDING_RAD)
         if not self._derivatives:
-            return position
-        v = np.diff(q, axis=0) / dt
-        a = np.diff(v, axis=0) / dt
-        j = np.diff(a, axis=0) / dt
+            return found
+        v = (q[1:] - q[:-1]) / dt
+        a = (v[1:] - v[:-1]) / dt
+        j = (a[1:] - a[:-1]) / dt
         lower, upper = self._envelope(q[2:-1])
-        return [
-            *position,
-            *self._outside(times_ns, VELOCITY, v[2:], lower, upper, 2 * ROUNDING_RAD / dt),
-            *self._outside(times_ns, ACCELERATION, a[1:], -max_a, max_a, 4 * ROUNDING_RAD / dt**2),
-            *self._outside(times_ns, JERK, j, -max_j, max_j, 8 * ROUNDING_RAD / dt**3),
-        ]
+        found += self._outside(times_ns, VELOCITY, v[2:], lower, upper, 2 * ROUNDING_RAD / dt)
+        found += self._outside(times_ns, ACCELERATION, a[1:], -max_a, max_a, 4 * ROUNDING_RAD / dt**2)
+        return found + self._outside(times_ns, JERK, j, -max_j, max_j, 8 * ROUNDING_RAD / dt**3)
 
     def _envelope(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Velocity limits at the sample before, where libfranka takes them: a legal path cannot break them there."""
         arm = self._arm
-        with np.errstate(invalid="ignore"):
-            up = np.sqrt(np.maximum(0.0, arm.envelope_gain * (arm.envelope_upper - q))) - arm.envelope_offset
-            low = np.sqrt(np.maximum(0.0, arm.envelope_gain * (q - arm.envelope_lower))) - arm.envelope_offset
-        none = np.isinf(arm.envelope_gain)
-        upper = np.where(none, arm.velocity, np.clip(up, 0.0, arm.velocity))
-        lower = np.where(none, -arm.velocity, -np.clip(low, 0.0, arm.velocity))
-        return lower, upper
+        up = np.sqrt(np.maximum(0.0, self._gain * (arm.envelope_upper - q))) - arm.envelope_offset
+        low = np.sqrt(np.maximum(0.0, self._gain * (q - arm.envelope_lower))) - arm.envelope_offset
+        return -np.clip(low, 0.0, arm.velocity), np.clip(up, 0.0, arm.velocity)
 
     def _outside(
         self, times_ns: NDArray[np.int64], error: str, x: FloatArray, low: FloatArray, high: FloatArray, slack: float
     ) -> list[Violation]:
+        if ((x <= high) & (x >= low)).all():
+            return []
         above = x > high + RELATIVE * np.abs(high) + slack
         below = x < low - RELATIVE * np.abs(low) - slack
-        bad = above | below
-        if not bad.any():
-            return []
-        return self._collect(times_ns, error, bad, x, np.where(above, high, low))
+        return self._collect(times_ns, error, above | below, x, np.where(above, high, low))
 
     def _collect(
         self, times_ns: NDArray[np.int64], error: str, bad: NDArray[np.bool_], x: FloatArray, limit: FloatArray

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+SLEW_NS = 100_000
+
 
 class Pacer:
-    """ROS time that runs with the steady clock from an anchor on, so that a stepped wall clock does no harm.
+    """ROS time that runs with the steady clock from an anchor on, so that a stepped wall clock makes no jump.
 
     `overrun_ns` sums the time that was given up because the simulation was more than `slack_ns` behind.
     """
@@ -21,6 +23,11 @@ class Pacer:
     def due_ns(self, steady_ns: int) -> int:
         """ROS time now."""
         return steady_ns + self._offset_ns
+
+    def follow(self, ros_ns: int, steady_ns: int) -> None:
+        """Correct the drift between the clocks by at most 0.1 ms; call it every control step."""
+        drift_ns = ros_ns - self.due_ns(steady_ns)
+        self._offset_ns += min(max(drift_ns, -SLEW_NS), SLEW_NS)
 
     def give_up(self, reached_ns: int, steady_ns: int) -> int:
         """Time to skip [ns], 0 while the simulation keeps up; it is added to the overrun."""

@@ -32,6 +32,7 @@ class Lockstep:
         self._pending: Trajectory | Target | None = None
         self._samples: list[JointSample] = []
         self._listeners = 0
+        self._ticked = False
 
     def subscribe(self, listen: Any) -> None:
         """The executor's state completes a tick and carries the gripper's set-point."""
@@ -44,11 +45,11 @@ class Lockstep:
     def on_reset(self) -> None:
         """Give up a running tick and show the new scene."""
         self._gate.close()
-        self._pending, self._samples, self._listeners = None, [], 0
+        self._pending, self._samples, self._ticked = None, [], False
         self._show_still()
 
-    def on_command(self, command: Trajectory | Target) -> None:
-        """Keep a command for the tick that waits for it."""
+    def on_command(self, command: Trajectory | Target, received_ns: int) -> None:
+        """Keep a command for the tick that waits for it, whenever it came."""
         if isinstance(command, Target):
             self._gate.target(command.stamp_ns)
         else:
@@ -88,7 +89,7 @@ class Lockstep:
     def _show_still(self) -> None:
         """Publish clock, joints and gripper of a scene that waits, again when somebody new listens."""
         rig, out = self._bridge.rig, self._bridge.out
-        if self._bridge.episode.step:
+        if self._ticked:
             return
         stamp_ns = self.scene_ns
         out.clock(stamp_ns)
@@ -98,6 +99,7 @@ class Lockstep:
     def _begin(self) -> None:
         rig, out, episode = self._bridge.rig, self._bridge.out, self._bridge.episode
         self._gate.open(rig.now_ns)
+        self._ticked = True
         self._deadline = time.monotonic() + self._bridge.config.timeout_s
         rig.adapter.start_render()
         episode.observe(rig.adapter.privileged().success)

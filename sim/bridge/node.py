@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
@@ -27,10 +28,9 @@ from sim.controllers import Point, Trajectory
 from sim.episode import Episode
 from sim.rig import Played, Rig, Target
 
-try:
-    from rclpy.experimental import EventsExecutor as SpinExecutor  # wakes with half the work
-except ImportError:  # before Kilted
-    from rclpy.executors import SingleThreadedExecutor as SpinExecutor
+LATE_S = 0.002
+DRAIN = 20
+"""Messages to hear before time goes on, when it is late: they were received while the node was busy."""
 
 
 class Bridge(Node):
@@ -66,11 +66,12 @@ class Bridge(Node):
         self.time.subscribe(listen)
         self.create_service(ResetSim, interfaces.RESET_SIM.name, self._on_reset)
 
-    def _on_trajectory(self, msg: JointTrajectory) -> None:
-        self.time.on_command(trajectory_from_msg(msg))
+    def _on_trajectory(self, msg: JointTrajectory, info: dict[str, Any]) -> None:
+        self.time.on_command(trajectory_from_msg(msg), info["received_timestamp"])
 
-    def _on_target(self, msg: JointState) -> None:
-        self.time.on_command(Target(to_ns(msg.header.stamp), np.array(msg.position, np.float64)))
+    def _on_target(self, msg: JointState, info: dict[str, Any]) -> None:
+        target = Target(to_ns(msg.header.stamp), np.array(msg.position, np.float64))
+        self.time.on_command(target, info["received_timestamp"])
 
     def _on_event(self, msg: EpisodeEvent) -> None:
         if msg.kind == EpisodeEvent.START:
@@ -112,11 +113,14 @@ class Bridge(Node):
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set."""
-        executor = SpinExecutor(context=self.context)
+        executor = SingleThreadedExecutor(context=self.context)
         executor.add_node(self)
         try:
             while not stop.is_set():
-                executor.spin_once(timeout_sec=self.time.wait_s())
+                wait_s = self.time.wait_s()
+                executor.spin_once(timeout_sec=max(0.0, wait_s))
+                for _ in range(DRAIN if wait_s < -LATE_S else 0):
+                    executor.spin_once(timeout_sec=0.0)
                 self.time.poll()
                 if (steady_ns := time.monotonic_ns()) - self._diagnosed_ns >= 1000 * MS:
                     self._diagnosed_ns = steady_ns

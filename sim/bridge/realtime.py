@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WAKE_NS = 4 * MS
 BURST_NS = 10 * MS
 SLACK_NS = 100 * MS
+MAX_AGE_NS = 1000 * MS
 
 
 class Realtime:
@@ -61,18 +62,20 @@ class Realtime:
         self._pacer.anchor(rig.now_ns, time.monotonic_ns())
         self._boundary_ns = rig.now_ns + rig.adapter.control_period_ns
 
-    def on_command(self, command: Trajectory | Target) -> None:
-        """Queue a command with the time of its receipt."""
-        self._bridge.rig.command(command, self._pacer.due_ns(time.monotonic_ns()))
+    def on_command(self, command: Trajectory | Target, received_ns: int) -> None:
+        """Queue a command with the time of its receipt [system time], which may be well before this call."""
+        now_ns, due_ns = time.time_ns(), self._pacer.due_ns(time.monotonic_ns())
+        age_ns = min(max(0, now_ns - received_ns), MAX_AGE_NS) if received_ns else 0
+        self._bridge.rig.command(command, due_ns - age_ns)
 
     def _on_gripper(self, msg: GripperCommand) -> None:
         if np.isfinite(msg.opening):
             self._bridge.rig.gripper_target = min(max(msg.opening, 0.0), 1.0)
 
     def wait_s(self) -> float:
-        """Time to the next wake."""
+        """Time to the next wake, below 0 if it is late."""
         until_ns = min(self._bridge.rig.now_ns + self._wake_ns, self._boundary_ns)
-        return max(0.0, (until_ns - self._pacer.due_ns(time.monotonic_ns())) / 1e9)
+        return (until_ns - self._pacer.due_ns(time.monotonic_ns())) / 1e9
 
     def poll(self) -> None:
         """Catch up with the clock, a burst at a time, and publish."""
@@ -80,6 +83,7 @@ class Realtime:
         due_ns = self._pacer.due_ns(time.monotonic_ns())
         if due_ns < min(rig.now_ns + self._wake_ns, self._boundary_ns):
             return
+        self._give_up()
         played = rig.advance(min(due_ns, rig.now_ns + max(BURST_NS, self._wake_ns), self._boundary_ns))
         bridge.out.joints(played.samples)
         bridge.report(played)
@@ -87,7 +91,6 @@ class Realtime:
             self._finish()
         if rig.now_ns >= self._boundary_ns:
             self._control_step()
-        self._give_up()
 
     def _control_step(self) -> None:
         bridge, rig = self._bridge, self._bridge.rig
@@ -96,6 +99,7 @@ class Realtime:
         rig.adapter.start_render()
         self._capture_ns = rig.now_ns
         self._boundary_ns += rig.adapter.control_period_ns
+        self._pacer.follow(time.time_ns(), time.monotonic_ns())
         was_running = bridge.episode.running
         bridge.episode.step += was_running
         bridge.episode.observe(rig.adapter.privileged().success)

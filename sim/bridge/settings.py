@@ -26,6 +26,7 @@ class BridgeConfig:
     task: str = setting("", "task of the first scene; empty: the simulator's first")
     seed: int = setting(0, "seed of the first scene", low=0)
     control_period_ms: int = setting(50, "time between images of fr3_plant", unit="ms", low=1, high=1000)
+    lag_ms: float = setting(0.0, "first-order lag of fr3_plant's arm", unit="ms", low=0.0, high=1e3)
     joint_state_rate_hz: int = setting(1000, "joint states per second, at most the physics rate", unit="Hz", low=1)
     render_ms: int = setting(0, "real time: time that the pictures get while physics goes on", unit="ms", low=0)
     judge: bool = setting(False, "check every commanded set-point against the robot's limits")
@@ -53,4 +54,4 @@ def make_adapter(config: BridgeConfig) -> SimAdapter:
     from sim.fr3_plant import Fr3Plant
 
     period_ns = config.control_period_ms * MS
-    return Fr3Plant(config.views, config.width_px, config.height_px, config.embodiment, period_ns)
+    return Fr3Plant(config.views, config.width_px, config.height_px, config.embodiment, period_ns, config.lag_ms / 1e3)

@@ -26,7 +26,7 @@ from e0_policy.embodiment import load_embodiment  # noqa: E402
 from e0_ros import interfaces as topics  # noqa: E402
 from e0_ros.conversions import rgb8_from_msg, to_ns, to_time  # noqa: E402
 from sim.bridge import Bridge, main, node  # noqa: E402
-from sim.fr3_plant import reach_goal  # noqa: E402
+from sim.fr3_plant import Fr3Plant, reach_goal  # noqa: E402
 
 MS = 1_000_000
 PERIOD = 50 * MS
@@ -104,7 +104,6 @@ class Peer:
         return future.result()
 
     def start(self, kind: int = EpisodeEvent.START) -> None:
-        self.until(lambda: self.event.get_subscription_count() > 0, "a subscriber of the episode's events")
         self.event.publish(EpisodeEvent(kind=kind))
 
     def done(self) -> bool:
@@ -143,6 +142,10 @@ def launch() -> Iterator[Launch]:
         thread = threading.Thread(target=bridge.run, args=(stop,))
         thread.start()
         running.append((bridge, thread, peer))
+        outputs = [p for p in bridge.publishers if p.topic_name in peer.heard]
+        heard = {subscription.topic_name for subscription in bridge.subscriptions}
+        inputs = [p for p in peer.node.publishers if p.topic_name in heard]
+        peer.until(lambda: all(p.get_subscription_count() for p in outputs + inputs), "both sides to find each other")
         return peer
 
     yield start
@@ -246,12 +249,15 @@ def test_lockstep_says_what_is_missing_and_ends_the_episode(launch: Launch, capf
         peer.until(peer.done, "the end")
         assert not peer[topics.SIM_STATE][-1].success_once
         assert missing in capfd.readouterr().err
+        clock, count = peer[topics.CLOCK], len(peer[topics.DIAGNOSTICS])
+        peer.node.create_subscription(topics.message_class(topics.CLOCK.type), topics.CLOCK.name, lambda _: None, 1)
+        peer.until(lambda n=count: len(peer[topics.DIAGNOSTICS]) > n + 1, "diagnostics")
+        assert [stamp(m) for m in clock] == sorted(map(stamp, clock)), "a new listener turned the clock back"
 
 
 def test_lockstep_goes_on_while_disarmed_and_stands_still_after_end(launch: Launch) -> None:
     peer = launch(lambda p, now_ns: p.say(now_ns, ExecutorState.DISARMED), mode="lockstep")
     first = to_ns(peer.reset().stamp)
-    peer.until(lambda: peer.trajectory.get_subscription_count(), "the bridge")
     peer.trajectory.publish(trajectory(0, FR3.home.tolist(), FR3.home.tolist(), 1))
     peer.start()
     peer.until(lambda: peer.answered >= first + 3 * PERIOD, "three ticks")
@@ -290,7 +296,6 @@ def test_realtime_streams_without_an_episode_and_plays_commands(launch: Launch) 
     peer = launch(None, mode="realtime")
     peer.until(lambda: peer[topics.JOINT_STATES], "joints")
     start = peer[topics.JOINT_STATES][-1].position
-    peer.until(lambda: peer.trajectory.get_subscription_count() and peer.gripper.get_subscription_count(), "the bridge")
     before_ns = time.time_ns()
     peer.trajectory.publish(trajectory(0, list(start), FR3.home.tolist(), 300))
     peer.gripper.publish(GripperCommand(opening=0.5))
@@ -298,10 +303,10 @@ def test_realtime_streams_without_an_episode_and_plays_commands(launch: Launch) 
     peer.until(lambda: peer[topics.GRIPPER_STATES][-1].position[0] == pytest.approx(0.02), "the gripper")
     peer.until(lambda: len(peer[VIEWS[0]]) > 10, "pictures")
     steps = np.diff([stamp(m) for m in peer[VIEWS[0]]])
-    assert (steps > 0).all() and np.median(steps) == PERIOD
-    assert [stamp(m) for m in peer[VIEWS[1]]][:10] == [stamp(m) for m in peer[VIEWS[0]]][:10]
+    assert min(steps) == PERIOD, "a loaded machine may skip time, but never crowd it"
+    assert len({stamp(m) for m in peer[VIEWS[1]]} & {stamp(m) for m in peer[VIEWS[0]]}) >= 9
     joint_steps = np.diff([stamp(m) for m in peer[topics.JOINT_STATES]])
-    assert (joint_steps >= MS).all() and np.median(joint_steps) == MS
+    assert min(joint_steps) == MS
     assert abs(stamp(peer[topics.JOINT_STATES][-1]) - before_ns) < 60_000 * MS
     assert not peer[topics.CLOCK]
     assert {m.step for m in peer[topics.SIM_STATE]} == {0}
@@ -320,9 +325,52 @@ def test_realtime_counts_steps_from_start_to_done(launch: Launch) -> None:
     assert [m.done for m in states] == [m.step == 6 for m in states]
 
 
+def test_realtime_gives_up_time_that_it_cannot_make_up(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A simulator twice too slow: stamps stay with the wall clock, and the overrun is told."""
+    step = Fr3Plant.step
+
+    def slow(*args: Any) -> None:
+        time.sleep(0.002)
+        step(*args)
+
+    monkeypatch.setattr(Fr3Plant, "step", slow)
+    peer = launch(None, mode="realtime", control_period_ms=20)
+    peer.until(lambda: peer[topics.SIM_STATE] and peer[topics.SIM_STATE][-1].overrun_ns > 500 * MS, "an overrun")
+    joints = [stamp(m) for m in peer[topics.JOINT_STATES]]
+    assert (np.diff(joints) > 0).all()
+    assert joints[-1] - joints[0] > 1.2 * len(joints) * MS, "physics made less than the clock"
+    assert "slower than real time" in capfd.readouterr().err
+
+
+def test_a_command_counts_from_its_receipt_even_if_heard_late(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands sent while the bridge is busy with its pictures: the motion starts with their receipt, not after."""
+    finish, busy_ms, sent = Fr3Plant.finish_render, 90, []
+
+    def slow(plant: Fr3Plant) -> Any:
+        if len(sent) < 5:
+            start = plant.joint_state()[0]
+            sent.append((time.time_ns(), start[0]))
+            peer.trajectory.publish(trajectory(0, start.tolist(), (start + 0.001).tolist(), 20))
+        time.sleep(busy_ms / 1e3)
+        return finish(plant)
+
+    peer = launch(None, mode="realtime", control_period_ms=200)
+    monkeypatch.setattr(Fr3Plant, "finish_render", slow)
+    peer.until(lambda: len(sent) == 5, "five commands")
+    end = sent[-1][1] + 0.001
+    peer.until(lambda: peer[topics.JOINT_STATES][-1].position[0] > end - 1e-9, "the last move")
+    late_ms = []
+    for sent_ns, start in sent:
+        moved = next(stamp(m) for m in peer[topics.JOINT_STATES] if m.position[0] > start + 1e-9)
+        late_ms.append((moved - sent_ns) / MS)
+    assert min(late_ms) < busy_ms / 2, late_ms
+
+
 def test_the_judge_is_heard_on_diagnostics(launch: Launch) -> None:
     peer = launch(None, mode="realtime")
-    peer.until(lambda: peer[topics.JOINT_STATES] and peer.trajectory.get_subscription_count(), "the bridge")
+    peer.until(lambda: peer[topics.JOINT_STATES], "joints")
     jump = (FR3.home + 0.1).tolist()
     peer.trajectory.publish(trajectory(0, jump, jump, 20))
     peer.until(lambda: any(m.status[0].level == b"\x02" for m in peer[topics.DIAGNOSTICS]), "an error")
