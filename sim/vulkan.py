@@ -8,7 +8,6 @@ Tried in this order: the one that VK_DRIVER_FILES or VK_ICD_FILENAMES names, NVI
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import subprocess
@@ -21,7 +20,7 @@ from sim.setup_dir import setup_dir
 from sim.vulkan_fetch import DRIVER, FetchError, fetch
 from sim.vulkan_probe import preload
 
-_FOLDERS = ("/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/usr/share/vulkan/icd.d")
+_FOLDERS = tuple(Path(p) / "vulkan/icd.d" for p in ("/etc", "/usr/local/share", "/usr/share"))
 _PROBE_S = 30
 CURE = "install your distribution's mesa-vulkan-drivers (Mesa 23.1 or newer) or NVIDIA's driver with Vulkan"
 
@@ -93,9 +92,10 @@ def _candidates() -> list[Path]:
     named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
     if named:
         return [Path(path) for path in named.split(os.pathsep)]
-    nvidia = [path for folder in _FOLDERS for path in sorted(glob.glob(f"{folder}/*nvidia*.json"))]
-    lavapipe = [path for folder in _FOLDERS for path in sorted(glob.glob(f"{folder}/lvp_icd*.json"))]
-    return [Path(path) for path in [*nvidia, *lavapipe]] + [_target() / "lvp_icd.json"]
+    installed = [
+        path for name in ("*nvidia*.json", "lvp_icd*.json") for folder in _FOLDERS for path in sorted(folder.glob(name))
+    ]
+    return [*installed, _target() / "lvp_icd.json"]
 
 
 def _probe(manifest: Path) -> Driver | None:
