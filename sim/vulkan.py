@@ -58,6 +58,8 @@ def provide(say: bool = True) -> Driver:
     """
     if driver := find():
         return driver
+    if named := _named():
+        raise VulkanError(f"{named}, named by VK_DRIVER_FILES or VK_ICD_FILENAMES, is not usable; unset it, or {CURE}")
     target = _target()
     try:
         fetch(target, (lambda line: print(f"vulkan: {line}", flush=True)) if say else lambda line: None)
@@ -88,9 +90,12 @@ def _target() -> Path:
     return setup_dir() / "vulkan"
 
 
+def _named() -> str:
+    return os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES") or ""
+
+
 def _candidates() -> list[Path]:
-    named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
-    if named:
+    if named := _named():
         return [Path(path) for path in named.split(os.pathsep)]
     installed = [
         path for name in ("*nvidia*.json", "lvp_icd*.json") for folder in _FOLDERS for path in sorted(folder.glob(name))

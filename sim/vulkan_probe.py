@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 _CPU = 4  # VK_PHYSICAL_DEVICE_TYPE_CPU
+_NEEDED = (
+    4,
+    17,
+    19,
+)  # shaderSampledImageArrayNonUniformIndexing, descriptorBindingPartiallyBound, runtimeDescriptorArray
 _FEATURES_2, _DESCRIPTOR_INDEXING = 1000059000, 1000161001  # VkStructureType
 
 
@@ -90,7 +95,7 @@ def devices(library: str) -> list[dict[str, Any]]:
     call("vkEnumeratePhysicalDevices", instance, c.addressof(count), None)
     handles = (c.c_void_p * count.value)()
     call("vkEnumeratePhysicalDevices", instance, c.addressof(count), c.addressof(handles))
-    return [_device(call, handle) for handle in handles]
+    return [_device(call, handle or 0) for handle in handles]
 
 
 def _device(call: Any, handle: int) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def _device(call: Any, handle: int) -> dict[str, Any]:
     features = _Features2(_FEATURES_2, c.addressof(indexing))
     call("vkGetPhysicalDeviceFeatures2", handle, c.addressof(features))
     name = c.string_at(c.addressof(properties) + 20).decode(errors="replace")
-    return {"name": name, "cpu": properties[4] == _CPU, "usable": all(indexing.values)}
+    return {"name": name, "cpu": properties[4] == _CPU, "usable": all(indexing.values[i] for i in _NEEDED)}
 
 
 if __name__ == "__main__":
