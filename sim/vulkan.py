@@ -22,7 +22,7 @@ from sim.vulkan_probe import preload
 
 _FOLDERS = tuple(Path(p) / "vulkan/icd.d" for p in ("/etc", "/usr/local/share", "/usr/share"))
 _PROBE_S = 30
-CURE = "install your distribution's mesa-vulkan-drivers (Mesa 23.1 or newer) or NVIDIA's driver with Vulkan"
+CURE = "install your distribution's mesa-vulkan-drivers (Mesa 24.3 or newer) or NVIDIA's driver with Vulkan"
 
 
 class VulkanError(RuntimeError):
@@ -67,7 +67,7 @@ def provide(say: bool = True) -> Driver:
         raise VulkanError(f"no usable Vulkan driver, and fetching one failed ({error}); {CURE}") from None
     if driver := _probe(target / "lvp_icd.json"):
         return driver
-    raise VulkanError(f"the lavapipe of this distribution is too old or does not start; {CURE}")
+    raise VulkanError(f"the lavapipe of this distribution (Ubuntu 22.04: Mesa 23.2) is too old; {CURE}")
 
 
 @lru_cache
