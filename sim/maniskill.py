@@ -5,7 +5,6 @@ The adapter knows no task: cameras, actors, goals and success come from the envi
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from e0_policy.types import FloatArray, ImageArray
+from e0_ros.config import closest
 from sim.adapter import Privileged, Scene
 from sim.maniskill_tasks import TASKS, task_named
 from sim.robot_visuals import light_panda
@@ -36,7 +36,7 @@ class ManiSkillAdapter:
     `base` is the task's own camera in front of the robot, `wrist` the one on its hand. Goal markers are visible.
 
     Raises:
-        ValueError: unknown view; the closest one is named.
+        ValueError: unknown view.
         sim.vulkan.VulkanError: no usable Vulkan driver.
 
     """
@@ -49,8 +49,7 @@ class ManiSkillAdapter:
     def __init__(self, views: tuple[str, ...] = VIEWS, width_px: int = 224, height_px: int = 224) -> None:
         for view in views:
             if view not in VIEWS:
-                close = difflib.get_close_matches(view, VIEWS, 1, 0.0)[0]
-                raise ValueError(f"ManiSkill has no view {view!r}; available are {', '.join(VIEWS)}; meant {close!r}?")
+                raise ValueError(f"ManiSkill has no view {view!r}{closest(view, VIEWS)}")
         activate()
         self.views = views
         self._size = {"width": width_px, "height": height_px, "shader_pack": "minimal"}

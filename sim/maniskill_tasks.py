@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
+
+from e0_ros.config import closest
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,5 @@ def task_named(name: str) -> Task:
 
     """
     if name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no ManiSkill task {name!r}; available are {', '.join(TASKS)}{hint}")
+        raise ValueError(f"no ManiSkill task {name!r}{closest(name, TASKS)}")
     return TASKS[name]

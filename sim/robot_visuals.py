@@ -14,6 +14,7 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,15 +71,15 @@ def _decimate(source: Path, target: Path) -> None:
     import fast_simplification
     import trimesh
 
-    scene = trimesh.load_scene(source)
+    scene: Any = trimesh.load_scene(source)
     for name, part in scene.geometry.items():
         material = part.visual.material
         part.merge_vertices(merge_tex=True, merge_norm=True)
         points, faces = part.vertices, part.faces
         if len(faces) > _SMALL:
             points, faces = fast_simplification.simplify(points, faces, target_reduction=1 - KEPT)
-        light = trimesh.graph.smooth_shade(trimesh.Trimesh(points, faces), angle=_SHARP_RAD)
-        light.visual = trimesh.visual.TextureVisuals(material=material)
+        light: Any = trimesh.graph.smooth_shade(trimesh.Trimesh(points, faces), angle=_SHARP_RAD)
+        light.visual = part.visual.__class__(material=material)
         scene.geometry[name] = light
     target.write_bytes(scene.export(file_type="glb", include_normals=True))
 

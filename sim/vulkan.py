@@ -8,7 +8,6 @@ Tried in this order: the one that VK_DRIVER_FILES or VK_ICD_FILENAMES names, NVI
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import subprocess
@@ -21,9 +20,9 @@ from sim.setup_dir import setup_dir
 from sim.vulkan_fetch import DRIVER, FetchError, fetch
 from sim.vulkan_probe import preload
 
-_FOLDERS = ("/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/usr/share/vulkan/icd.d")
+_FOLDERS = tuple(Path(p) / "vulkan/icd.d" for p in ("/etc", "/usr/local/share", "/usr/share"))
 _PROBE_S = 30
-CURE = "install your distribution's mesa-vulkan-drivers (Mesa 23.1 or newer) or NVIDIA's driver with Vulkan"
+CURE = "install your distribution's mesa-vulkan-drivers (Mesa 24.3 or newer) or NVIDIA's driver with Vulkan"
 
 
 class VulkanError(RuntimeError):
@@ -59,6 +58,8 @@ def provide(say: bool = True) -> Driver:
     """
     if driver := find():
         return driver
+    if named := _named():
+        raise VulkanError(f"{named}, named by VK_DRIVER_FILES or VK_ICD_FILENAMES, is not usable; unset it, or {CURE}")
     target = _target()
     try:
         fetch(target, (lambda line: print(f"vulkan: {line}", flush=True)) if say else lambda line: None)
@@ -66,7 +67,7 @@ def provide(say: bool = True) -> Driver:
         raise VulkanError(f"no usable Vulkan driver, and fetching one failed ({error}); {CURE}") from None
     if driver := _probe(target / "lvp_icd.json"):
         return driver
-    raise VulkanError(f"the lavapipe of this distribution is too old or does not start; {CURE}")
+    raise VulkanError(f"the lavapipe of this distribution (Ubuntu 22.04: Mesa 23.2) is too old; {CURE}")
 
 
 @lru_cache
@@ -89,13 +90,17 @@ def _target() -> Path:
     return setup_dir() / "vulkan"
 
 
+def _named() -> str:
+    return os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES") or ""
+
+
 def _candidates() -> list[Path]:
-    named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
-    if named:
+    if named := _named():
         return [Path(path) for path in named.split(os.pathsep)]
-    nvidia = [path for folder in _FOLDERS for path in sorted(glob.glob(f"{folder}/*nvidia*.json"))]
-    lavapipe = [path for folder in _FOLDERS for path in sorted(glob.glob(f"{folder}/lvp_icd*.json"))]
-    return [Path(path) for path in [*nvidia, *lavapipe]] + [_target() / "lvp_icd.json"]
+    installed = [
+        path for name in ("*nvidia*.json", "lvp_icd*.json") for folder in _FOLDERS for path in sorted(folder.glob(name))
+    ]
+    return [*installed, _target() / "lvp_icd.json"]
 
 
 def _probe(manifest: Path) -> Driver | None:

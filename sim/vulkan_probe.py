@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _CPU = 4  # VK_PHYSICAL_DEVICE_TYPE_CPU
-_FEATURES_2, _DESCRIPTOR_INDEXING = 1000059000, 1000161001  # VkStructureType
+_NEEDED = "VK_KHR_acceleration_structure"
+_EXTENSION_BYTES = 260  # VkExtensionProperties: name[256], version
 
 
 class _Application(c.Structure):
@@ -26,14 +27,6 @@ class _InstanceInfo(c.Structure):
     _fields_ = [("type", c.c_uint32), ("next", c.c_void_p), ("flags", c.c_uint32)]
     _fields_ += [("application", c.POINTER(_Application)), ("layers", c.c_uint32), ("layer_names", c.c_void_p)]
     _fields_ += [("extensions", c.c_uint32), ("extension_names", c.c_void_p)]
-
-
-class _IndexingFeatures(c.Structure):
-    _fields_ = [("type", c.c_uint32), ("next", c.c_void_p), ("values", c.c_uint32 * 20)]
-
-
-class _Features2(c.Structure):
-    _fields_ = [("type", c.c_uint32), ("next", c.c_void_p), ("values", c.c_uint32 * 55)]
 
 
 def preload(libraries: Sequence[str | Path]) -> None:
@@ -61,7 +54,10 @@ def preload(libraries: Sequence[str | Path]) -> None:
 
 
 def devices(library: str) -> list[dict[str, Any]]:
-    """Devices of a driver. SAPIEN's shaders need descriptor indexing, which Mesa's lavapipe has from 23.0 on.
+    """Devices of a driver.
+
+    SAPIEN 3.0.3 refuses the lavapipe of Mesa 22.3 and 23.2 and takes that of 25.0. What it misses is not documented;
+    the extension asked for here tells them apart. A GPU is taken at its word.
 
     Raises:
         OSError: the library cannot be loaded.
@@ -90,17 +86,23 @@ def devices(library: str) -> list[dict[str, Any]]:
     call("vkEnumeratePhysicalDevices", instance, c.addressof(count), None)
     handles = (c.c_void_p * count.value)()
     call("vkEnumeratePhysicalDevices", instance, c.addressof(count), c.addressof(handles))
-    return [_device(call, handle) for handle in handles]
+    return [_device(call, handle or 0) for handle in handles]
 
 
 def _device(call: Any, handle: int) -> dict[str, Any]:
     properties = (c.c_uint32 * 512)()  # VkPhysicalDeviceProperties: apiVersion, ..., deviceType, deviceName[256]
     call("vkGetPhysicalDeviceProperties", handle, c.addressof(properties))
-    indexing = _IndexingFeatures(_DESCRIPTOR_INDEXING)
-    features = _Features2(_FEATURES_2, c.addressof(indexing))
-    call("vkGetPhysicalDeviceFeatures2", handle, c.addressof(features))
     name = c.string_at(c.addressof(properties) + 20).decode(errors="replace")
-    return {"name": name, "cpu": properties[4] == _CPU, "usable": all(indexing.values)}
+    cpu = properties[4] == _CPU
+    return {"name": name, "cpu": cpu, "usable": not cpu or _NEEDED in _extensions(call, handle)}
+
+
+def _extensions(call: Any, handle: int) -> set[str]:
+    count = c.c_uint32()
+    call("vkEnumerateDeviceExtensionProperties", handle, None, c.addressof(count), None)
+    table = (c.c_char * (_EXTENSION_BYTES * count.value))()
+    call("vkEnumerateDeviceExtensionProperties", handle, None, c.addressof(count), c.addressof(table))
+    return {c.string_at(c.addressof(table) + _EXTENSION_BYTES * i).decode() for i in range(count.value)}
 
 
 if __name__ == "__main__":
