@@ -51,5 +51,5 @@ setup(
         *tree("launch"),
         *tree("config"),
         *(wheel_scripts("build/lib_e0_ros") if "bdist_wheel" in sys.argv else []),
-    ]
+    ],
 )

@@ -203,7 +203,7 @@ def teleop_graph(a: BenchArguments) -> Graph:
 def _source(a: SimArguments, common: Mapping[str, Any]) -> tuple[Process, ...]:
     if a.source == "external":
         return ()
-    return (_with(EXPERTS, common),) if a.source == "scripted" else (_policy(a, common),)
+    return (_with(EXPERTS, common, simulator=a.simulator),) if a.source == "scripted" else (_policy(a, common),)
 
 
 def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Process:

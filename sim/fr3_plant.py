@@ -21,6 +21,7 @@ PHYSICS_PERIOD_NS = 1_000_000
 GRIPPER_SPEED_M_S = 0.1
 REACHED_RAD = 0.02
 TASK = "Reach-v0"
+INSTRUCTION = "move every joint to its mark"
 _VIEW = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _BARS = np.array(
     [[230, 60, 60], [240, 150, 40], [240, 220, 60], [80, 200, 90], [70, 190, 230], [70, 90, 230], [180, 80, 220]],
@@ -89,7 +90,7 @@ class Fr3Plant:
         self._steps = 0
         self._goal = reach_goal(self._arm, seed)
         self._rendering = (start, 1.0, 0)
-        return Scene(TASK, seed, "move every joint to its mark", 200)
+        return Scene(TASK, seed, INSTRUCTION, 200)
 
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Positions [rad], velocities [rad/s] and efforts (all zero)."""

@@ -5,31 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from e0_policy.types import FloatArray
+from sim.demonstration import Demonstration
 from sim.maniskill import CONTROL_HZ, FRESH, check_seed, make_env
 from sim.maniskill_tasks import task_named
 
-PERIOD_NS = 1_000_000_000 // CONTROL_HZ
 
-
-@dataclass(frozen=True)
-class Demonstration:
-    """What the solver did in its own copy of the scene.
-
-    `rows` is `(steps, 8)`: absolute set-points of the seven joints [rad] and the gripper opening, one per control step
-    of `PERIOD_NS`. `success` is the environment's own predicate at the end.
-    """
-
-    rows: FloatArray
-    success: bool
-
-
-class Planner:
+class ManiSkillPlanner:
     """Plans episodes in an environment of its own, kept while the task stays the same."""
 
     def __init__(self) -> None:
@@ -56,7 +42,7 @@ class Planner:
             raise ValueError(f"ManiSkill's solver found no motion for {task} with seed {seed}")
         rows = np.array(recorder.actions, dtype=np.float64)
         rows[:, -1] = np.clip((rows[:, -1] + 1.0) / 2.0, 0.0, 1.0)
-        return Demonstration(rows, bool(self._env.evaluate()["success"]))
+        return Demonstration(rows, bool(self._env.evaluate()["success"]), task_named(task).instruction)
 
     def close(self) -> None:
         """Free the environment."""

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from e0_policy.embodiment import load_embodiment
+from typing import Protocol
+
+from e0_policy.embodiment import Embodiment
 from e0_policy.types import ActionChunk, NoChunk
-from sim.planning import PERIOD_NS, Demonstration, Planner
+from sim.demonstration import PERIOD_NS, Demonstration
 from sim.playback import Playback, PlaybackConfig
 
 SOURCE = "scripted"
+
+
+class Planner(Protocol):
+    """Solves a scene that it knows everything about."""
+
+    def plan(self, task: str, seed: int) -> Demonstration:
+        """Solve the scene of a task and seed; the same seed gives the same rows.
+
+        Raises:
+            ValueError: unknown task, seed out of range, or no motion found.
+
+        """
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+def make_planner(simulator: str, arm: Embodiment) -> Planner:
+    """The planner of a simulator's tasks, imported only now."""
+    if simulator == "fr3_plant":
+        from sim.reach import ReachPlanner
+
+        return ReachPlanner(arm)
+    from sim.planning import ManiSkillPlanner
+
+    return ManiSkillPlanner()
 
 
 class ScriptedSource:
@@ -18,9 +46,8 @@ class ScriptedSource:
 
     """
 
-    def __init__(self, config: PlaybackConfig, embodiment: str, session: str) -> None:
-        self._config, self._arm, self._session = config, load_embodiment(embodiment), session
-        self._planner = Planner()
+    def __init__(self, planner: Planner, config: PlaybackConfig, arm: Embodiment, session: str) -> None:
+        self._planner, self._config, self._arm, self._session = planner, config, arm, session
         self._playback: Playback | None = None
         self._sequence = self._seed = 0
 
@@ -28,10 +55,6 @@ class ScriptedSource:
     def planned(self) -> bool:
         """Whether there is a plan to answer from."""
         return self._playback is not None
-
-    def clear(self) -> None:
-        """Forget the plan."""
-        self._playback = None
 
     def reset(self, task: str, seed: int) -> Demonstration:
         """Plan an episode; what was planned before is void, whatever happens.

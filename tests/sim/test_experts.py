@@ -11,13 +11,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
-from e0_msgs.msg import ExecutorState, Observation
+from e0_msgs.msg import EpisodeEvent, Observation
 from e0_msgs.srv import ResetSim
 from e0_policy.types import ActionChunk, NoChunk
 from e0_ros import interfaces
 from e0_ros.conversions import chunk_from_msg, to_time
 from sim import experts
-from sim.planning import PERIOD_NS, Demonstration
+from sim.demonstration import PERIOD_NS, Demonstration
 
 pytestmark = pytest.mark.ros
 ROWS = np.column_stack([np.linspace(0, 1, 80)[:, None] * np.ones(7), np.ones(80)])
@@ -29,7 +29,7 @@ class FakePlanner:
     def plan(self, task: str, seed: int) -> Demonstration:
         if seed == 13:
             raise ValueError("no motion")
-        return Demonstration(ROWS, True)
+        return Demonstration(ROWS, True, "pick the cube")
 
     def close(self) -> None:
         pass
@@ -42,18 +42,18 @@ class Graph:
         rclpy.init(args=["--ros-args", "-p", f"lockstep:={str(lockstep).lower()}"])
         self.experts, self.driver = experts.Experts(), Node("driver", use_global_arguments=False)
         self.heard: list[ActionChunk | NoChunk] = []
-        chunk, seen, state = interfaces.ACTION_CHUNK, interfaces.OBSERVATION, interfaces.EXECUTOR_STATE
+        chunk, seen, event = interfaces.ACTION_CHUNK, interfaces.OBSERVATION, interfaces.EPISODE_EVENT
         self.driver.create_subscription(
             ChunkMsg, chunk.name, lambda msg: self.heard.append(chunk_from_msg(msg)), chunk.qos.profile()
         )
         self.observations = self.driver.create_publisher(Observation, seen.name, seen.qos.profile())
-        self.states = self.driver.create_publisher(ExecutorState, state.name, state.qos.profile())
+        self.events = self.driver.create_publisher(EpisodeEvent, event.name, event.qos.profile())
         self.reset_client = self.driver.create_client(ResetSim, interfaces.RESET_EXPERT.name)
         self.executor = SingleThreadedExecutor()
         for node in (self.experts, self.driver):
             self.executor.add_node(node)
         self.spin(lambda: self.observations.get_subscription_count() and self.driver.count_publishers(chunk.name))
-        self.spin(lambda: self.states.get_subscription_count() and self.reset_client.service_is_ready())
+        self.spin(lambda: self.events.get_subscription_count() and self.reset_client.service_is_ready())
 
     def spin(self, done: Callable[[], Any], timeout_s: float = 30.0) -> None:
         end = time.monotonic() + timeout_s
@@ -78,16 +78,16 @@ class Graph:
         assert self.heard[-1].in_reply_to_ns == stamp_ns
         return self.heard[-1]
 
-    def executor_state(self, mode: int, stamp_ns: int) -> None:
-        msg = ExecutorState(mode=mode)
+    def event(self, kind: int, stamp_ns: int) -> None:
+        msg = EpisodeEvent(kind=kind)
         msg.header.stamp = to_time(stamp_ns)
-        self.states.publish(msg)
-        self.spin(lambda: (self.experts._armed_ns is None) == (mode == ExecutorState.DISARMED))
+        self.events.publish(msg)
+        self.spin(lambda: self.experts._started_ns == (stamp_ns if kind == EpisodeEvent.START else None))
 
 
 @pytest.fixture(params=[True, False], ids=["lockstep", "realtime"])
 def graph(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
-    monkeypatch.setattr(experts, "Planner", FakePlanner)
+    monkeypatch.setattr(experts, "make_planner", lambda simulator, arm: FakePlanner())
     made = Graph(request.param)
     yield made
     made.executor.shutdown()
@@ -103,9 +103,9 @@ def test_an_episode(graph: Graph) -> None:
     assert reply.success and reply.message.startswith("privileged open-loop expert") and "cube" in reply.instruction
     start = 20
     if not graph.experts._config.lockstep:
-        assert isinstance(graph.observe(19 * PERIOD_NS), NoChunk), "not armed"
-        graph.executor_state(ExecutorState.ARMED, start * PERIOD_NS)
-        assert isinstance(graph.observe(start * PERIOD_NS - 1), NoChunk), "captured before arming"
+        assert isinstance(graph.observe(19 * PERIOD_NS), NoChunk), "not started"
+        graph.event(EpisodeEvent.START, start * PERIOD_NS)
+        assert isinstance(graph.observe(start * PERIOD_NS - 1), NoChunk), "captured before the start"
     chunk = graph.observe(start * PERIOD_NS)
     assert isinstance(chunk, ActionChunk)
     assert (chunk.source, chunk.t0_ns, chunk.period_ns, chunk.seed) == ("scripted", start * PERIOD_NS, PERIOD_NS, 5)
@@ -126,15 +126,15 @@ def test_an_episode(graph: Graph) -> None:
 def test_a_plan_is_void_from_the_next_reset_on(graph: Graph) -> None:
     graph.reset(task="PickCube-v1", seed=1)
     if not graph.experts._config.lockstep:
-        graph.executor_state(ExecutorState.ARMED, PERIOD_NS)
+        graph.event(EpisodeEvent.START, PERIOD_NS)
     assert isinstance(graph.observe(20 * PERIOD_NS), ActionChunk)
     failed = graph.reset(seed=13)
     assert not failed.success and failed.message == "no motion"
     assert isinstance(graph.observe(21 * PERIOD_NS), NoChunk)
     assert graph.reset(seed=2).success, "an empty task is the one in force"
     if not graph.experts._config.lockstep:
-        assert isinstance(graph.observe(22 * PERIOD_NS), NoChunk), "armed for the episode before"
-        graph.executor_state(ExecutorState.DISARMED, 23 * PERIOD_NS)
-        graph.executor_state(ExecutorState.ARMED, 40 * PERIOD_NS)
+        assert isinstance(graph.observe(22 * PERIOD_NS), NoChunk), "started for the episode before"
+        graph.event(EpisodeEvent.END, 23 * PERIOD_NS)
+        graph.event(EpisodeEvent.START, 40 * PERIOD_NS)
     chunk = graph.observe(50 * PERIOD_NS)
     assert isinstance(chunk, ActionChunk) and chunk.t0_ns == 50 * PERIOD_NS and chunk.seed == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sim.maniskill import ManiSkillAdapter
-from sim.planning import Planner
+from sim.planning import ManiSkillPlanner
 
 pytestmark = [pytest.mark.sim, pytest.mark.usefixtures("maniskill")]
 STEPS = 5
@@ -14,13 +14,13 @@ STEPS = 5
 
 
 @pytest.fixture(scope="module")
-def planner(maniskill: None) -> Iterator[Planner]:
-    made = Planner()
+def planner(maniskill: None) -> Iterator[ManiSkillPlanner]:
+    made = ManiSkillPlanner()
     yield made
     made.close()
 
 
-def test_a_plan_repeats_and_is_legal(planner: Planner) -> None:
+def test_a_plan_repeats_and_is_legal(planner: ManiSkillPlanner) -> None:
     first, other, again = (planner.plan("PickCube-v1", seed) for seed in (4, 5, 4))
     assert first.success and other.success
     assert (first.rows == again.rows).all()
@@ -30,7 +30,7 @@ def test_a_plan_repeats_and_is_legal(planner: Planner) -> None:
     assert np.abs(np.diff(first.rows[:, :7], axis=0)).max() < 0.15
 
 
-def test_the_plan_solves_the_scene_of_the_same_seed_and_no_other(planner: Planner) -> None:
+def test_the_plan_solves_the_scene_of_the_same_seed_and_no_other(planner: ManiSkillPlanner) -> None:
     adapter = ManiSkillAdapter(())
     solved = {}
     for seed in (4, 5):
@@ -47,7 +47,7 @@ def _control_step(adapter: ManiSkillAdapter, row: np.ndarray) -> bool:
     return adapter.privileged().success
 
 
-def test_what_cannot_be_planned_is_refused(planner: Planner) -> None:
+def test_what_cannot_be_planned_is_refused(planner: ManiSkillPlanner) -> None:
     with pytest.raises(ValueError, match="did you mean 'PushCube-v1'"):
         planner.plan("PushCube", 0)
     with pytest.raises(ValueError, match="seed is"):
