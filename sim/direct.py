@@ -54,6 +54,7 @@ class DirectLoop:
     """
 
     def __init__(self, adapter: SimAdapter) -> None:
+        adapter.reset(adapter.tasks[0], 0)
         self.rig = Rig(adapter, "joint_trajectory", True, START_NS)
         arm = self.rig.arm.name
         self._executor = ChunkExecutor(ExecutorConfig(embodiment=arm, lockstep=True))

@@ -67,7 +67,8 @@ class Experts(Node):
             return response
         solved = "solved" if plan.success else "NOT solved"
         response.success, response.instruction = True, plan.instruction
-        response.message = f"privileged open-loop expert: {self._task}, seed {request.seed}, {len(plan.rows)} rows, {solved} in its copy"
+        scene = f"{self._task}, seed {request.seed}"
+        response.message = f"privileged open-loop expert: {scene}, {len(plan.rows)} rows, {solved} in its copy"
         self.get_logger().info(response.message)
         return response
 
