@@ -10,7 +10,7 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,8 @@ from e0_ros.process import run_node
 
 MAX_INSTRUCTION = 512
 LOCKSTEP_TIMEOUT_S = 10.0
+JOINT_HISTORY = 1000
+"""Joint states kept for this node: one second at 1 kHz, in case the process does not get the CPU for a while."""
 HEADER_BYTES = 64
 """A serialised message's stamp lies within this; a fingerprint of pixels starts behind it."""
 
@@ -114,7 +116,8 @@ class ObservationSyncNode(Node):
         camera = interfaces.compressed_camera_topic if self._config.compressed else interfaces.camera_topic
         for view in config.views:
             self._subscribe(camera(view), partial(self._on_image, view))
-        self._subscribe(interfaces.JOINT_STATES, partial(self._on_state, self._core.add_joints))
+        joints = replace(interfaces.JOINT_STATES, qos=replace(interfaces.JOINT_STATES.qos, depth=JOINT_HISTORY))
+        self._subscribe(joints, partial(self._on_state, self._core.add_joints))
         self._subscribe(interfaces.GRIPPER_STATES, partial(self._on_state, self._core.add_gripper))
         service = interfaces.SET_INSTRUCTION
         self.create_service(interfaces.message_class(service.type), service.name, self._on_instruction)
