@@ -267,6 +267,8 @@ class ChunkExecutor:
         if self._joints is None:
             return self._joint_fault
         stamp_ns, q, _ = self._joints
+        if stamp_ns - now_ns > self.config.joint_max_age_ms * _MS:
+            return f"joint state is from {_age(stamp_ns, now_ns)} in the future: its clock is not this one"
         if now_ns - stamp_ns > self.config.joint_max_age_ms * _MS:
             return f"joint state is {_age(now_ns, stamp_ns)} old; allowed is {self.config.joint_max_age_ms:g} ms"
         if tracking and self._command is not None:

@@ -315,6 +315,10 @@ def test_arming_needs_fresh_joints_at_rest_inside_the_limits() -> None:
     assert "must be finite" in executor.arm(START).reason
     executor.observe_joints(START, FR3.joint_names, FR3.home, np.full(7, 0.06))
     assert "moves at 0.060" in executor.arm(START).reason
+    executor.observe_joints(START + 51 * MS, FR3.joint_names, FR3.home, np.zeros(7))
+    assert "51 ms in the future" in executor.arm(START).reason
+    executor = ChunkExecutor(ExecutorConfig())
+    executor.observe_joints(START, FR3.joint_names, FR3.home, np.zeros(7))
     assert "80 ms old" in executor.arm(START + 80 * MS).reason
     executor.observe_joints(START + 80 * MS, FR3.joint_names, FR3.position_upper + 0.01, np.zeros(7))
     assert "fr3_joint1 is at" in executor.arm(START + 80 * MS).reason
