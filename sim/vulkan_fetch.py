@@ -57,13 +57,14 @@ def sources(entries: str, codename: str, backports: bool) -> str:
 
     `backports` adds that suite for every entry of the release's main suite.
     """
-    lines = []
+    lines: dict[tuple[str, str], str] = {}
     for uri, suite, components, options in _entries(entries):
-        if suite == codename or suite.startswith(f"{codename}-"):
-            lines.append(f"deb {options}{uri} {suite} {components}")
+        wanted = [suite] if suite == codename or suite.startswith(f"{codename}-") else []
         if suite == codename and backports:
-            lines.append(f"deb {options}{uri} {codename}-backports {components}")
-    return "\n".join(dict.fromkeys(lines)) + "\n" if lines else ""
+            wanted.append(f"{codename}-backports")
+        for name in wanted:
+            lines.setdefault((uri.rstrip("/"), name), f"deb {options}{uri} {name} {components}\n")
+    return "".join(lines.values())
 
 
 def _entries(text: str) -> list[tuple[str, str, str, str]]:
@@ -148,5 +149,5 @@ def _run(command: list[str], folder: Path, environment: dict[str, str] | None = 
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
-        raise FetchError(f"{command[0]}: {lines[-1]}")
+        raise FetchError(f"{command[0]}: {next((line for line in lines if line.startswith('E:')), lines[-1])}")
     return done.stdout

@@ -40,6 +40,11 @@ def test_sources_are_the_distributions_own_and_its_backports() -> None:
     ]
 
 
+def test_a_source_that_is_listed_twice_is_used_once() -> None:
+    twice = DEB822 + "\n\ndeb http://mirror.example/debian/ bookworm main\n"
+    assert sources(twice, "bookworm", backports=True) == sources(DEB822, "bookworm", backports=True)
+
+
 def test_one_line_sources() -> None:
     text = "# deb http://no.example jammy main\ndeb [arch=amd64] http://mirror.example/ubuntu jammy main universe # x\n"
     text += "deb http://mirror.example/ubuntu jammy-updates main\ndeb http://vendor.example stable main\n"
