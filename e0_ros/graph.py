@@ -174,6 +174,7 @@ def sim_graph(a: SimArguments) -> Graph:
     simulator, lockstep = SIMULATORS[a.simulator], a.mode == "lockstep"
     common = {"embodiment": a.embodiment or simulator.embodiment, "lockstep": lockstep}
     rates = {} if lockstep else {k: v for k, v in vars(simulator).items() if k.endswith("_hz")}
+    rates["frozen_pixels_ms"] = 0.0  # a still scene is rendered to identical pixels
     scene, views = {"task": a.task, "seed": a.seed}, list(a.views)
     robot = {"simulator": a.simulator, "mode": a.mode, "controller": a.controller, "embodiment": common["embodiment"]}
     size = {"image_height": a.size, "image_width": a.size}

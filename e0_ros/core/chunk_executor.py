@@ -54,6 +54,7 @@ class ChunkExecutor:
         self._joints: tuple[int, FloatArray, FloatArray] | None = None
         self._joint_fault = "no joint state has arrived"
         self._command: Command | None = None
+        self._before: Command | None = None
         self._committed_ns = 0
         self._next_send_ns = 0
         self._brake_due = False
@@ -208,6 +209,7 @@ class ChunkExecutor:
         braking = self._brake_due and self._mode is not Mode.RUNNING
         commit_ns = now_ns + (self._stop_lead_ns if braking else self._lead_ns)
         span_ns = int(self.config.span_ms * _MS)
+        self._before = self._command
         message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
             target = self._target_from(commit_ns)
@@ -218,6 +220,10 @@ class ChunkExecutor:
         on_time = 0 <= now_ns - self._next_send_ns < period_ns
         self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
         return message.lasting(commit_ns + span_ns)
+
+    def withdraw(self) -> None:
+        """Take back the last tick's command, which was not sent: the one before it is still in force."""
+        self._command, self._target, self._brake_due = self._before, None, True
 
     def _target_from(self, commit_ns: int) -> HandOver | None:
         """What to follow; a chunk that is new is reached from where the reference is at the commit time."""

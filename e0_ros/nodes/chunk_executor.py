@@ -26,6 +26,7 @@ from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, to_ns, to_time
 from e0_ros.core.admission import Refusal
 from e0_ros.core.chunk_executor import ChunkExecutor
+from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
@@ -37,6 +38,7 @@ except ImportError:  # before Kilted
     from rclpy.executors import SingleThreadedExecutor as SpinExecutor
 
 _IMPEDANCE_GAP_NS = 400_000_000
+_TRANSPORT_NS = 2_000_000
 _DIAGNOSTICS_NS = 1_000_000_000
 _DRAIN = 200
 _LONGEST_WAIT_S = 0.2
@@ -165,8 +167,7 @@ class ChunkExecutorNode(Node):
         if self._impedance:
             self._stream(tick.status, now_ns)
         elif tick.command:
-            self._commanded.publish(trajectory_to_msg(tick.command, self.core.arm_model.joint_names))
-            self._commands += 1
+            self._send(tick.command, tick.status.committed_until_ns)
         if tick.gripper is not None:
             msg = GripperCommand(sequence=self._gripper_commands, opening=tick.gripper)
             msg.header.stamp = to_time(now_ns)
@@ -179,6 +180,19 @@ class ChunkExecutorNode(Node):
             self._published = visible
             self._next_state_ns = now_ns + int(1e9 / self.config.state_rate_hz)
         self.diagnose(status, now_ns)
+
+    def _send(self, command: Command, commit_ns: int) -> None:
+        """Publish a trajectory, unless this process was held up: the arm may already be past where it branches off."""
+        msg = trajectory_to_msg(command, self.core.arm_model.joint_names)
+        if not self._lockstep and (late_ns := self._now_ns() - commit_ns + _TRANSPORT_NS) > 0:
+            self.core.withdraw()
+            self.get_logger().warning(
+                f"a command was {late_ns / 1e6:.1f} ms too late to be sent; the last one stays in force",
+                throttle_duration_sec=1.0,
+            )
+            return
+        self._commanded.publish(msg)
+        self._commands += 1
 
     def _stream(self, status: Status, now_ns: int) -> None:
         """The impedance controller dies of a pause above 0.5 s, so the reference is sent whatever the mode."""

@@ -56,10 +56,13 @@ class Driven:
     def offer(self, chunk: ActionChunk):
         return self.executor.offer(chunk, self.now_ns)
 
-    def tick(self) -> Tick:
+    def tick(self, held_up: bool = False) -> Tick:
+        """One tick; `held_up`: its command could not be sent in time and is withdrawn, as the node does."""
         tick = self.executor.tick(self.now_ns)
         self.ticks.append(tick)
-        if tick.command:
+        if tick.command and held_up:
+            self.executor.withdraw()
+        elif tick.command:
             self.wire.append((self.now_ns + self.transport_ns, as_trajectory(tick.command, self.arm.joint_names)))
         return tick
 

@@ -114,6 +114,21 @@ def test_a_dead_executor_leaves_an_arm_that_stops() -> None:
     assert d.violations == []
 
 
+def test_a_command_that_was_not_sent_in_time_never_was() -> None:
+    d = Driven(embodiment="panda").arm_it()
+    rows = d.home + 0.3 * np.sin(np.linspace(0, 3, 60))[:, None]
+    d.offer(d.chunk(rows))
+    random, withdrawn = np.random.default_rng(3), 0
+    for _ in range(700):
+        held_up = bool(random.random() < 0.4)
+        tick = d.tick(held_up)
+        withdrawn += held_up and tick.command is not None
+        d.play(30 if held_up else 4)
+    assert withdrawn > 50
+    assert d.violations == []
+    np.testing.assert_allclose(d.positions[-1], rows[-1], atol=1e-3)
+
+
 @pytest.mark.parametrize("pause_ms", [50, 200, 1000])
 def test_a_frozen_executor_never_catches_up(pause_ms: int) -> None:
     d = Driven().arm_it()
