@@ -6,6 +6,7 @@ machine, plus Debian's backports, because Debian 12's Mesa 22.3 is too old.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -19,6 +20,8 @@ DRIVER = "libvulkan_lvp.so"
 _PACKAGE = "mesa-vulkan-drivers"
 _ROUNDS = 5
 _APT = Path("/etc/apt")
+_SAPIEN = ("libX11.so.6",)
+"""What SAPIEN itself takes from the system and a bare machine lacks; the driver's packages bring it along."""
 _LIBC = ("libc6", "libgcc-s1", "libstdc++6")
 
 
@@ -137,12 +140,21 @@ def _missing(root: Path, library: Path) -> list[str]:
         environment = {**os.environ, "LD_LIBRARY_PATH": str(library), "LC_ALL": "C"}
         output = _run(["ldd", str(library / DRIVER)], library, environment)
         names = re.findall(r"^\s*(\S+) => not found", output, re.MULTILINE)
+        names += [name for name in _SAPIEN if not (library / name).exists() and not _loadable(name)]
         found = {name: next(root.rglob(name), None) for name in names}
         for name, path in found.items():
             if path is not None:
                 shutil.copy2(path, library / name)
         if not names or not any(found.values()):
             return names
+
+
+def _loadable(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:

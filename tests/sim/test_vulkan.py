@@ -81,6 +81,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (files / file).write_text(file)
         (store / f"{package}.deb/depends").write_text(depends)
     monkeypatch.setattr(vulkan_fetch, "_APT", etc)
+    monkeypatch.setattr(vulkan_fetch, "_SAPIEN", ())
     monkeypatch.setenv("STORE", str(store))
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     return tmp_path
@@ -100,6 +101,15 @@ def test_a_bare_machine_gets_every_missing_library(bare: Path) -> None:
     assert manifest["ICD"]["library_path"] == "./lib/libvulkan_lvp.so"
     assert [p.name for p in (bare / "out").iterdir()] == ["vulkan"], "nothing else is left behind"
     assert said[1:] == ["downloading mesa-vulkan-drivers", "downloading a", "downloading b"]
+
+
+@pytest.mark.skipif(not release("VERSION_CODENAME"), reason="no distribution with a code name")
+def test_what_the_simulator_itself_lacks_comes_along(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bare / "store/b.deb/files/usr/lib/libForSapien.so.6").write_text("x")
+    monkeypatch.setattr(vulkan_fetch, "_SAPIEN", ("libForSapien.so.6", "libc.so.6"))
+    fetch(bare / "out/vulkan", lambda line: None)
+    names = {p.name for p in (bare / "out/vulkan/lib").iterdir()}
+    assert "libForSapien.so.6" in names and "libc.so.6" not in names
 
 
 @pytest.mark.skipif(not release("VERSION_CODENAME"), reason="no distribution with a code name")
