@@ -108,8 +108,11 @@ class Bridge(Node):
     def log_judgement(self) -> None:
         """One line with the judge's count."""
         if judge := self.rig.judge:
-            log = self.get_logger().error if judge.violations else self.get_logger().info
-            log(f"judge: {judge.violations} violations in {judge.samples} set-points")
+            verdict = f"judge: {judge.violations} violations in {judge.samples} set-points"
+            if judge.violations:  # rclpy refuses two severities at one call site
+                self.get_logger().error(verdict)
+            else:
+                self.get_logger().info(verdict)
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set."""
@@ -157,7 +160,7 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         bridge = Bridge()
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, RuntimeError) as error:
         print(f"bridge: {error}", file=sys.stderr)
         rclpy.shutdown()
         return 2
