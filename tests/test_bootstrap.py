@@ -139,6 +139,14 @@ def test_extras_add_up_and_wheels_only_without_an_install(tmp_path):
     assert plan.wished_extras("sim", stamps, wheels=False) == ["dev", "sim"]
 
 
+def test_two_set_ups_at_once_are_refused(tmp_path):
+    with plan.only_one(tmp_path / "lock"), pytest.raises(ValueError, match="another set-up is running"):  # noqa: SIM117
+        with plan.only_one(tmp_path / "lock"):
+            pass
+    with plan.only_one(tmp_path / "lock"):
+        pass
+
+
 def test_a_failed_command_shows_its_last_lines_and_logs_everything(tmp_path):
     progress = Progress(tmp_path / "log", 1)
     with pytest.raises(StageError, match=r"(?s)status 3.*line 19\n"):

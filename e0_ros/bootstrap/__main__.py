@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         if setup.is_complete():
             print(f"set-up: nothing to do ({setup.venv} is up to date)")
             return 0
-        setup.run(options.python)
+        with plan.only_one(state / "lock"):
+            setup.run(options.python)
     except machine.Missing as missing:
         print(f"set-up: {missing}", file=sys.stderr)
     except (StageError, ValueError) as error:

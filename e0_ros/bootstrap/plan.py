@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
+import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 CONSTRAINTS = "requirements/constraints.txt"
@@ -56,6 +58,23 @@ def key(root: Path, paths: Iterable[str], *facts: str) -> str:
             if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock file; it is free again when the process ends, however it does.
+
+    Raises:
+        ValueError: another set-up holds it.
+
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"another set-up is running here ({lock} is locked); wait for its end") from None
+        yield
 
 
 class Stamps:
