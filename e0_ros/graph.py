@@ -89,15 +89,22 @@ NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, RECORDER, TELEOP)
 
 @dataclass(frozen=True)
 class Simulator:
-    """What a graph has to know of a simulator: its arm and its rates in real time."""
+    """What a graph has to know of a simulator: its arm, and in real time its rates and how late its joints may be.
+
+    ManiSkill's joint states wait for a picture now and then, which a robot's do not.
+    """
 
     embodiment: str
     camera_rate_hz: float
     joint_rate_hz: float
     gripper_rate_hz: float
+    joint_max_age_ms: float
 
 
-SIMULATORS = {"maniskill": Simulator("panda", 20.0, 100.0, 20.0), "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0)}
+SIMULATORS = {
+    "maniskill": Simulator("panda", 20.0, 100.0, 20.0, 100.0),
+    "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, 50.0),
+}
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,7 @@ def sim_graph(a: SimArguments) -> Graph:
     """The simulator's bridge in the robot's place."""
     simulator, lockstep = SIMULATORS[a.simulator], a.mode == "lockstep"
     common = {"embodiment": a.embodiment or simulator.embodiment, "lockstep": lockstep}
+    patience = {} if lockstep else {"joint_max_age_ms": simulator.joint_max_age_ms, "stop_lead_ms": 20.0}
     rates = {} if lockstep else {k: v for k, v in vars(simulator).items() if k.endswith("_hz")}
     rates["frozen_pixels_ms"] = 0.0  # a still scene is rendered to identical pixels
     scene, views = {"task": a.task, "seed": a.seed}, list(a.views)
@@ -182,7 +190,7 @@ def sim_graph(a: SimArguments) -> Graph:
         _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size),
         _with(SYNC, common, rates, size, views=views),
         *_source(a, common),
-        _with(EXECUTOR, common, output=a.controller, expected_source=a.source.replace("external", "")),
+        _with(EXECUTOR, common, patience, output=a.controller, expected_source=a.source.replace("external", "")),
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
     return Graph("sim", a, processes, use_sim_time=lockstep)

@@ -82,12 +82,8 @@ class JointTrajectoryController:
         if times_ns[0] > now_ns:
             points.insert(0, _before(points[0], positions, velocities))
             times_ns.insert(0, now_ns)
-        knots_ns = np.array(times_ns, np.int64)
-        segments = [_segment(a, b, (tb - ta) / 1e9) for a, b, ta, tb in _pairs(points, times_ns)]
-        last = np.zeros((6, len(self._names)))
-        last[0] = points[-1].positions
-        self._coefficients = np.stack([*segments, last])
-        self._knots_ns = knots_ns
+        self._knots_ns = np.array(times_ns, np.int64)
+        self._coefficients = _splines(points, self._knots_ns)
         return ""
 
     def sample(self, times_ns: NDArray[np.int64]) -> Setpoints:
@@ -144,29 +140,25 @@ def _before(first: Point, positions: FloatArray, velocities: FloatArray | None) 
     return Point(0, positions.copy(), None if first.velocities is None else speed.copy(), rest)
 
 
-def _pairs(points: list[Point], times_ns: list[int]) -> list[tuple[Point, Point, int, int]]:
-    return list(zip(points, points[1:], times_ns, times_ns[1:], strict=False))
-
-
-def _segment(a: Point, b: Point, duration_s: float) -> FloatArray:
-    """Coefficients `(6, joints)` of the spline from `a` to `b` in powers of the time since `a` [s]."""
-    t, d = duration_s, b.positions - a.positions
-    c = np.zeros((6, len(d)))
-    c[0] = a.positions
-    if a.velocities is None or b.velocities is None:
-        c[1] = d / t
-        return c
-    va, vb = a.velocities * t, b.velocities * t
-    c[1] = a.velocities
-    if a.accelerations is None or b.accelerations is None:
-        c[2] = (3 * d - 2 * va - vb) / t**2
-        c[3] = (va + vb - 2 * d) / t**3
-        return c
-    aa, ab = a.accelerations * t**2, b.accelerations * t**2
-    c[2] = a.accelerations / 2
-    c[3] = (20 * d - 12 * va - 8 * vb - 3 * aa + ab) / (2 * t**3)
-    c[4] = (-30 * d + 16 * va + 14 * vb + 3 * aa - 2 * ab) / (2 * t**4)
-    c[5] = (12 * d - 6 * va - 6 * vb - aa + ab) / (2 * t**5)
+def _splines(points: list[Point], knots_ns: NDArray[np.int64]) -> FloatArray:
+    """Coefficients `(k, 6, joints)` from each of `k` knots on, in powers of the time since [s]; the last one holds."""
+    none = np.zeros_like(points[0].positions)
+    with_v, with_a = (np.array([getattr(p, f) is not None for p in points]) for f in ("velocities", "accelerations"))
+    q = np.array([p.positions for p in points])
+    v = np.array([none if p.velocities is None else p.velocities for p in points])
+    a = np.array([none if p.accelerations is None else p.accelerations for p in points])
+    cubic = (with_v[:-1] & with_v[1:])[:, None]
+    quintic = cubic & (with_a[:-1] & with_a[1:])[:, None]
+    t, d = np.diff(knots_ns)[:, None] / 1e9, np.diff(q, axis=0)
+    va, vb, aa, ab = v[:-1] * t, v[1:] * t, a[:-1] * t**2, a[1:] * t**2
+    c = np.zeros((len(points), 6, len(none)))
+    c[:, 0] = q
+    c[:-1, 1] = np.where(cubic, v[:-1], d / t)
+    c[:-1, 2] = np.where(quintic, a[:-1] / 2, np.where(cubic, (3 * d - 2 * va - vb) / t**2, 0.0))
+    c3 = np.where(quintic, (20 * d - 12 * va - 8 * vb - 3 * aa + ab) / 2, va + vb - 2 * d)
+    c[:-1, 3] = np.where(cubic, c3 / t**3, 0.0)
+    c[:-1, 4] = np.where(quintic, (-30 * d + 16 * va + 14 * vb + 3 * aa - 2 * ab) / (2 * t**4), 0.0)
+    c[:-1, 5] = np.where(quintic, (12 * d - 6 * va - 6 * vb - aa + ab) / (2 * t**5), 0.0)
     return c
 
 
