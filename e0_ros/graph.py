@@ -99,11 +99,12 @@ class Simulator:
     joint_rate_hz: float
     gripper_rate_hz: float
     joint_max_age_ms: float
+    render_ms: int
 
 
 SIMULATORS = {
-    "maniskill": Simulator("panda", 20.0, 100.0, 20.0, 100.0),
-    "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, 50.0),
+    "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0, render_ms=30),
+    "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0, render_ms=0),
 }
 
 
@@ -187,7 +188,7 @@ def sim_graph(a: SimArguments) -> Graph:
     robot = {"simulator": a.simulator, "mode": a.mode, "controller": a.controller, "embodiment": common["embodiment"]}
     size = {"image_height": a.size, "image_width": a.size}
     processes = (
-        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size),
+        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size, render_ms=simulator.render_ms),
         _with(SYNC, common, rates, size, views=views),
         *_source(a, common),
         _with(EXECUTOR, common, patience, output=a.controller, expected_source=a.source.replace("external", "")),

@@ -6,14 +6,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from e0_ros.episode_report import report
-from e0_ros.launcher import Launcher
-from e0_ros.resolve import resolve
-from sim.evaluator import Episode, Evaluator, start
+from e0_ros.resolve import GraphError
+from sim.evaluator import Episode, EvaluationError
+from sim.runs import over_graph
 from sim.statistics import percentile, wilson_interval
 
 EXAMPLE = "example: e0 demo --episodes 3 --task PickCube-v1 --mode realtime"
@@ -43,6 +43,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "real_time_factor": (sim_s - overrun_s) / wall_s if wall_s else 0.0,
         "stale_observations": sum(e.stale for e in valid),
         "refused_chunks": sum(e.refused for e in valid),
+        "violations": max((e.violations for e in episodes), default=0),
         "lost_messages": sum(e.lost for e in valid),
         "megabytes_per_episode": sum(e.bytes for e in valid) / 1e6 / len(valid) if valid else 0.0,
     }
@@ -62,29 +63,28 @@ def table(figures: dict[str, Any]) -> str:
         ("stale observations", str(f["stale_observations"])),
         ("refused chunks", str(f["refused_chunks"])),
         ("lost messages", str(f["lost_messages"])),
+        ("limit violations", f"{f['violations']} (independent judge, 1 kHz)"),
         ("bag size", f"{f['megabytes_per_episode']:.1f} MB per episode"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def run_episodes(evaluator: Evaluator, options: argparse.Namespace) -> list[Episode]:
-    """Run the episodes one after the other with a live line each."""
-    episodes: list[Episode] = []
+def _live(options: argparse.Namespace) -> tuple[Callable[[Episode], None], Callable[[Episode], None]]:
+    """What to call at each step and after each episode for a live line."""
     live = sys.stdout.isatty()
-    for index in range(options.episodes):
-        head = f"{index + 1:3d}/{options.episodes}  "
 
-        def on_step(episode: Episode, head: str = head) -> None:
-            if live and episode.steps % 5 == 0:
-                print(f"\r{head}{episode.line()}\x1b[K", end="", flush=True)
+    def text(episode: Episode) -> str:
+        return f"{episode.index + 1:3d}/{options.episodes}  {episode.line()}"
 
-        episode = evaluator.run(index, options.task, options.seed + index, options.max_steps, on_step)
-        print(("\r" if live else "") + head + episode.line() + ("\x1b[K" if live else ""), flush=True)
-        episodes.append(episode)
-        if episode.error:
-            break
-    return episodes
+    def on_step(episode: Episode) -> None:
+        if live and episode.steps % 5 == 0:
+            print(f"\r{text(episode)}\x1b[K", end="", flush=True)
+
+    def on_episode(episode: Episode) -> None:
+        print(f"\r{text(episode)}\x1b[K" if live else text(episode), flush=True)
+
+    return on_step, on_episode
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,7 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     print(f"{options.episodes} episodes of {options.task} in {options.simulator}, {options.mode}, all under {out}")
     print("source: scripted (a privileged open-loop expert; no trained checkpoint is loaded)")
-    episodes = _run(options, out)
+    try:
+        episodes = _run(options, out)
+    except (GraphError, EvaluationError) as error:
+        print(f"e0 demo: {error}\nlogs: {out / 'logs'}", file=sys.stderr)
+        return 1
     figures = summary(episodes)
     print(table(figures))
     if options.json:
@@ -118,23 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, out: Path) -> list[Episode]:
-    """Launch the graph, run the episodes, stop the graph."""
-    arguments = {
-        "simulator": options.simulator,
-        "mode": options.mode,
-        "task": options.task,
-        "seed": options.seed,
-        "source": "scripted",
-        "bag_dir": str(out / "bags"),
-    }
-    with Launcher(resolve("sim", arguments), log_dir=out / "logs") as launcher:
-        evaluator = start("scripted")
-        try:
-            launcher.wait_ready(120.0)
-            evaluator.wait_ready()
-            return run_episodes(evaluator, options)
-        finally:
-            evaluator.close()
+    arguments = {"simulator": options.simulator, "mode": options.mode, "task": options.task, "seed": options.seed}
+    seeds = range(options.seed, options.seed + options.episodes)
+    settings = {"bridge": {"judge": True}}
+    on_step, on_episode = _live(options)
+    return over_graph(arguments, seeds, out, options.max_steps, settings, on_step, on_episode)
 
 
 def _show(episodes: Sequence[Episode], out: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -24,7 +25,7 @@ from sim.trace import Trace
 MODES = {0: "DISARMED", 1: "ARMED", 2: "RUNNING", 3: "HOLD", 4: "STOPPED"}
 
 
-class GraphError(RuntimeError):
+class EvaluationError(RuntimeError):
     """The graph did not do what an episode needs; the message names the node or service and its reason."""
 
 
@@ -32,6 +33,7 @@ class GraphError(RuntimeError):
 class Episode:
     """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured.
 
+    `violations` counts what the bridge's judge has found since its start (-1: it does not judge).
     `digest` is a hash of every pose of the scene and every commanded reference, step by step: in lock-step the same
     seed gives the same digest.
     """
@@ -56,6 +58,7 @@ class Episode:
     lost: int = 0
     bytes: int = 0
     digest: str = ""
+    violations: int = 0
 
     @property
     def real_time_factor(self) -> float:
@@ -93,6 +96,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._ros.add_node(self)
         self._service_clients: dict[str, Any] = {}
         self.sim: SimState | None = None
+        self._heard_s = 0.0
         self.executor_state: ExecutorState | None = None
         self._episode: Episode | None = None
         self._trace = Trace()
@@ -100,6 +104,8 @@ class Evaluator(Node):  # type: ignore[misc]
         self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
         self._listen(interfaces.OBSERVATION, self._on_observation)
         self._listen(interfaces.ACTION_CHUNK, self._on_chunk)
+        self._listen(interfaces.DIAGNOSTICS, self._on_diagnostics)
+        self._violations = -1
 
     def close(self) -> None:
         """Leave the graph."""
@@ -114,19 +120,20 @@ class Evaluator(Node):  # type: ignore[misc]
         try:
             self._prepare(episode, max_steps)
             self._watch(episode, on_step)
-        except GraphError as error:
+        except EvaluationError as error:
             episode.error = str(error)
         finally:
             self._episode = None
         episode.digest = self._trace.digest()
         self._finish(episode)
+        episode.violations = self._violations
         return episode
 
     def wait_ready(self, health: Callable[[], None] | None = None) -> None:
         """Wait until every service of an episode is there; `health` may raise to end the wait.
 
         Raises:
-            GraphError: names the services that did not come up within the timeout.
+            EvaluationError: names the services that did not come up within the timeout.
         """
         needed = [interfaces.ARM, interfaces.RESET_SIM, interfaces.SET_INSTRUCTION, interfaces.START_EPISODE]
         needed.append(interfaces.RESET_EXPERT if self._source == "scripted" else interfaces.RESET_POLICY)
@@ -136,7 +143,7 @@ class Evaluator(Node):  # type: ignore[misc]
                 health()
             if time.monotonic() > deadline:
                 names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
-                raise GraphError(f"not up within {self._timeout_s:.0f} s: {names}; look at their logs")
+                raise EvaluationError(f"not up within {self._timeout_s:.0f} s: {names}; look at their logs")
             self._ros.spin_once(0.1)
 
     def _prepare(self, episode: Episode, max_steps: int) -> None:
@@ -162,11 +169,11 @@ class Evaluator(Node):  # type: ignore[misc]
             if reply.success:
                 return
             if time.monotonic() > deadline:
-                raise GraphError(f"{interfaces.ARM.owner} did not arm: {reply.message}")
+                raise EvaluationError(f"{interfaces.ARM.owner} did not arm: {reply.message}")
             self._ros.spin_once(0.02)
 
     def _watch(self, episode: Episode, on_step: Callable[[Episode], None] | None) -> None:
-        begin, last_step, alive = time.monotonic(), -1, time.monotonic()
+        last_step, alive = -1, time.monotonic()
         while True:
             self._ros.spin_once(0.1)
             state = self.sim
@@ -174,13 +181,12 @@ class Evaluator(Node):  # type: ignore[misc]
                 last_step, alive = state.step, time.monotonic()
                 episode.steps, episode.max_steps = state.step, state.max_steps
                 episode.success = state.success_once
-                episode.wall_s = alive - begin
                 if on_step is not None:
                     on_step(episode)
             if state is not None and state.done:
                 return
             if time.monotonic() - alive > self._timeout_s:
-                raise GraphError(f"bridge ({interfaces.SIM_STATE.name}) is silent for {self._timeout_s:.0f} s")
+                raise EvaluationError(f"bridge ({interfaces.SIM_STATE.name}) is silent for {self._timeout_s:.0f} s")
 
     def _finish(self, episode: Episode) -> None:
         outcome = "discard" if episode.error else ("success" if episode.success else "failure")
@@ -188,13 +194,13 @@ class Evaluator(Node):  # type: ignore[misc]
             reply = self._call(interfaces.END_EPISODE, outcome=outcome, note=episode.error)
             episode.lost, episode.bytes, episode.bag = reply.lost, reply.bytes, reply.bag
             self._call(interfaces.DISARM)
-        except GraphError as error:
+        except EvaluationError as error:
             episode.error = episode.error or str(error)
 
     def _call(self, service: Service, **fields: Any) -> Any:
         reply = self._request(service, **fields)
         if not reply.success:
-            raise GraphError(f"{service.owner} refused {service.name}: {reply.message}")
+            raise EvaluationError(f"{service.owner} refused {service.name}: {reply.message}")
         return reply
 
     def _request(self, service: Service, **fields: Any) -> Any:
@@ -203,7 +209,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._ros.spin_until_future_complete(future, self._timeout_s)
         if not future.done():
             client.remove_pending_request(future)
-            raise GraphError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
+            raise EvaluationError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
         return future.result()
 
     def _client(self, service: Service) -> Any:
@@ -215,22 +221,24 @@ class Evaluator(Node):  # type: ignore[misc]
         self.create_subscription(message_class(topic.type), topic.name, callback, topic.qos.profile())
 
     def _on_sim(self, msg: SimState) -> None:
-        if self._episode is not None and self.sim is not None and msg.reset_id == self.sim.reset_id:
-            self._episode.sim_s += (to_ns(msg.header.stamp) - to_ns(self.sim.header.stamp)) / 1e9
-            self._episode.overrun_s += (msg.overrun_ns - self.sim.overrun_ns) / 1e9
-        self.sim = msg
+        heard_s, episode, before = time.monotonic(), self._episode, self.sim
+        if episode is not None and before is not None and before.reset_id == msg.reset_id and msg.step > before.step:
+            episode.sim_s += (to_ns(msg.header.stamp) - to_ns(before.header.stamp)) / 1e9
+            episode.overrun_s += (msg.overrun_ns - before.overrun_ns) / 1e9
+            episode.wall_s += heard_s - self._heard_s
+        self.sim, self._heard_s = msg, heard_s
         if self._episode is not None:
             self._trace.scene(to_ns(msg.header.stamp), np.array([_values(pose) for pose in msg.poses]))
 
     def _on_executor(self, msg: ExecutorState) -> None:
         before, self.executor_state, episode = self.executor_state, msg, self._episode
+        self._trace.reference(to_ns(msg.header.stamp), np.array(msg.positions))
         if episode is None or before is None:
             return
         episode.commands += max(0, msg.commands - before.commands)
         episode.refused += max(0, msg.chunks_refused - before.chunks_refused)
         if msg.mode == ExecutorState.HOLD and before.mode != ExecutorState.HOLD:
             episode.holds.append(msg.reason)
-        self._trace.reference(to_ns(msg.header.stamp), np.array(msg.positions))
 
     def _on_observation(self, msg: Observation) -> None:
         if self._episode is None:
@@ -240,10 +248,19 @@ class Evaluator(Node):  # type: ignore[misc]
         else:
             self._episode.stale += 1
 
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            if status.name == "bridge":
+                self._violations = _number(status, "violations") if _number(status, "setpoints") > 0 else -1
+
     def _on_chunk(self, msg: ActionChunk) -> None:
         if self._episode is not None and msg.status == ActionChunk.STATUS_OK:
             latency_ns = to_ns(msg.header.stamp) - to_ns(msg.in_reply_to)
             self._episode.chunk_latency_ms.append(latency_ns / 1e6)
+
+
+def _number(status: Any, key: str) -> int:
+    return next((int(value.value) for value in status.values if value.key == key), -1)
 
 
 def _values(pose: Any) -> list[float]:

@@ -1,0 +1,42 @@
+"""The scripted expert on PickCube-v1 with two 224 x 224 views: in real time, in lock-step, and without topics."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+EPISODES = 20
+TARGETS = {
+    "realtime_successes": ">= 19",
+    "lockstep_successes": ">= 19",
+    "realtime_factor": ">= 0.99",
+    "realtime_violations": "<= 0",
+    "lockstep_violations": "<= 0",
+    "realtime_lost": "<= 0",
+    "lockstep_over_direct": "<= 1.5",
+}
+
+
+def run(seconds: float) -> dict[str, float]:
+    """Run the same 20 episodes three times; `seconds` does not matter, an episode lasts as long as its task."""
+    from sim.maniskill import ManiSkillAdapter
+    from sim.runs import over_graph, scripted_directly
+
+    seeds, settings = range(EPISODES), {"bridge": {"judge": True}}
+    common = {"simulator": "maniskill", "task": "PickCube-v1"}
+    with tempfile.TemporaryDirectory() as folder:
+        live = over_graph({**common, "mode": "realtime"}, seeds, Path(folder) / "realtime", settings=settings)
+        locked = {**common, "mode": "lockstep", "record": False}
+        stepped = over_graph(locked, seeds, Path(folder) / "lockstep", settings=settings)
+    direct = scripted_directly("maniskill", ManiSkillAdapter(), "PickCube-v1", seeds)
+    both = [(s, d) for s, d in zip(stepped, direct, strict=True) if s.steps > 1]
+    return {
+        "realtime_successes": sum(e.success for e in live),
+        "lockstep_successes": sum(e.success for e in stepped),
+        "realtime_factor": sum(e.sim_s - e.overrun_s for e in live) / sum(e.wall_s for e in live),
+        "realtime_violations": max(e.violations for e in live),
+        "lockstep_violations": max(e.violations for e in stepped),
+        "realtime_lost": sum(e.lost for e in live),
+        "lockstep_over_direct": sum(s.wall_s for s, _ in both) / sum(d.wall_s for _, d in both),
+        "lockstep_same_as_direct": sum(s.digest == d.digest for s, d in zip(stepped, direct, strict=True)),
+    }

@@ -1,0 +1,76 @@
+"""Runs of several episodes: over the graph, launched and stopped here, or directly in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from e0_policy.types import ActionChunk, NoChunk, Observation, Stale
+from e0_ros.launcher import Launcher
+from e0_ros.resolve import resolve
+from sim.adapter import SimAdapter
+from sim.direct import DirectEpisode, DirectLoop
+from sim.evaluator import Episode, start
+from sim.playback import PlaybackConfig
+from sim.scripted import ScriptedSource, make_planner
+
+READY_S = 180.0
+
+
+def over_graph(
+    arguments: Mapping[str, Any],
+    seeds: Sequence[int],
+    folder: Path,
+    max_steps: int = 0,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    on_step: Callable[[Episode], None] | None = None,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> list[Episode]:
+    """Launch the graph `sim`, run an episode per seed, stop the graph. An error of the graph ends the run.
+
+    Args:
+        arguments: arguments of the graph; `task` and `source` choose what is run.
+        seeds: one episode each.
+        folder: logs go to `folder/logs`, bags to `folder/bags`.
+        max_steps: control steps per episode; 0: the task's own limit.
+        settings: settings by node.
+        on_step: called at every control step.
+        on_episode: called after every episode.
+
+    Raises:
+        GraphError: the graph cannot be launched as asked, or did not come up.
+    """
+    values = {"bag_dir": str(folder / "bags"), **arguments}
+    episodes: list[Episode] = []
+    with Launcher(resolve("sim", values, settings), log_dir=folder / "logs") as launcher:
+        evaluator = start(str(values.get("source", "scripted")))
+        try:
+            launcher.wait_ready(READY_S)
+            evaluator.wait_ready()
+            for index, seed in enumerate(seeds):
+                episodes.append(evaluator.run(index, str(values.get("task", "")), seed, max_steps, on_step))
+                if on_episode is not None:
+                    on_episode(episodes[-1])
+                if episodes[-1].error:
+                    break
+        finally:
+            evaluator.close()
+    return episodes
+
+
+class _DirectExpert(ScriptedSource):
+    def answer(self, observation: Observation | Stale) -> ActionChunk | NoChunk:  # type: ignore[override]
+        return super().answer(observation.stamp_ns)
+
+
+def scripted_directly(simulator: str, adapter: SimAdapter, task: str, seeds: Sequence[int]) -> list[DirectEpisode]:
+    """The scripted expert in the direct loop, an episode per seed."""
+    loop = DirectLoop(adapter)
+    expert = _DirectExpert(make_planner(simulator, loop.rig.arm), PlaybackConfig(), loop.rig.arm, "direct")
+    episodes = []
+    for seed in seeds:
+        expert.reset(task, seed)
+        episodes.append(loop.run(task, seed, expert))
+    expert.close()
+    return episodes
