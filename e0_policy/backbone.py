@@ -8,6 +8,7 @@ keys and values in a cache, and the expert attends to them layer by layer: the j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,11 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Block(*shape) for _ in range(config.depth))
         self.norm = RmsNorm(width, condition_width)
         self.checkpointing = False
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers, in order."""
+        return cast("list[Block]", list(self.layers))
 
 
 class Backbone(nn.Module):
@@ -142,8 +148,7 @@ class Backbone(nn.Module):
         turn = self.rotary(positions)
         keys: list[Tensor] = []
         values: list[Tensor] = []
-        for index, block in enumerate(stack.layers):
-            assert isinstance(block, Block)
+        for index, block in enumerate(stack.blocks):
             if not hidden and index + 1 == len(stack.layers):
                 _, k, v = block.self_attn.project(block.input_layernorm(x, condition)[0], turn)
                 return None, (*keys, k), (*values, v)

@@ -19,7 +19,7 @@ from e0_policy import diffusion
 from e0_policy.backbone import Backbone, Cache
 from e0_policy.batch import Batch
 from e0_policy.diffusion import Denoised, NoiseDraw, Sample, SamplerSettings
-from e0_policy.gemma import Block, Condition
+from e0_policy.gemma import Condition
 from e0_policy.model_config import E0Config
 from e0_policy.vision import make_tower
 
@@ -251,8 +251,7 @@ class E0Model(nn.Module):
 
         They get no gradient from `loss`; only predictions of the backbone itself use them.
         """
-        last = self.backbone.language.layers[-1]
-        assert isinstance(last, Block)
+        last = self.backbone.language.blocks[-1]
         attention, norm = last.self_attn, self.backbone.language.norm
         after = (attention.q_proj, attention.o_proj, last.post_attention_layernorm, last.mlp, norm)
         return [p for module in after for p in module.parameters()]
