@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from e0_policy.gemma import Block, Condition, RmsNorm, Rotary, attend
+from e0_policy.gemma import Block, Condition, RmsNorm, attend, rotary
 from e0_policy.model_config import E0Config
 
 
@@ -72,15 +72,19 @@ class Backbone(nn.Module):
 
     def __init__(self, config: E0Config) -> None:
         super().__init__()
+        self.config = config
         adaptive = config.expert_width if config.time_cond == "adarms" else None
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.language = Stack(config, config.width, config.mlp)
         self.expert = Stack(config, config.expert_width, config.expert_mlp, adaptive)
-        self.rotary = Rotary(config.head_dim, config.rope_theta)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Text embeddings `(B, L, W)`, multiplied by sqrt(W) as Gemma does."""
         return self.embed_tokens(tokens) * self.embed_tokens.weight.shape[1] ** 0.5
+
+    def turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary embedding of positions `(B, T)`."""
+        return rotary(positions, self.config.head_dim, self.config.rope_theta)
 
     def prefix(self, x: Tensor, mask: Tensor, hidden: bool = False) -> Cache:
         """Run prefix tokens `(B, T, W)` with full attention among those of `mask` `(B, T)`.
@@ -145,7 +149,7 @@ class Backbone(nn.Module):
         condition: Condition | None,
         hidden: bool = True,
     ) -> tuple[Tensor | None, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        turn = self.rotary(positions)
+        turn = self.turn(positions)
         keys: list[Tensor] = []
         values: list[Tensor] = []
         for index, block in enumerate(stack.blocks):

@@ -192,7 +192,7 @@ class Engine:
         return self._buffers[key]
 
     def _turn(self, start: int, tokens: int) -> tuple[Tensor, Tensor]:
-        return self.model.backbone.rotary(torch.arange(start, start + tokens, device=self.device)[None])
+        return self.model.backbone.turn(torch.arange(start, start + tokens, device=self.device)[None])
 
     def _split(self, qkv: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Fused projections `(B, T, ...)` to rotated q, rotated k and v, `(B, heads or kv_heads, T, head_dim)`."""

@@ -39,16 +39,14 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int, adaptive: bool) -> None:
         super().__init__()
-        half = width // 2
-        periods = 4e-3 * (4.0 / 4e-3) ** torch.linspace(0.0, 1.0, half)
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", 2.0 * math.pi / periods, persistent=False)
+        self.pairs = width // 2
         self.mlp_in = nn.Linear(width, width) if adaptive else None
         self.mlp_out = nn.Linear(width, width) if adaptive else None
 
     def forward(self, tau: Tensor) -> Tensor:
         """`(...)` to `(..., E)`."""
-        angles = tau[..., None].float() * self.frequencies
+        periods = 4e-3 * (4.0 / 4e-3) ** torch.linspace(0.0, 1.0, self.pairs, device=tau.device)
+        angles = tau[..., None].float() * (2.0 * math.pi / periods)
         waves = torch.cat([angles.sin(), angles.cos()], -1)
         if self.mlp_in is None or self.mlp_out is None:
             return waves
