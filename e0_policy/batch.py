@@ -1,8 +1,8 @@
 """The one value that the model takes: a batch of observations, with action tokens when there are any.
 
 Shape letters, here and in every docstring of the model: `B` batch, `V` views, `S` image side in px, `L` text tokens,
-`P` proprioception, `H` rows of a chunk (prediction horizon), `D` action dimensions, `K` bins, `W` width of the backbone,
-`E` width of the expert, `T` tokens in general.
+`P` proprioception, `H` rows of a chunk (prediction horizon), `D` action dimensions, `K` bins, `W` width of the
+backbone, `E` width of the expert, `T` tokens in general.
 """
 
 from __future__ import annotations

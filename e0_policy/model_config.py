@@ -49,7 +49,7 @@ class E0Config:
     vision: VisionKind = "conv"
     patch_size: int = 16  # px
     vision_width: int = 128
-    vision_depth: int = 2
+    vision_depth: int = 0  # transformer layers; the conv stem can do without
     vision_heads: int = 4
     vision_mlp: int = 256
 
@@ -182,7 +182,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("proprio_bins", 2, 65536),
     ("patch_size", 4, 64),
     ("vision_width", 8, 8192),
-    ("vision_depth", 1, 128),
+    ("vision_depth", 0, 128),
     ("vision_heads", 1, 128),
     ("vision_mlp", 8, 65536),
     ("width", 8, 16384),
@@ -230,15 +230,14 @@ PRESETS: dict[str, E0Config] = {
     "nano": E0Config(),
     "small": E0Config(
         image_size=128,
-        vision="siglip",
         vision_width=256,
-        vision_depth=6,
+        vision_depth=1,
         vision_heads=4,
-        vision_mlp=1024,
+        vision_mlp=512,
         width=384,
-        mlp=1024,
+        mlp=768,
         expert_width=384,
-        expert_mlp=1024,
+        expert_mlp=768,
         depth=6,
         heads=6,
         head_dim=64,

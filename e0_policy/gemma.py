@@ -1,0 +1,171 @@
+"""Gemma blocks for both the backbone and the action expert.
+
+One block serves both: with a width of conditioning its norms are adaRMS (scale, shift and gate from the diffusion
+time), without one they are Gemma's RMSNorm. Attribute names are those of the published weights. Sources: Gemma
+(arXiv 2403.08295), transformers' GemmaModel, adaptive norms as in openpi `models/gemma.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What adaRMS norms see of the diffusion time.
+
+    Attributes:
+        embedding: `(B, C, E)`, C embeddings of a time: that of the noisy tokens and, if C = 2, that of clean ones.
+        clean: `(B, T)` bool, the tokens that take embedding 1 (tau = 0); None if C = 1.
+
+    """
+
+    embedding: Tensor
+    clean: Tensor | None = None
+
+    def per_token(self, values: Tensor) -> Tensor:
+        """Pick each token's row: `(B, C, n)` to `(B, T, n)`, or `(B, 1, n)` if there are no clean tokens."""
+        if self.clean is None:
+            return values
+        return torch.where(self.clean[..., None], values[:, 1:2], values[:, :1])
+
+
+class RmsNorm(nn.Module):
+    """`x / rms(x) * (1 + weight)` in float32, or with scale, shift and gate of a condition (adaRMS).
+
+    A condition's width makes it adaptive: `x / rms(x) * (1 + scale) + shift`, and the gate multiplies the residual
+    branch that follows.
+    """
+
+    def __init__(self, width: int, condition_width: int | None = None) -> None:
+        super().__init__()
+        if condition_width is None:
+            self.weight = nn.Parameter(torch.zeros(width))
+        else:
+            self.dense = nn.Linear(condition_width, 3 * width)
+            nn.init.zeros_(self.dense.weight)
+            nn.init.zeros_(self.dense.bias)
+
+    def forward(self, x: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
+        """Normalise `(B, T, width)`; also return the gate of the branch, `(B, T or 1, width)`, if adaptive."""
+        normed = rms_normalise(x)
+        if condition is None:
+            return (normed * (1.0 + self.weight.float())).to(x.dtype), None
+        scale, shift, gate = condition.per_token(self.dense(condition.embedding)).chunk(3, -1)
+        return (normed * (1.0 + scale.float()) + shift.float()).to(x.dtype), gate
+
+
+def rms_normalise(x: Tensor) -> Tensor:
+    """`x / rms(x)` over the last dimension, in float32."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + _EPS)
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding in the half-split layout of Gemma."""
+
+    def __init__(self, head_dim: int, theta: float) -> None:
+        super().__init__()
+        inverse = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        self.inverse: Tensor
+        self.register_buffer("inverse", inverse, persistent=False)
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine `(B, 1, T, head_dim)` for positions `(B, T)`."""
+        angles = positions[:, None, :, None].float() * self.inverse
+        angles = torch.cat([angles, angles], -1)
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Apply rotary embedding to `(B, heads, T, head_dim)`."""
+    cos, sin = (t.to(x.dtype) for t in turn)
+    low, high = x.chunk(2, -1)
+    return x * cos + torch.cat([-high, low], -1) * sin
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Grouped-query attention.
+
+    The queries that share a key head are folded into one long query, so keys are never repeated.
+
+    Args:
+        q: `(B, heads, T, head_dim)`.
+        k: `(B, kv_heads, S, head_dim)`.
+        v: `(B, kv_heads, S, head_dim)`.
+        mask: `(B, T or 1, S)` bool, True where a query may look, or None.
+
+    Returns:
+        `(B, T, heads * head_dim)`.
+
+    """
+    batch, heads, tokens, _ = q.shape
+    groups = heads // k.shape[1]
+    if mask is not None and mask.shape[1] > 1:
+        mask = mask.repeat(1, groups, 1)
+    folded = q.reshape(batch, k.shape[1], groups * tokens, -1)
+    out = scaled_dot_product_attention(folded, k, v, None if mask is None else mask[:, None])
+    return out.reshape(batch, heads, tokens, -1).transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Projections of grouped-query attention, without biases."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.q_proj = nn.Linear(width, heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(width, kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(width, kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
+
+    def project(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys and values, each `(B, heads or kv_heads, T, head_dim)`."""
+        q, k, v = (
+            p(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return rotate(q, turn), rotate(k, turn), v
+
+
+class Mlp(nn.Module):
+    """Gated MLP with the tanh form of GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., width)` to the same."""
+        return self.down_proj(gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One transformer layer, split where another stack's keys and values may join the attention."""
+
+    def __init__(
+        self, width: int, mlp: int, heads: int, kv_heads: int, head_dim: int, condition_width: int | None = None
+    ) -> None:
+        super().__init__()
+        self.input_layernorm = RmsNorm(width, condition_width)
+        self.self_attn = Attention(width, heads, kv_heads, head_dim)
+        self.post_attention_layernorm = RmsNorm(width, condition_width)
+        self.mlp = Mlp(width, mlp)
+
+    def residual(self, x: Tensor, attended: Tensor, gate: Tensor | None, condition: Condition | None) -> Tensor:
+        """What follows the attention: output projection, residual, MLP, residual."""
+        x = gated(x, self.self_attn.o_proj(attended), gate)
+        normed, gate = self.post_attention_layernorm(x, condition)
+        return gated(x, self.mlp(normed), gate)
+
+
+def gated(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
+    """Residual sum; the gate multiplies the branch if there is one."""
+    return x + branch if gate is None else x + branch * gate.to(branch.dtype)
