@@ -26,14 +26,12 @@ class Cache:
         keys: per layer, `(B, kv_heads, T, head_dim)`, rotated.
         values: per layer, the same shape.
         mask: `(B, T)` bool, the tokens that may be attended.
-        hidden: `(B, T, W)`, the backbone's output, where its own token predictions are wanted; else None.
 
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     mask: Tensor
-    hidden: Tensor | None
 
     @property
     def length(self) -> Tensor:
@@ -43,12 +41,12 @@ class Cache:
     def detach(self) -> Cache:
         """The same cache with no way back for a gradient (knowledge insulation, eq. 5 and 6 of its paper)."""
         keys, values = (tuple(t.detach() for t in side) for side in (self.keys, self.values))
-        return Cache(keys, values, self.mask, None)
+        return Cache(keys, values, self.mask)
 
     def repeat(self, times: int) -> Cache:
         """Every observation `times` times in a row, for several samples of one prefix."""
         keys, values = (tuple(t.repeat_interleave(times, 0) for t in side) for side in (self.keys, self.values))
-        return Cache(keys, values, self.mask.repeat_interleave(times, 0), None)
+        return Cache(keys, values, self.mask.repeat_interleave(times, 0))
 
 
 class Stack(nn.Module):
@@ -86,14 +84,18 @@ class Backbone(nn.Module):
         """Rotary embedding of positions `(B, T)`."""
         return rotary(positions, self.config.head_dim, self.config.rope_theta)
 
-    def prefix(self, x: Tensor, mask: Tensor, hidden: bool = False) -> Cache:
+    def prefix(self, x: Tensor, mask: Tensor) -> Cache:
         """Run prefix tokens `(B, T, W)` with full attention among those of `mask` `(B, T)`.
 
-        The expert needs keys and values only, so the last layer stops there unless `hidden` is wanted.
+        Only keys and values are wanted, so the last layer stops there.
         """
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out, keys, values = self._run(self.language, x, positions, mask[:, None], None, None, hidden)
-        return Cache(keys, values, mask, out)
+        turn = self.turn((mask.cumsum(1) - 1).clamp(min=0))
+        x, keys, values = _run(
+            self.language.blocks[:-1], self.language.checkpointing, x, turn, mask[:, None], None, None
+        )
+        last = self.language.blocks[-1]
+        _, k, v = last.self_attn.project(last.input_layernorm(x, None)[0], turn)
+        return Cache((*keys, k), (*values, v), mask)
 
     def generate(self, x: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """Run tokens `(B, T, W)` that the backbone predicts itself: each sees the prefix and those before it.
@@ -113,9 +115,9 @@ class Backbone(nn.Module):
         own = causal & (mask[:, None] | torch.eye(tokens, dtype=torch.bool, device=x.device))
         visible = torch.cat([cache.mask[:, None].expand(-1, tokens, -1), own], 2)
         positions = cache.length[:, None] + torch.arange(tokens, device=x.device)
-        out, _, _ = self._run(self.language, x, positions, visible, cache, None)
-        assert out is not None
-        return out
+        stack = self.language
+        x, _, _ = _run(stack.blocks, stack.checkpointing, x, self.turn(positions), visible, cache, None)
+        return stack.norm(x, None)[0]
 
     def suffix(self, x: Tensor, cache: Cache, condition: Condition | None, blocks: tuple[int, ...]) -> Tensor:
         """Run action tokens `(B, T, E)` through the expert; they see the prefix, earlier blocks and their own block.
@@ -135,35 +137,32 @@ class Backbone(nn.Module):
         index = torch.arange(len(blocks), device=x.device).repeat_interleave(torch.tensor(blocks, device=x.device))
         own = index[:, None] >= index[None, :] if len(blocks) > 1 else x.new_ones(1, tokens, dtype=torch.bool)
         visible = torch.cat([cache.mask[:, None].expand(-1, own.shape[0], -1), own[None].expand(batch, -1, -1)], 2)
-        out, _, _ = self._run(self.expert, x, positions, visible, cache, condition)
-        assert out is not None
-        return out
+        stack = self.expert
+        x, _, _ = _run(stack.blocks, stack.checkpointing, x, self.turn(positions), visible, cache, condition)
+        return stack.norm(x, condition)[0]
 
-    def _run(
-        self,
-        stack: Stack,
-        x: Tensor,
-        positions: Tensor,
-        visible: Tensor,
-        cache: Cache | None,
-        condition: Condition | None,
-        hidden: bool = True,
-    ) -> tuple[Tensor | None, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        turn = self.turn(positions)
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        for index, block in enumerate(stack.blocks):
-            if not hidden and index + 1 == len(stack.layers):
-                _, k, v = block.self_attn.project(block.input_layernorm(x, condition)[0], turn)
-                return None, (*keys, k), (*values, v)
-            past = None if cache is None else (cache.keys[index], cache.values[index])
-            if stack.checkpointing and torch.is_grad_enabled():
-                x, k, v = checkpoint(_layer, block, x, turn, visible, past, condition, use_reentrant=False)
-            else:
-                x, k, v = _layer(block, x, turn, visible, past, condition)
-            keys.append(k)
-            values.append(v)
-        return stack.norm(x, condition)[0], tuple(keys), tuple(values)
+
+def _run(
+    blocks: list[Block],
+    checkpointing: bool,
+    x: Tensor,
+    turn: tuple[Tensor, Tensor],
+    visible: Tensor,
+    cache: Cache | None,
+    condition: Condition | None,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Blocks in order; also their own keys and values."""
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    for index, block in enumerate(blocks):
+        past = None if cache is None else (cache.keys[index], cache.values[index])
+        if checkpointing and torch.is_grad_enabled():
+            x, k, v = checkpoint(_layer, block, x, turn, visible, past, condition, use_reentrant=False)
+        else:
+            x, k, v = _layer(block, x, turn, visible, past, condition)
+        keys.append(k)
+        values.append(v)
+    return x, keys, values
 
 
 def _layer(

@@ -84,16 +84,9 @@ class E0Model(nn.Module):
             self.flow_in = nn.Linear(config.action_dim, narrow)
             self.flow_out = nn.Linear(narrow, config.action_dim)
 
-    def prefix(self, batch: Batch, hidden: bool = False) -> Cache:
-        """Encode the observations; a view that no observation of the batch has costs nothing.
-
-        Args:
-            batch: the observations.
-            hidden: also return the backbone's output, for predictions of its own.
-
-        """
-        x, mask = self.prefix_tokens(batch)
-        return self.backbone.prefix(x, mask, hidden)
+    def prefix(self, batch: Batch) -> Cache:
+        """Encode the observations; a view that no observation of the batch has costs nothing."""
+        return self.backbone.prefix(*self.prefix_tokens(batch))
 
     def prefix_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embedded prefix `(B, T, W)` and its mask `(B, T)`: images view by view, text, proprioception."""
