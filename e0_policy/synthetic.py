@@ -1,0 +1,125 @@
+"""A reaching task drawn into small images: demonstrations for tests and smoke runs, with no simulator.
+
+A Panda turns two of its joints (q1 and q4) until its tool is over the dot that the instruction names, then closes its
+gripper. The base view looks down on the table, the wrist view follows the tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from e0_policy.dataset import Episode
+from e0_policy.embodiment import load_embodiment
+from e0_policy.kinematics import tcp_position_m
+from e0_policy.types import FloatArray, ImageArray
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60)}
+MAX_STEP_RAD = 0.08
+_HOME = np.array([0.0, -np.pi / 4, 0.0, -3 * np.pi / 4, 0.0, np.pi / 2, np.pi / 4])
+_Q1, _Q4 = (-0.6, 0.6), (-2.7, -1.6)
+_TABLE_M = ((0.1, 0.7), (-0.3, 0.3))
+_WRIST_M = 0.12
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two dots on the table `(x, y)` m by colour, and the joint positions that reach them."""
+
+    goals: Mapping[str, FloatArray]
+    target: str
+
+    @property
+    def instruction(self) -> str:
+        """What to do."""
+        return f"reach the {self.target} dot"
+
+    def dot_m(self, colour: str) -> FloatArray:
+        """`(x, y)` of a dot."""
+        return tcp_position_m(self.goals[colour])[:2]
+
+
+class SyntheticSource:
+    """Demonstrations of the reaching task; a function of its arguments."""
+
+    embodiment = "panda"
+    period_ns = 50_000_000
+    views: tuple[str, ...] = ("base", "wrist")
+
+    def __init__(self, episodes: int, seed: int = 0, image_size: int = 64) -> None:
+        names = (*load_embodiment("panda").joint_names, "gripper")
+        self.proprioception_names = self.action_names = names
+        self.image_size = image_size
+        drawn = [draw_scene(np.random.default_rng((seed, i))) for i in range(episodes)]
+        self.scenes = [scene for scene, _ in drawn]
+        self.episodes: Sequence[Episode] = [_demonstrate(f"{seed}-{i}", *pair) for i, pair in enumerate(drawn)]
+
+    def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
+        """Both views of one frame."""
+        return draw_views(self.scenes[episode], self.episodes[episode].proprioception[frame], self.image_size)
+
+
+def draw_scene(rng: np.random.Generator) -> tuple[Scene, FloatArray]:
+    """A random scene and joint positions to start from `(7,)`; dots are at least 12 cm apart and from the tool."""
+    while True:
+        q = np.tile(_HOME, (3, 1))
+        q[:, 0], q[:, 3] = rng.uniform(*_Q1, 3), rng.uniform(*_Q4, 3)
+        points = tcp_position_m(q)[:, :2]
+        if min(np.linalg.norm(points[i] - points[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > 0.12:
+            return Scene({"red": q[1], "green": q[2]}, ("red", "green")[int(rng.integers(2))]), q[0]
+
+
+def draw_views(scene: Scene, proprioception: FloatArray, side: int) -> dict[str, ImageArray]:
+    """Base and wrist view `uint8 (side, side, 3)` of a state `(8,)`."""
+    tool = tcp_position_m(proprioception[:7])[:2]
+    base = _picture(_TABLE_M, side)
+    wrist_window = ((tool[0] - _WRIST_M, tool[0] + _WRIST_M), (tool[1] - _WRIST_M, tool[1] + _WRIST_M))
+    wrist = _picture(wrist_window, side)
+    for colour, rgb in COLOURS.items():
+        base = _disc(base, _TABLE_M, scene.dot_m(colour), 0.035, rgb)
+        wrist = _disc(wrist, wrist_window, scene.dot_m(colour), 0.035, rgb)
+    size = 0.012 + 0.012 * float(proprioception[7])
+    base = _disc(base, _TABLE_M, tool, size, (250, 250, 250))
+    wrist = _disc(wrist, wrist_window, tool, size / 2, (250, 250, 250))
+    return {"base": np.rint(base).astype(np.uint8), "wrist": np.rint(wrist).astype(np.uint8)}
+
+
+def _demonstrate(identifier: str, scene: Scene, start: FloatArray) -> Episode:
+    goal = scene.goals[scene.target]
+    steps = max(1, int(np.ceil(np.abs(goal - start).max() / MAX_STEP_RAD)))
+    q = start + np.linspace(0.0, 1.0, steps + 1)[:, None] * (goal - start)
+    q = np.concatenate([q, np.repeat(goal[None], 4, 0)])
+    gripper = np.ones(len(q))
+    gripper[steps + 1 :] = 0.0
+    states = np.concatenate([q, gripper[:, None]], 1)
+    return Episode(identifier, scene.instruction, states[:-1], states[1:])
+
+
+def _picture(window: tuple[tuple[float, float], tuple[float, float]], side: int) -> FloatArray:
+    """Table with a faint grid of 10 cm, which tells the views' places apart."""
+    x, y = _points(window, side)
+    lines = (np.abs((x * 10) % 1 - 0.5) > 0.42) | (np.abs((y * 10) % 1 - 0.5) > 0.42)
+    return np.where(lines[..., None], 110.0, 90.0) * np.ones(3)
+
+
+def _disc(
+    image: FloatArray,
+    window: tuple[tuple[float, float], tuple[float, float]],
+    centre: FloatArray,
+    radius_m: float,
+    rgb: tuple[int, int, int],
+) -> FloatArray:
+    x, y = _points(window, len(image))
+    pixel_m = (window[0][1] - window[0][0]) / len(image)
+    cover = np.clip((radius_m - np.hypot(x - centre[0], y - centre[1])) / pixel_m + 0.5, 0.0, 1.0)[..., None]
+    return image * (1.0 - cover) + np.array(rgb) * cover
+
+
+def _points(window: tuple[tuple[float, float], tuple[float, float]], side: int) -> tuple[FloatArray, FloatArray]:
+    """Table coordinates of every pixel: x down the image, y to the left, as seen from above the base."""
+    (x0, x1), (y0, y1) = window
+    step = (np.arange(side) + 0.5) / side
+    x, y = np.meshgrid(x1 - step * (x1 - x0), y1 - step * (y1 - y0), indexing="ij")
+    return x, y

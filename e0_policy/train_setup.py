@@ -1,0 +1,124 @@
+"""What a configuration stands for: demonstrations, the transform fitted to them, and the writing for insulation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from e0_policy.action_tokenizer import ActionTokenizer
+from e0_policy.dataset import ChunkDataset, PackedSource, Source, WithoutIdle, fit_statistics
+from e0_policy.fast_tokens import FastTokenizer, NaiveTokenizer
+from e0_policy.insulation import ActionWriting
+from e0_policy.normalization import Normalizer
+from e0_policy.synthetic import SyntheticSource
+from e0_policy.text_tokenizer import PaliGemmaTokenizer, Prompt, TextTokenizer, WordTokenizer
+from e0_policy.train_config import TrainConfig, TrainConfigError
+from e0_policy.transforms import PolicyTransform
+from e0_policy.types import FloatArray
+
+GRIPPER = "gripper"
+WRITING_CHUNKS = 1000
+"""Chunks that FAST merges are trained on."""
+
+
+def open_source(config: TrainConfig) -> Source:
+    """The demonstrations.
+
+    Raises:
+        TrainConfigError: the model wants a view that they lack.
+        DatasetError: no such folder.
+
+    """
+    source: Source
+    if config.data == "synthetic":
+        source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
+    else:
+        source = PackedSource(Path(config.data))
+    if missing := sorted(set(config.model.views) - set(source.views)):
+        raise TrainConfigError(f"model.views has {', '.join(missing)}; {config.data} has {', '.join(source.views)}")
+    if config.drop_idle_rad:
+        source = WithoutIdle(source, [name != GRIPPER for name in source.action_names], config.drop_idle_rad)
+    return source
+
+
+def fingerprint(source: Source) -> str:
+    """SHA-256 of the identifiers, instructions and lengths of all episodes: whether a resumed run has the same data."""
+    lines = [[e.identifier, e.instruction, len(e)] for e in source.episodes]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) -> PolicyTransform:
+    """The transform fitted to the training episodes alone.
+
+    Raises:
+        NormalizationError: a dimension never moves; names it.
+        TransformError: the model is too narrow for the arm.
+
+    """
+    model = config.model
+    relative = tuple(config.relative_actions and name != GRIPPER for name in source.action_names)
+    proprioception, actions = fit_statistics(
+        source,
+        episodes,
+        relative,
+        model.prediction_horizon,
+        per_row=config.per_row_statistics,
+        quantiles=(config.quantile_low, config.quantile_high),
+    )
+    normalizers = [
+        Normalizer.fit(
+            statistics,
+            config.normalization,
+            bounds={GRIPPER: (0.0, 1.0)} if GRIPPER in statistics.names else None,
+            constant=config.constant_dimensions,
+        )
+        for statistics in (proprioception, actions)
+    ]
+    in_text = model.proprio_form == "text"
+    return PolicyTransform(
+        views=model.views,
+        image_size=model.image_size,
+        prompt=Prompt(_text_tokenizer(config, source, episodes), model.max_text_tokens, in_text),
+        proprioception=normalizers[0],
+        proprio_dim=model.proprio_dim,
+        actions=normalizers[1],
+        relative=relative,
+        action_dim=model.action_dim,
+        prediction_horizon=model.prediction_horizon,
+        tokenizer=ActionTokenizer(model.bins, model.bin_decode),
+    )
+
+
+def make_writing(config: TrainConfig, dataset: ChunkDataset) -> ActionWriting | None:
+    """The second writing of the actions for knowledge insulation, None if the configuration has none.
+
+    Raises:
+        InsulationError: the text vocabulary has too few special tokens.
+
+    """
+    text = dataset.transform.prompt.tokenizer
+    if config.action_writing == "none":
+        return None
+    if config.action_writing == "naive":
+        return ActionWriting(text, NaiveTokenizer(config.writing_vocabulary, config.writing_stride))
+    picks = np.linspace(0, len(dataset) - 1, min(len(dataset), WRITING_CHUNKS)).astype(int)
+    chunks = [_chunk(dataset, int(i)) for i in picks]
+    return ActionWriting(text, FastTokenizer.fit(np.stack(chunks), config.writing_vocabulary))
+
+
+def _chunk(dataset: ChunkDataset, index: int) -> FloatArray:
+    raw, transform = dataset.raw(index), dataset.transform
+    tokens = transform.targets(raw.rows, raw.proprioception).tokens
+    return transform.tokenizer.decode(tokens)[:, : transform.columns]
+
+
+def _text_tokenizer(config: TrainConfig, source: Source, episodes: Sequence[int]) -> TextTokenizer:
+    if config.text_tokenizer:
+        return PaliGemmaTokenizer(Path(config.text_tokenizer))
+    specials = 0 if config.action_writing == "none" else config.writing_vocabulary + 2
+    instructions = (source.episodes[e].instruction for e in episodes)
+    return WordTokenizer.fit(instructions, config.model.vocab_size, specials)
