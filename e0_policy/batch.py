@@ -23,7 +23,7 @@ class Batch:
         view_offset: `(B, V, 3)` float, `(d, theta, phi)` of the relative spherical embedding (eq. 9, 18): radial
             displacement [m], yaw and pitch [rad]; zeros for a camera in its own place.
         text_tokens: `(B, L)` int64.
-        text_mask: `(B, L)` bool, False on padding.
+        text_mask: `(B, L)` bool, False on padding, which is at the end.
         proprio: `(B, P)` float, normalised to [-1, 1].
         action_tokens: `(B, H, D)` int64 in `[0, K)`: targets in training, the clean committed rows at inference.
         action_mask: `(B, H, D)` bool, the rows and dimensions that count in the loss.

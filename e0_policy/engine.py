@@ -9,6 +9,7 @@ set of views and instruction length; on a CPU the same code runs directly.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -119,6 +120,21 @@ class Engine:
         self._noise = None
         shape, inputs = self._inputs(batch, projected, gumbel)
         return self._replay(shape, inputs) if self.graph else self._run(shape, inputs)
+
+    @torch.inference_mode()
+    def stages(self, batch: Batch, noise: NoiseDraw) -> dict[str, Callable[[], object]]:
+        """The parts of one call, to be timed apart: embedding the observation, the prefix, all steps."""
+        self.prepare(noise)
+        assert self._noise is not None
+        shape, inputs = self._inputs(batch, *self._noise)
+        x = self._prefix_tokens(shape, inputs)
+        buffers = self._buffer(x.shape[1], x.dtype)
+        self._prefix(x, buffers)
+        return {
+            "embed": lambda: self._prefix_tokens(shape, inputs),
+            "prefix": lambda: self._prefix(x, buffers),
+            "steps": lambda: self._denoise(shape, inputs, x.shape[1], buffers),
+        }
 
     def _inputs(self, batch: Batch, noise: Tensor, gumbel: Tensor | None) -> tuple[_Shape, _Inputs]:
         if self.config.mask_absent_views:

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from e0_policy import diffusion
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, read_checkpoint
+from e0_policy.collate import on_device, stack
 from e0_policy.diffusion import Sample, SamplerSettings
 from e0_policy.embodiment import load_embodiment
 from e0_policy.engine import Engine
 from e0_policy.model import E0Model
 from e0_policy.model_config import ModelConfigError
 from e0_policy.policy import Plan, PolicyOutput
-from e0_policy.transforms import ModelInput, PolicyTransform, Targets
+from e0_policy.transforms import PolicyTransform, Targets
 from e0_policy.types import FloatArray, Observation
 
 
@@ -156,7 +156,7 @@ class E0Policy:
         targets = self._targets(in_force, proprioception)
         seed = self._settings.seed + self._calls
         self._calls += 1
-        sample = self._draw(as_batch(inputs, targets, committed), seed)
+        sample = self._draw(replace(stack([inputs], [targets]), committed=torch.tensor([committed])), seed)
         rows = self._rows(sample, proprioception)
         rows[:committed] = in_force[:committed]
         count = self._settings.horizon or len(rows)
@@ -196,8 +196,7 @@ class E0Policy:
         return Targets(np.zeros(shape, np.int64), np.zeros(shape, bool), 0)
 
     def _draw(self, batch: Batch, seed: int) -> Sample:
-        batch = batch.to(self._device)
-        batch = replace(batch, images=batch.images.float() / 127.5 - 1.0)
+        batch = on_device(batch, self._device)
         self._generator.manual_seed(seed)
         noise = diffusion.draw_noise(self._model.config, self._sampler, self._sampler.samples, self._generator)
         if self._engine is None:
@@ -225,26 +224,6 @@ def resample(plan: Plan, times_ns: NDArray[np.int64]) -> FloatArray:
     rows = (1.0 - share) * plan.rows[low] + share * plan.rows[high]
     rows[:, -1] = plan.rows[low, -1]
     return rows
-
-
-def as_batch(inputs: ModelInput, targets: Targets, committed: int) -> Batch:
-    """One observation as a batch on the CPU; images stay uint8 until they are on the device."""
-    images = np.ascontiguousarray(inputs.images.transpose(0, 3, 1, 2))
-
-    def one(array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array)[None]
-
-    return Batch(
-        images=one(images),
-        view_mask=one(inputs.view_mask),
-        view_offset=torch.zeros(1, len(images), 3),
-        text_tokens=one(inputs.text_tokens),
-        text_mask=one(inputs.text_mask),
-        proprio=one(inputs.proprio).float(),
-        action_tokens=one(targets.tokens),
-        action_mask=one(targets.mask),
-        committed=torch.tensor([committed]),
-    )
 
 
 def _check_transform(transform: PolicyTransform, model: E0Model) -> None:

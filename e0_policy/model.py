@@ -89,7 +89,10 @@ class E0Model(nn.Module):
         return self.backbone.prefix(*self.prefix_tokens(batch))
 
     def prefix_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Embedded prefix `(B, T, W)` and its mask `(B, T)`: images view by view, text, proprioception."""
+        """Embedded prefix `(B, T, W)` and its mask `(B, T)`: images view by view, text, proprioception.
+
+        Text is cut to the longest instruction of the batch (padding is at its end).
+        """
         parts, masks = [], []
         for view in range(len(self.config.views)):
             present = (
@@ -100,8 +103,9 @@ class E0Model(nn.Module):
             tokens = self._view_tokens(batch, view, present)
             parts.append(tokens)
             masks.append(present[:, None].expand(-1, tokens.shape[1]))
-        parts.append(self.backbone.embed(batch.text_tokens))
-        masks.append(batch.text_mask)
+        longest = int(batch.text_mask.sum(1).max())
+        parts.append(self.backbone.embed(batch.text_tokens[:, :longest]))
+        masks.append(batch.text_mask[:, :longest])
         if self.config.proprio_form != "text":
             state = self.proprio_tokens(batch.proprio)
             parts.append(state)

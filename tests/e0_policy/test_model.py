@@ -64,7 +64,7 @@ def test_a_missing_view_is_not_attended() -> None:
     assert not torch.allclose(denoised(model, other)[1], mixed[1], atol=1e-4)
     alone = type(batch)(**{k: v[:1] for k, v in vars(batch).items()})
     x, mask = model.prefix_tokens(alone)
-    assert x.shape[1] == mask.shape[1] == 6 + 8 + 1, "one view of six tokens, text, proprioception"
+    assert x.shape[1] == mask.shape[1] == 6 + 5 + 1, "one view of six tokens, text without padding, proprioception"
 
 
 def test_released_semantics_attend_black_views() -> None:
