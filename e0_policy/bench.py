@@ -254,8 +254,8 @@ def table(report: dict[str, Any]) -> str:
         f"{report['size']} on {report['machine']['cpu']} ({report['machine']['threads']} threads), GPU "
         f"{report['machine']['gpu']}, torch {report['machine']['torch']}"
     ]
-    head = f"{'device':<6}{'N':>4}{'fast p50':>10}{'p99':>8}{'on CPU':>8}{'eager p50':>11}{'ratio':>7}{'embed':>8}{'prefix':>8}"
-    lines.append(head + f"{'steps':>8}{'floor':>8}{'agree':>8}   target [ms]")
+    head = f"{'device':<6}{'N':>4}{'fast p50':>10}{'p99':>8}{'on CPU':>8}{'eager p50':>11}{'ratio':>7}{'embed':>8}"
+    lines.append(head + f"{'prefix':>8}{'steps':>8}{'floor':>8}{'agree':>8}   target [ms]")
     for device, figures in report["devices"].items():
         if figures == UNMEASURED:
             lines.append(f"{device:<6}  {UNMEASURED}")

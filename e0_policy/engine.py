@@ -19,7 +19,7 @@ from torch.nn.functional import gelu, linear, rms_norm, scaled_dot_product_atten
 from e0_policy import diffusion
 from e0_policy.batch import Batch
 from e0_policy.diffusion import NoiseDraw, Sample, SamplerSettings
-from e0_policy.fused import Layer, Modulation, fuse_entry, fuse_layer, modulations
+from e0_policy.fused import Layer, Norm, adaptive_norms, fuse_entry, fuse_layer, plain_norms
 from e0_policy.gemma import rotate
 from e0_policy.model import E0Model
 
@@ -84,10 +84,14 @@ class Engine:
         self.graph = self.device.type == "cuda" if graph is None else graph
         self.taus = diffusion.tau_schedule(settings.steps)
         with torch.inference_mode():
-            self._language = [fuse_layer(block, True) for block in model.backbone.language.blocks]
+            self._language = [fuse_layer(block) for block in model.backbone.language.blocks]
+            self._language_norms = plain_norms(model.backbone.language)
+            self._expert = [fuse_layer(block) for block in model.backbone.expert.blocks]
             adaptive = self.config.time_cond == "adarms"
-            self._expert = [fuse_layer(block, not adaptive) for block in model.backbone.expert.blocks]
-            self._modulation = modulations(model, self.taus) if adaptive else []
+            every = [*self.taus, 0.0]
+            self._norms = (
+                adaptive_norms(model, every) if adaptive else [plain_norms(model.backbone.expert)] * len(every)
+            )
             self._entry = fuse_entry(model, self.taus)
         self._noise: tuple[Tensor, Tensor | None] | None = None
         self._buffers: OrderedDict[tuple[int, int], list[tuple[Tensor, Tensor]]] = OrderedDict()
@@ -222,11 +226,12 @@ class Engine:
         tokens = x.shape[1]
         turn = self._turn(0, tokens)
         for index, (layer, (keys, values)) in enumerate(zip(self._language, buffers, strict=True)):
-            q, k, v = self._split(linear(_rms(x), layer.qkv), turn)
+            before, after = self._language_norms[2 * index : 2 * index + 2]
+            q, k, v = self._split(linear(_normalise(x, before), layer.qkv), turn)
             keys[:, :, :tokens], values[:, :, :tokens] = k, v
             if index + 1 < len(buffers):
                 x = x + linear(_attend(q, k, v), layer.out)
-                x = x + _mlp(_rms(x), layer)
+                x = x + _mlp(_normalise(x, after), layer)
 
     def _denoise(self, shape: _Shape, inputs: _Inputs, prefix: int, buffers: list[tuple[Tensor, Tensor]]) -> Sample:
         """The N steps of `diffusion.sample`, in the space of projected tokens."""
@@ -242,7 +247,10 @@ class Engine:
             if tokens is not None:
                 noise = noise + entry.columns(tokens) * (settings.alpha * (1.0 - tau if annealed else 1.0))
             x = noise if kept is None else torch.where(per_token, kept, noise)  # type: ignore[arg-type]
-            hidden = self._expert_layers(entry.finish(x), step, per_token, prefix, turn, buffers)
+            norms = self._norms[step]
+            if per_token is not None:
+                norms = [norm.where(per_token, clean) for norm, clean in zip(norms, self._norms[-1], strict=True)]
+            hidden = self._expert_layers(entry.finish(x), norms, prefix, turn, buffers)
             logits = linear(hidden, self.model.action_out.weight, self.model.action_out.bias)
             logits = logits.reshape(settings.samples, config.prediction_horizon, config.action_dim, config.bins)
             scores = logits if inputs.gumbel is None else logits + inputs.gumbel[step]
@@ -255,33 +263,23 @@ class Engine:
     def _expert_layers(
         self,
         x: Tensor,
-        step: int,
-        clean: Tensor | None,
+        norms: list[Norm],
         prefix: int,
         turn: tuple[Tensor, Tensor],
         buffers: list[tuple[Tensor, Tensor]],
     ) -> Tensor:
         """The expert over `(samples, T, E)`; its keys and values overwrite the tail of the buffers."""
         for index, (layer, (keys, values)) in enumerate(zip(self._expert, buffers, strict=True)):
-            normed, gate = self._norm(x, 2 * index, step, clean)
-            q, keys[:, :, prefix:], values[:, :, prefix:] = self._split(linear(normed, layer.qkv), turn)
-            x = _residual(x, linear(_attend(q, keys, values), layer.out), gate)
-            normed, gate = self._norm(x, 2 * index + 1, step, clean)
-            x = _residual(x, _mlp(normed, layer), gate)
-        if self._modulation:
-            return self._norm(x, -1, step, clean)[0]
-        return _rms(x) * (1.0 + self.model.backbone.expert.norm.weight)
-
-    def _norm(self, x: Tensor, norm: int, step: int, clean: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if not self._modulation:
-            return _rms(x), None
-        modulation: Modulation = self._modulation[norm]
-        scale, shift, gate = modulation.at(step, clean)
-        return torch.addcmul(shift, _rms(x), scale), gate
+            before, after = norms[2 * index : 2 * index + 2]
+            q, keys[:, :, prefix:], values[:, :, prefix:] = self._split(linear(_normalise(x, before), layer.qkv), turn)
+            x = _residual(x, linear(_attend(q, keys, values), layer.out), before.gate)
+            x = _residual(x, _mlp(_normalise(x, after), layer), after.gate)
+        return _normalise(x, norms[-1])
 
 
-def _rms(x: Tensor) -> Tensor:
-    return rms_norm(x, (x.shape[-1],), None, _EPS)
+def _normalise(x: Tensor, norm: Norm) -> Tensor:
+    normed = rms_norm(x, (x.shape[-1],), None, _EPS)
+    return normed * norm.scale if norm.shift is None else torch.addcmul(norm.shift, normed, norm.scale)
 
 
 def _residual(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:

@@ -1,7 +1,6 @@
 """Weights of a trained model rearranged for inference: same results, fewer and larger operations.
 
 * query, key and value projections in one matrix, gate and up projections in one;
-* Gemma's `1 + weight` of the prefix norms folded into the matrix that follows;
 * adaRMS scale, shift and gate of every norm computed ahead for the fixed diffusion times;
 * action tokens enter by a table: `W (tau * eps + (1 - tau) * alpha * onehot(k))` is `tau * (W eps)` plus a scaled
   column of W, so a one-hot is never built and `W eps` is computed before the observation arrives.
@@ -12,11 +11,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from e0_policy.gemma import Block
+from e0_policy.backbone import Stack
+from e0_policy.gemma import Block, RmsNorm
 from e0_policy.model import E0Model
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm at one diffusion time: `rms(x) * scale + shift`, and the gate of the branch that follows.
+
+    `(width,)` each, or `(T, width)` if some tokens are clean; shift and gate are None in the norms of the prefix.
+    """
+
+    scale: Tensor
+    shift: Tensor | None = None
+    gate: Tensor | None = None
+
+    def where(self, clean: Tensor, other: Norm) -> Norm:
+        """Per token, this norm or (where `clean` `(T, 1)`) another one."""
+        if self.shift is None or self.gate is None or other.shift is None or other.gate is None:
+            return self
+        return Norm(
+            torch.where(clean, other.scale, self.scale),
+            torch.where(clean, other.shift, self.shift),
+            torch.where(clean, other.gate, self.gate),
+        )
 
 
 @dataclass(frozen=True)
@@ -29,51 +51,41 @@ class Layer:
     down: Tensor
 
 
-@dataclass(frozen=True)
-class Modulation:
-    """adaRMS of one norm: `scale` includes the 1. `(N, width)` for the noisy tokens, `(width,)` for clean ones."""
-
-    scale: Tensor
-    shift: Tensor
-    gate: Tensor
-    clean: tuple[Tensor, Tensor, Tensor]
-
-    def at(self, step: int, clean: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Scale, shift and gate of a step, per token if some are clean `(T, 1)`."""
-        noisy = (self.scale[step], self.shift[step], self.gate[step])
-        if clean is None:
-            return noisy
-        scale, shift, gate = (torch.where(clean, c, n) for c, n in zip(self.clean, noisy, strict=True))
-        return scale, shift, gate
-
-
-def fuse_layer(block: Block, folded: bool) -> Layer:
-    """Concatenate a block's matrices; `folded` puts the norms' `1 + weight` into them."""
+def fuse_layer(block: Block) -> Layer:
+    """Join a block's matrices. The block's own weights become views of them, so that nothing is held twice."""
     attention, mlp = block.self_attn, block.mlp
-    qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-    if folded:
-        qkv = _fold(qkv, block.input_layernorm.weight)
-        gate_up = _fold(gate_up, block.post_attention_layernorm.weight)
-    return Layer(qkv, attention.o_proj.weight, gate_up, mlp.down_proj.weight)
+    qkv = _join([attention.q_proj, attention.k_proj, attention.v_proj])
+    return Layer(qkv, attention.o_proj.weight, _join([mlp.gate_proj, mlp.up_proj]), mlp.down_proj.weight)
 
 
-def _fold(matrix: Tensor, weight: Tensor) -> Tensor:
-    return (matrix.float() * (1.0 + weight.float())).to(matrix.dtype)
+def _join(parts: list[nn.Linear]) -> Tensor:
+    joined = torch.cat([part.weight.data for part in parts])
+    for part, rows in zip(parts, joined.split([len(part.weight) for part in parts]), strict=True):
+        part.weight.data = rows
+    return joined
 
 
-def modulations(model: E0Model, taus: list[float]) -> list[Modulation]:
-    """Of every norm of the expert in order (two per layer, then the last one), for `taus` and for 0."""
-    stack = model.backbone.expert
-    norms = [norm for block in stack.blocks for norm in (block.input_layernorm, block.post_attention_layernorm)]
-    times = torch.tensor([*taus, 0.0], device=model.action_in.weight.device)
+def plain_norms(stack: Stack) -> list[Norm]:
+    """Norms of a stack without adaRMS, in order: two per layer, then the last one."""
+    return [Norm((1.0 + norm.weight.float()).to(norm.weight.dtype)) for norm in _norms(stack)]
+
+
+def adaptive_norms(model: E0Model, taus: list[float]) -> list[list[Norm]]:
+    """For each diffusion time, the norms of the expert in order."""
+    times = torch.tensor(taus, device=model.action_in.weight.device)
     embedding = model.time(times)
-    found = []
-    for norm in (*norms, stack.norm):
+    found: list[list[Norm]] = [[] for _ in taus]
+    for norm in _norms(model.backbone.expert):
         scale, shift, gate = norm.dense(embedding).chunk(3, -1)
         scale = (1.0 + scale.float()).to(scale.dtype)
-        found.append(Modulation(scale[:-1], shift[:-1], gate[:-1], (scale[-1], shift[-1], gate[-1])))
+        for step in range(len(taus)):
+            found[step].append(Norm(scale[step].contiguous(), shift[step].contiguous(), gate[step].contiguous()))
     return found
+
+
+def _norms(stack: Stack) -> list[RmsNorm]:
+    pairs = [(block.input_layernorm, block.post_attention_layernorm) for block in stack.blocks]
+    return [norm for pair in pairs for norm in pair] + [stack.norm]
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,9 @@ def rms_normalise(x: Tensor) -> Tensor:
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary embedding in Gemma's half-split layout.
+    """What `rotate` needs for Gemma's rotary embedding, whose halves of a head are the two coordinates.
 
-    They are computed in float32, never in the dtype of the weights, which bfloat16 would ruin.
+    Computed in float32, never in the dtype of the weights, which bfloat16 would ruin.
 
     Args:
         positions: `(B, T)`.
@@ -78,20 +78,19 @@ def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tens
         theta: base of the wavelengths.
 
     Returns:
-        Two tensors `(B, 1, T, head_dim)`.
+        Cosines, and sines that are negative in the first half, each `(B, 1, T, head_dim)`.
 
     """
     steps = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
     angles = positions[:, None, :, None] * theta ** -(steps / head_dim)
-    angles = torch.cat([angles, angles], -1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Apply rotary embedding to `(B, heads, T, head_dim)`."""
     cos, sin = (t.to(x.dtype) for t in turn)
-    low, high = x.chunk(2, -1)
-    return x * cos + torch.cat([-high, low], -1) * sin
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
