@@ -1,9 +1,9 @@
 """Fast inference for one observation, with the same answer as the eager reference `E0Model.sample`.
 
 The observation is encoded once into static key and value buffers; N steps overwrite the tail of the same buffers. The
-last prefix layer stops at its keys and values, missing views and text padding are dropped (so nothing is masked), and
-noise is projected before the observation arrives. On a GPU the whole way from image to tokens is one CUDA graph per
-set of views and instruction length; on a CPU the same code runs directly.
+last prefix layer stops at its keys and values, missing views and text padding are dropped, and noise is projected
+before the observation arrives. On a GPU the whole way from image to tokens is one CUDA graph per set of views and
+instruction length; on a CPU the same code runs directly.
 """
 
 from __future__ import annotations
@@ -14,51 +14,37 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, linear, rms_norm, scaled_dot_product_attention
 
 from e0_policy import diffusion
 from e0_policy.batch import Batch
 from e0_policy.diffusion import NoiseDraw, Sample, SamplerSettings
-from e0_policy.fused import Layer, Norm, adaptive_norms, fuse_entry, fuse_layer, plain_norms
-from e0_policy.gemma import rotate
+from e0_policy.fast_path import Buffers, FastPath, Inputs, Shape
 from e0_policy.model import E0Model
 
-_EPS = 1e-6
-_KEPT = 8  # instruction lengths and sets of views whose buffers are kept
+SHAPES_KEPT = 8
+"""Sets of views and instruction lengths whose buffers and graphs are kept, the latest used."""
+
+Capture = Callable[[Callable[[], Sample]], "tuple[Callable[[], None], Sample]"]
+"""Takes a run on static inputs; returns how to repeat it, and where the repetition leaves its answer."""
 
 
 class EngineError(ValueError):
     """The fast path cannot run this; the message says what to use instead."""
 
 
-@dataclass
-class _Inputs:
-    """Static inputs of a run for one set of views and one text length."""
-
-    images: Tensor  # (V', 3, S, S)
-    offsets: Tensor  # (V', 3)
-    text: Tensor  # (1, L')
-    proprio: Tensor  # (1, P)
-    noise: Tensor  # (1 or N, samples, T, E), projected
-    gumbel: Tensor | None  # (N, samples, H, D, K)
-    plan: Tensor  # (1, H, D)
-    known: Tensor  # (1, H, D)
-    clean: Tensor  # (1, H)
-
-    def copy(self, other: _Inputs) -> None:
-        """Overwrite in place, for a captured graph."""
-        for name, value in vars(other).items():
-            if value is not None:
-                getattr(self, name).copy_(value, non_blocking=True)
-
-
 @dataclass(frozen=True)
-class _Shape:
-    """What a run's buffers depend on."""
+class _Captured:
+    inputs: Inputs
+    replay: Callable[[], None]
+    out: Sample
 
-    views: tuple[int, ...]
-    text: int
-    committed: bool
+
+@dataclass
+class _Slot:
+    """Buffers of a shape and, once it has run, the graph that uses them."""
+
+    buffers: Buffers
+    captured: _Captured | None = None
 
 
 class Engine:
@@ -69,45 +55,36 @@ class Engine:
     Args:
         model: the model, on its device and in its dtype, in evaluation mode.
         settings: the sampler; N, alpha, noise policy and sample count are baked in.
-        graph: capture CUDA graphs; by default on a GPU.
+        capture: how to record a run; by default a CUDA graph on a GPU and nothing on a CPU.
 
     Raises:
         EngineError: the hybrid's continuous block is not supported; use `E0Model.sample`.
 
     """
 
-    def __init__(self, model: E0Model, settings: SamplerSettings, graph: bool | None = None) -> None:
+    def __init__(self, model: E0Model, settings: SamplerSettings, capture: Capture | None = None) -> None:
         if model.config.hybrid_continuous:
             raise EngineError("the fast path has no continuous block (hybrid_continuous); use the eager E0Model.sample")
-        self.model, self.settings, self.config = model, settings, model.config
+        self.model, self.settings = model, settings
         self.device = model.action_in.weight.device
-        self.graph = self.device.type == "cuda" if graph is None else graph
-        self.taus = diffusion.tau_schedule(settings.steps)
+        self._capture = capture_cuda if capture is None and self.device.type == "cuda" else capture
         with torch.inference_mode():
-            self._language = [fuse_layer(block) for block in model.backbone.language.blocks]
-            self._language_norms = plain_norms(model.backbone.language)
-            self._expert = [fuse_layer(block) for block in model.backbone.expert.blocks]
-            adaptive = self.config.time_cond == "adarms"
-            every = [*self.taus, 0.0]
-            self._norms = (
-                adaptive_norms(model, every) if adaptive else [plain_norms(model.backbone.expert)] * len(every)
-            )
-            self._entry = fuse_entry(model, self.taus)
+            self._path = FastPath(model, settings)
         self._noise: tuple[Tensor, Tensor | None] | None = None
-        self._buffers: OrderedDict[tuple[int, int], list[tuple[Tensor, Tensor]]] = OrderedDict()
-        self._graphs: OrderedDict[_Shape, tuple[torch.cuda.CUDAGraph, _Inputs, Sample]] = OrderedDict()
+        self._slots: OrderedDict[Shape, _Slot] = OrderedDict()
 
     @torch.inference_mode()
     def prepare(self, noise: NoiseDraw) -> None:
         """Project the noise of the next call, off its critical path."""
-        self._noise = self._entry.project(noise.eps), noise.gumbel
+        self._noise = self._path.entry.project(noise.eps.to(self.device)), noise.gumbel
 
     @torch.inference_mode()
     def sample(self, batch: Batch, noise: NoiseDraw | None = None) -> Sample:
         """Denoise a chunk for one observation.
 
         Args:
-            batch: one observation (`B` = 1), read as `E0Model.sample` does.
+            batch: one observation (`B` = 1), read as `E0Model.sample` does. Best on the CPU with `images` still uint8:
+                what is there is decided without waiting for the GPU, and bytes travel instead of floats.
             noise: for `settings.samples` chunks; None if `prepare` was called.
 
         Raises:
@@ -120,10 +97,18 @@ class Engine:
             self.prepare(noise)
         if self._noise is None:
             raise EngineError("no noise for this call; give it or call prepare() before")
-        projected, gumbel = self._noise
+        shape, inputs = self._inputs(batch, *self._noise)
         self._noise = None
-        shape, inputs = self._inputs(batch, projected, gumbel)
-        return self._replay(shape, inputs) if self.graph else self._run(shape, inputs)
+        slot = self._slot(shape)
+        if self._capture is None:
+            return self._path.run(shape, slot.buffers, inputs)
+        if slot.captured is None:
+            slot.captured = self._record(shape, slot.buffers, inputs)
+        for name, value in vars(inputs).items():
+            if value is not None:
+                getattr(slot.captured.inputs, name).copy_(value, non_blocking=True)
+        slot.captured.replay()
+        return Sample(slot.captured.out.tokens.clone(), slot.captured.out.entropy.clone())
 
     @torch.inference_mode()
     def stages(self, batch: Batch, noise: NoiseDraw) -> dict[str, Callable[[], object]]:
@@ -131,180 +116,52 @@ class Engine:
         self.prepare(noise)
         assert self._noise is not None
         shape, inputs = self._inputs(batch, *self._noise)
-        x = self._prefix_tokens(shape, inputs)
-        buffers = self._buffer(x.shape[1], x.dtype)
-        self._prefix(x, buffers)
+        path, buffers = self._path, self._slot(shape).buffers
+        x = path.embed(shape, inputs)
+        path.fill(buffers, x)
         return {
-            "embed": lambda: self._prefix_tokens(shape, inputs),
-            "prefix": lambda: self._prefix(x, buffers),
-            "steps": lambda: self._denoise(shape, inputs, x.shape[1], buffers),
+            "embed": lambda: path.embed(shape, inputs),
+            "prefix": lambda: path.fill(buffers, x),
+            "steps": lambda: path.denoise(shape, buffers, inputs),
         }
 
-    def _inputs(self, batch: Batch, noise: Tensor, gumbel: Tensor | None) -> tuple[_Shape, _Inputs]:
-        if self.config.mask_absent_views:
-            views = tuple(int(v) for v in batch.view_mask[0].nonzero())
-        else:
-            views = tuple(range(len(self.config.views)))
-        dtype = self.model.action_in.weight.dtype
+    def _inputs(self, batch: Batch, noise: Tensor, gumbel: Tensor | None) -> tuple[Shape, Inputs]:
+        config, dtype = self.model.config, self.model.action_in.weight.dtype
+        seen = batch.view_mask[0].tolist()
+        views = [v for v in range(len(seen)) if seen[v] or not config.mask_absent_views]
         text = batch.text_tokens[batch.text_mask][None]
-        clean = diffusion.clean_rows(batch.committed, self.config.prediction_horizon)
-        shape = _Shape(views, text.shape[1], bool(batch.committed[0] > 0))
-        images, offsets = batch.images[0, list(views)].to(dtype), batch.view_offset[0, list(views)].to(dtype)
-        plan = (batch.action_tokens, batch.action_mask, clean)
-        return shape, _Inputs(images, offsets, text, batch.proprio.to(dtype), noise, gumbel, *plan)
+        clean = diffusion.clean_rows(batch.committed, config.prediction_horizon)
+        shape = Shape(tuple(views), text.shape[1], bool(batch.committed[0] > 0))
+        images = batch.images[0, views]
+        images = images if images.dtype == torch.uint8 else images.to(dtype)
+        offsets, proprio = batch.view_offset[0, views].to(dtype), batch.proprio.to(dtype)
+        rest = (images, offsets, text, proprio, noise, gumbel, batch.action_tokens, batch.action_mask, clean)
+        moved = [t if t is None else t.to(self.device, non_blocking=True) for t in rest]
+        return shape, Inputs(*moved)  # type: ignore[arg-type]
 
-    def _replay(self, shape: _Shape, inputs: _Inputs) -> Sample:
-        """Run the captured graph of this shape; capture it first if it is new."""
-        if shape not in self._graphs:
-            static = replace(inputs, **{k: v.clone() for k, v in vars(inputs).items() if v is not None})
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(2):
-                    self._run(shape, static)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                out = self._run(shape, static)
-            _keep(self._graphs, shape, (graph, static, out))
-        graph, static, out = self._graphs[shape]
-        static.copy(inputs)
-        graph.replay()
-        return Sample(out.tokens.clone(), out.entropy.clone())
+    def _slot(self, shape: Shape) -> _Slot:
+        if shape not in self._slots:
+            self._slots[shape] = _Slot(self._path.buffers(shape))
+            if len(self._slots) > SHAPES_KEPT:
+                self._slots.popitem(last=False)
+        self._slots.move_to_end(shape)
+        return self._slots[shape]
 
-    def _run(self, shape: _Shape, inputs: _Inputs) -> Sample:
-        """From images to tokens; no data-dependent control flow, so that it can be captured."""
-        x = self._prefix_tokens(shape, inputs)
-        buffers = self._buffer(x.shape[1], x.dtype)
-        self._prefix(x, buffers)
-        return self._denoise(shape, inputs, x.shape[1], buffers)
-
-    def _prefix_tokens(self, shape: _Shape, inputs: _Inputs) -> Tensor:
-        model = self.model
-        if self.config.vision == "siglip" and shape.views:
-            parts = [model.image_tokens(inputs.images, inputs.offsets, 0).flatten(0, 1)[None]]
-        else:
-            each = enumerate(shape.views)
-            parts = [model.image_tokens(inputs.images[i : i + 1], inputs.offsets[i : i + 1], v) for i, v in each]
-        parts.append(model.backbone.embed(inputs.text))
-        if self.config.proprio_form != "text":
-            parts.append(model.proprio_tokens(inputs.proprio))
-        return torch.cat(parts, 1)
-
-    def _buffer(self, prefix: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-        """Static keys and values per layer, `(samples, kv_heads, prefix + action tokens, head_dim)`."""
-        key = (prefix, self.settings.samples)
-        if key not in self._buffers:
-            shape = (
-                self.settings.samples,
-                self.config.kv_heads,
-                prefix + self.config.action_tokens,
-                self.config.head_dim,
-            )
-            made = [
-                (
-                    torch.empty(shape, dtype=dtype, device=self.device),
-                    torch.empty(shape, dtype=dtype, device=self.device),
-                )
-                for _ in self._expert
-            ]
-            _keep(self._buffers, key, made)
-        return self._buffers[key]
-
-    def _turn(self, start: int, tokens: int) -> tuple[Tensor, Tensor]:
-        return self.model.backbone.turn(torch.arange(start, start + tokens, device=self.device)[None])
-
-    def _split(self, qkv: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Fused projections `(B, T, ...)` to rotated q, rotated k and v, `(B, heads or kv_heads, T, head_dim)`."""
-        config = self.config
-        both = qkv.unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
-        turned = rotate(both[:, : config.heads + config.kv_heads], turn)
-        return turned[:, : config.heads], turned[:, config.heads :], both[:, config.heads + config.kv_heads :]
-
-    def _prefix(self, x: Tensor, buffers: list[tuple[Tensor, Tensor]]) -> None:
-        """Fill the head of the buffers; the last layer stops there."""
-        tokens = x.shape[1]
-        turn = self._turn(0, tokens)
-        for index, (layer, (keys, values)) in enumerate(zip(self._language, buffers, strict=True)):
-            before, after = self._language_norms[2 * index : 2 * index + 2]
-            q, k, v = self._split(linear(_normalise(x, before), layer.qkv), turn)
-            keys[:, :, :tokens], values[:, :, :tokens] = k, v
-            if index + 1 < len(buffers):
-                x = x + linear(_attend(q, k, v), layer.out)
-                x = x + _mlp(_normalise(x, after), layer)
-
-    def _denoise(self, shape: _Shape, inputs: _Inputs, prefix: int, buffers: list[tuple[Tensor, Tensor]]) -> Sample:
-        """The N steps of `diffusion.sample`, in the space of projected tokens."""
-        config, settings, entry = self.config, self.settings, self._entry
-        turn = self._turn(prefix, config.action_tokens)
-        held = inputs.clean[..., None].expand_as(inputs.plan)
-        per_token = inputs.clean[0].repeat_interleave(config.tokens_per_row)[:, None] if shape.committed else None
-        kept = entry.columns(inputs.plan) * settings.alpha_clean + entry.clean_bias if shape.committed else None
-        tokens = logits = None
-        for step, tau in enumerate(self.taus):
-            annealed = settings.noise_schedule == "tau"
-            noise = inputs.noise[step % len(inputs.noise)] * (tau if annealed else 1.0) + entry.bias[step]
-            if tokens is not None:
-                noise = noise + entry.columns(tokens) * (settings.alpha * (1.0 - tau if annealed else 1.0))
-            x = noise if kept is None else torch.where(per_token, kept, noise)  # type: ignore[arg-type]
-            norms = self._norms[step]
-            if per_token is not None:
-                norms = [norm.where(per_token, clean) for norm, clean in zip(norms, self._norms[-1], strict=True)]
-            hidden = self._expert_layers(entry.finish(x), norms, prefix, turn, buffers)
-            logits = linear(hidden, self.model.action_out.weight, self.model.action_out.bias)
-            logits = logits.reshape(settings.samples, config.prediction_horizon, config.action_dim, config.bins)
-            scores = logits if inputs.gumbel is None else logits + inputs.gumbel[step]
-            tokens = scores.argmax(-1)
-            tokens = torch.where(held, inputs.plan, tokens) if shape.committed else tokens
-        assert tokens is not None and logits is not None
-        entropy = diffusion.row_entropy(logits).masked_fill(inputs.clean, 0.0)
-        return diffusion.closest(Sample(tokens, entropy), settings.samples, inputs.plan, inputs.known)
-
-    def _expert_layers(
-        self,
-        x: Tensor,
-        norms: list[Norm],
-        prefix: int,
-        turn: tuple[Tensor, Tensor],
-        buffers: list[tuple[Tensor, Tensor]],
-    ) -> Tensor:
-        """The expert over `(samples, T, E)`; its keys and values overwrite the tail of the buffers."""
-        for index, (layer, (keys, values)) in enumerate(zip(self._expert, buffers, strict=True)):
-            before, after = norms[2 * index : 2 * index + 2]
-            q, keys[:, :, prefix:], values[:, :, prefix:] = self._split(linear(_normalise(x, before), layer.qkv), turn)
-            x = _residual(x, linear(_attend(q, keys, values), layer.out), before.gate)
-            x = _residual(x, _mlp(_normalise(x, after), layer), after.gate)
-        return _normalise(x, norms[-1])
+    def _record(self, shape: Shape, buffers: Buffers, inputs: Inputs) -> _Captured:
+        assert self._capture is not None
+        static = replace(inputs, **{name: t.clone() for name, t in vars(inputs).items() if t is not None})
+        return _Captured(static, *self._capture(lambda: self._path.run(shape, buffers, static)))
 
 
-def _normalise(x: Tensor, norm: Norm) -> Tensor:
-    normed = rms_norm(x, (x.shape[-1],), None, _EPS)
-    return normed * norm.scale if norm.shift is None else torch.addcmul(norm.shift, normed, norm.scale)
-
-
-def _residual(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
-    return x + branch if gate is None else torch.addcmul(x, branch, gate)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of `(B, heads, T, head_dim)` over all keys; a query's position in the fold does not matter."""
-    batch, heads, tokens, size = q.shape
-    kv_heads = k.shape[1]
-    folded = q.transpose(1, 2).reshape(batch, tokens * heads, 1, size) if kv_heads == 1 else None
-    if folded is not None:
-        return scaled_dot_product_attention(folded.transpose(1, 2), k, v).reshape(batch, tokens, heads * size)
-    grouped = q.reshape(batch, kv_heads, heads // kv_heads * tokens, size)
-    out = scaled_dot_product_attention(grouped, k, v)
-    return out.reshape(batch, heads, tokens, size).transpose(1, 2).flatten(2)
-
-
-def _mlp(x: Tensor, layer: Layer) -> Tensor:
-    gate, up = linear(x, layer.gate_up).chunk(2, -1)
-    return linear(gelu(gate, approximate="tanh") * up, layer.down)
-
-
-def _keep(kept: OrderedDict, key: object, value: object) -> None:  # type: ignore[type-arg]
-    """Add to a small cache, dropping the oldest entry."""
-    kept[key] = value
-    if len(kept) > _KEPT:
-        kept.popitem(last=False)
+def capture_cuda(run: Callable[[], Sample]) -> tuple[Callable[[], None], Sample]:
+    """Record a run as a CUDA graph, after two runs that let libraries allocate and choose their kernels."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = run()
+    return graph.replay, out

@@ -196,12 +196,11 @@ class E0Policy:
         return Targets(np.zeros(shape, np.int64), np.zeros(shape, bool), 0)
 
     def _draw(self, batch: Batch, seed: int) -> Sample:
-        batch = on_device(batch, self._device)
         self._generator.manual_seed(seed)
         noise = diffusion.draw_noise(self._model.config, self._sampler, self._sampler.samples, self._generator)
-        if self._engine is None:
-            return self._model.sample(batch, self._sampler, noise)
-        return self._engine.sample(batch, noise)
+        if self._engine is not None:
+            return self._engine.sample(batch, noise)
+        return self._model.sample(on_device(batch, self._device), self._sampler, noise)
 
     def _rows(self, sample: Sample, proprioception: FloatArray) -> FloatArray:
         values = self._transform.tokenizer.decode(sample.tokens[0].cpu().numpy())

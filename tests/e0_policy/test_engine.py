@@ -7,7 +7,7 @@ import torch
 
 from e0_policy import diffusion
 from e0_policy.diffusion import SamplerSettings
-from e0_policy.engine import Engine, EngineError
+from e0_policy.engine import SHAPES_KEPT, Engine, EngineError
 from e0_policy.model import E0Model
 from tests.e0_policy.tiny import random_batch, tiny_model
 
@@ -63,7 +63,7 @@ def test_a_wrong_time_is_noticed() -> None:
     """Mutation: times off by one step."""
     model = tiny_model()
     engine = engine_of(model)
-    engine._norms = [*engine._norms[1:], engine._norms[-1]]
+    engine._path.norms = [*engine._path.norms[1:], engine._path.norms[-1]]
     assert agreement(model, engine) < 0.999
 
 
@@ -71,16 +71,48 @@ def test_a_stale_cache_row_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutation: one prefix row keeps the keys and values of the observation before."""
     model = tiny_model()
     engine = engine_of(model)
-    fill = engine._prefix
+    fill = engine._path.fill
 
-    def stale(x, buffers):
-        old = [(k[:, :, 2].clone(), v[:, :, 2].clone()) for k, v in buffers]
-        fill(x, buffers)
-        for (k, v), (old_k, old_v) in zip(buffers, old, strict=True):
+    def stale(buffers, x):
+        old = [(k[:, :, 2].clone(), v[:, :, 2].clone()) for k, v in buffers.layers]
+        fill(buffers, x)
+        for (k, v), (old_k, old_v) in zip(buffers.layers, old, strict=True):
             k[:, :, 2], v[:, :, 2] = old_k.nan_to_num(), old_v.nan_to_num()
 
-    monkeypatch.setattr(engine, "_prefix", stale)
+    monkeypatch.setattr(engine._path, "fill", stale)
     assert agreement(model, engine) < 0.999
+
+
+@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES[:6])
+def test_replay_reads_every_input(model_changes: dict[str, object], sampler_changes: dict[str, object]) -> None:
+    """The logic of the captured graph on a CPU: a recorded run sees nothing but its static inputs."""
+    model = tiny_model(**model_changes)
+    recorded = []
+
+    def capture(run):
+        out = run()
+        recorded.append(out)
+
+        def replay() -> None:
+            again = run()
+            out.tokens.copy_(again.tokens)
+            out.entropy.copy_(again.entropy)
+
+        return replay, out
+
+    engine = Engine(model, SamplerSettings.of(model.config, **sampler_changes), capture)
+    assert agreement(model, engine, committed=2) >= 0.999
+    assert 1 < len(recorded) < 24, "one record per shape"
+
+
+def test_bytes_and_floats_are_the_same_image() -> None:
+    model = tiny_model()
+    engine = engine_of(model)
+    ((batch, generator),) = observations(model, 1)
+    noise = diffusion.draw_noise(model.config, engine.settings, 1, generator)
+    raw = torch.randint(0, 256, batch.images.shape, dtype=torch.uint8)
+    as_bytes, as_floats = (replace(batch, images=i) for i in (raw, raw.float() / 127.5 - 1.0))
+    assert (engine.sample(as_bytes, noise).tokens == engine.sample(as_floats, noise).tokens).all()
 
 
 def test_prepared_noise_is_used_once() -> None:
@@ -101,7 +133,7 @@ def test_buffers_of_few_shapes_are_kept() -> None:
         batch = random_batch(model.config, 1)
         batch.text_mask[:] = torch.arange(32) < length
         engine.sample(batch, diffusion.draw_noise(model.config, engine.settings, 1, torch.Generator()))
-    assert len(engine._buffers) == 8
+    assert len(engine._slots) == SHAPES_KEPT
 
 
 def test_what_it_cannot_do_is_refused() -> None:

@@ -166,6 +166,34 @@ def test_samples_share_the_prefix_and_the_closest_to_the_plan_is_kept() -> None:
         assert (kept[row] == each[int(distance.argmin())]).all()
 
 
+def test_hybrid_blocks_see_what_the_release_lets_them() -> None:
+    """Discrete tokens see the continuous ones, not the other way round; each block sees itself."""
+    model = tiny_model(hybrid_continuous=True)
+    batch = random_batch(model.config)
+    cache = model.prefix(batch)
+    x, flow = torch.randn(2, 4, 3, 8, generator=generator()), torch.randn(2, 4, 3, generator=generator(1))
+    tau = torch.full((2,), 0.5)
+    with torch.no_grad():
+        base = model.denoise(cache, x, tau, None, flow)
+        other_x = model.denoise(cache, x + 1.0, tau, None, flow)
+        other_flow = model.denoise(cache, x, tau, None, flow + 1.0)
+    torch.testing.assert_close(other_x.velocity, base.velocity)
+    assert not torch.allclose(other_x.logits, base.logits, atol=1e-3)
+    assert not torch.allclose(other_flow.logits, base.logits, atol=1e-3)
+    assert not torch.allclose(other_flow.velocity, base.velocity, atol=1e-3)
+
+
+def test_hybrid_flow_follows_euler_steps() -> None:
+    """The continuous block integrates its velocity over N steps from its own noise."""
+    model = tiny_model(hybrid_continuous=True)
+    torch.nn.init.zeros_(model.flow_out.weight)
+    torch.nn.init.constant_(model.flow_out.bias, 2.0)
+    settings = SamplerSettings.of(model.config, steps=5)
+    noise = diffusion.draw_noise(model.config, settings, 2, generator())
+    out = model.sample(random_batch(model.config), settings, noise)
+    torch.testing.assert_close(out.flow, noise.flow - 2.0)
+
+
 def test_checkpointing_changes_nothing() -> None:
     model = tiny_model()
     batch = random_batch(model.config)
