@@ -82,7 +82,7 @@ def draw_views(scene: Scene, proprioception: FloatArray, side: int) -> dict[str,
         wrist = _disc(wrist, wrist_window, scene.dot_m(colour), 0.035, rgb)
     size = 0.012 + 0.012 * float(proprioception[7])
     base = _disc(base, _TABLE_M, tool, size, (250, 250, 250))
-    wrist = _disc(wrist, wrist_window, tool, size / 2, (250, 250, 250))
+    wrist = _disc(wrist, wrist_window, tool, size, (250, 250, 250))
     return {"base": np.rint(base).astype(np.uint8), "wrist": np.rint(wrist).astype(np.uint8)}
 
 

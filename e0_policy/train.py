@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from e0_policy.augmentation import augment, draw_augmentation, homographies
@@ -128,7 +129,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def step_generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator whose stream is a function of the key (seed, step, micro-batch, rank, purpose)."""
+    """A generator whose stream is a function of the key: seed, step, micro-batch over all processes, purpose."""
     words = np.random.SeedSequence(key).generate_state(2, np.uint32)
     return torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
@@ -149,13 +150,17 @@ def perturb(batch: Batch, config: TrainConfig, generator: torch.Generator) -> Ba
 
 
 @contextmanager
-def averaged(model: nn.Module, ema: dict[str, Tensor]) -> Iterator[None]:
-    """The model with its moving average as weights, inside the block."""
+def averaged(module: nn.Module, model: E0Model, ema: dict[str, Tensor]) -> Iterator[None]:
+    """The model (gathered, if `module` shards it) with its moving average as weights, inside the block."""
     own = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(ema[name])
+        if isinstance(module, FSDPModule):
+            module.unshard()
         yield
+        if isinstance(module, FSDPModule):
+            module.reshard()
         for name, p in model.named_parameters():
             p.copy_(own[name])
 
@@ -247,7 +252,7 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
             loss = log.step(done, mean(parts, workers), learning_rate(config, step), float(norm))
         if held_out and (done % config.validate_every == 0 or done == config.steps):
             picks = np.linspace(0, len(validation) - 1, min(len(validation), config.validation_samples)).astype(int)
-            with averaged(model, ema), _precision(config, device):
+            with averaged(step_module, model, ema), _precision(config, device):
                 result = open_loop(model, validation, picks.tolist(), device, seed=config.seed)
             log.validation(done, result)
         if done % config.save_every == 0 or done == config.steps or stop():
@@ -269,7 +274,7 @@ def _step(module: nn.Module, samples: Samples, config: TrainConfig, step: int, w
         part = slice(micro * size, (micro + 1) * size)
         batch = Batch(**{name: value[part] for name, value in vars(whole).items()})
         second = None if written is None else tuple(t[part].to(workers.device) for t in written)
-        key = (config.seed, step, micro, workers.rank)
+        key = (config.seed, step, workers.rank * micro_batches + micro)
         batch = perturb(on_device(batch, workers.device), config, step_generator("cpu", *key, 0))
         last = micro + 1 == micro_batches
         with accumulate(module, last), _precision(config, workers.device):
