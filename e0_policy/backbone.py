@@ -8,12 +8,13 @@ keys and values in a cache, and the expert attends to them layer by layer: the j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from e0_policy.gemma import Block, Condition, RmsNorm, Rotary, attend
+from e0_policy.gemma import Block, Condition, RmsNorm, attend, rotary
 from e0_policy.model_config import E0Config
 
 
@@ -25,14 +26,12 @@ class Cache:
         keys: per layer, `(B, kv_heads, T, head_dim)`, rotated.
         values: per layer, the same shape.
         mask: `(B, T)` bool, the tokens that may be attended.
-        hidden: `(B, T, W)`, the backbone's output, where its own token predictions are wanted; else None.
 
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     mask: Tensor
-    hidden: Tensor | None
 
     @property
     def length(self) -> Tensor:
@@ -42,12 +41,12 @@ class Cache:
     def detach(self) -> Cache:
         """The same cache with no way back for a gradient (knowledge insulation, eq. 5 and 6 of its paper)."""
         keys, values = (tuple(t.detach() for t in side) for side in (self.keys, self.values))
-        return Cache(keys, values, self.mask, None)
+        return Cache(keys, values, self.mask)
 
     def repeat(self, times: int) -> Cache:
         """Every observation `times` times in a row, for several samples of one prefix."""
         keys, values = (tuple(t.repeat_interleave(times, 0) for t in side) for side in (self.keys, self.values))
-        return Cache(keys, values, self.mask.repeat_interleave(times, 0), None)
+        return Cache(keys, values, self.mask.repeat_interleave(times, 0))
 
 
 class Stack(nn.Module):
@@ -60,30 +59,43 @@ class Stack(nn.Module):
         self.norm = RmsNorm(width, condition_width)
         self.checkpointing = False
 
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers, in order."""
+        return cast("list[Block]", list(self.layers))
+
 
 class Backbone(nn.Module):
     """The language model of PaliGemma and the action expert, layer by layer."""
 
     def __init__(self, config: E0Config) -> None:
         super().__init__()
+        self.config = config
         adaptive = config.expert_width if config.time_cond == "adarms" else None
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.language = Stack(config, config.width, config.mlp)
         self.expert = Stack(config, config.expert_width, config.expert_mlp, adaptive)
-        self.rotary = Rotary(config.head_dim, config.rope_theta)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Text embeddings `(B, L, W)`, multiplied by sqrt(W) as Gemma does."""
         return self.embed_tokens(tokens) * self.embed_tokens.weight.shape[1] ** 0.5
 
-    def prefix(self, x: Tensor, mask: Tensor, hidden: bool = False) -> Cache:
+    def turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary embedding of positions `(B, T)`."""
+        return rotary(positions, self.config.head_dim, self.config.rope_theta)
+
+    def prefix(self, x: Tensor, mask: Tensor) -> Cache:
         """Run prefix tokens `(B, T, W)` with full attention among those of `mask` `(B, T)`.
 
-        The expert needs keys and values only, so the last layer stops there unless `hidden` is wanted.
+        Only keys and values are wanted, so the last layer stops there.
         """
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out, keys, values = self._run(self.language, x, positions, mask[:, None], None, None, hidden)
-        return Cache(keys, values, mask, out)
+        turn = self.turn((mask.cumsum(1) - 1).clamp(min=0))
+        x, keys, values = _run(
+            self.language.blocks[:-1], self.language.checkpointing, x, turn, mask[:, None], None, None
+        )
+        last = self.language.blocks[-1]
+        _, k, v = last.self_attn.project(last.input_layernorm(x, None)[0], turn)
+        return Cache((*keys, k), (*values, v), mask)
 
     def generate(self, x: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """Run tokens `(B, T, W)` that the backbone predicts itself: each sees the prefix and those before it.
@@ -103,9 +115,9 @@ class Backbone(nn.Module):
         own = causal & (mask[:, None] | torch.eye(tokens, dtype=torch.bool, device=x.device))
         visible = torch.cat([cache.mask[:, None].expand(-1, tokens, -1), own], 2)
         positions = cache.length[:, None] + torch.arange(tokens, device=x.device)
-        out, _, _ = self._run(self.language, x, positions, visible, cache, None)
-        assert out is not None
-        return out
+        stack = self.language
+        x, _, _ = _run(stack.blocks, stack.checkpointing, x, self.turn(positions), visible, cache, None)
+        return stack.norm(x, None)[0]
 
     def suffix(self, x: Tensor, cache: Cache, condition: Condition | None, blocks: tuple[int, ...]) -> Tensor:
         """Run action tokens `(B, T, E)` through the expert; they see the prefix, earlier blocks and their own block.
@@ -125,36 +137,32 @@ class Backbone(nn.Module):
         index = torch.arange(len(blocks), device=x.device).repeat_interleave(torch.tensor(blocks, device=x.device))
         own = index[:, None] >= index[None, :] if len(blocks) > 1 else x.new_ones(1, tokens, dtype=torch.bool)
         visible = torch.cat([cache.mask[:, None].expand(-1, own.shape[0], -1), own[None].expand(batch, -1, -1)], 2)
-        out, _, _ = self._run(self.expert, x, positions, visible, cache, condition)
-        assert out is not None
-        return out
+        stack = self.expert
+        x, _, _ = _run(stack.blocks, stack.checkpointing, x, self.turn(positions), visible, cache, condition)
+        return stack.norm(x, condition)[0]
 
-    def _run(
-        self,
-        stack: Stack,
-        x: Tensor,
-        positions: Tensor,
-        visible: Tensor,
-        cache: Cache | None,
-        condition: Condition | None,
-        hidden: bool = True,
-    ) -> tuple[Tensor | None, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        turn = self.rotary(positions)
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        for index, block in enumerate(stack.layers):
-            assert isinstance(block, Block)
-            if not hidden and index + 1 == len(stack.layers):
-                _, k, v = block.self_attn.project(block.input_layernorm(x, condition)[0], turn)
-                return None, (*keys, k), (*values, v)
-            past = None if cache is None else (cache.keys[index], cache.values[index])
-            if stack.checkpointing and torch.is_grad_enabled():
-                x, k, v = checkpoint(_layer, block, x, turn, visible, past, condition, use_reentrant=False)
-            else:
-                x, k, v = _layer(block, x, turn, visible, past, condition)
-            keys.append(k)
-            values.append(v)
-        return stack.norm(x, condition)[0], tuple(keys), tuple(values)
+
+def _run(
+    blocks: list[Block],
+    checkpointing: bool,
+    x: Tensor,
+    turn: tuple[Tensor, Tensor],
+    visible: Tensor,
+    cache: Cache | None,
+    condition: Condition | None,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Blocks in order; also their own keys and values."""
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    for index, block in enumerate(blocks):
+        past = None if cache is None else (cache.keys[index], cache.values[index])
+        if checkpointing and torch.is_grad_enabled():
+            x, k, v = checkpoint(_layer, block, x, turn, visible, past, condition, use_reentrant=False)
+        else:
+            x, k, v = _layer(block, x, turn, visible, past, condition)
+        keys.append(k)
+        values.append(v)
+    return x, keys, values
 
 
 def _layer(

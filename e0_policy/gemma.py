@@ -67,20 +67,24 @@ def rms_normalise(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + _EPS)
 
 
-class Rotary(nn.Module):
-    """Rotary position embedding in the half-split layout of Gemma."""
+def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary embedding in Gemma's half-split layout.
 
-    def __init__(self, head_dim: int, theta: float) -> None:
-        super().__init__()
-        inverse = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-        self.inverse: Tensor
-        self.register_buffer("inverse", inverse, persistent=False)
+    They are computed in float32, never in the dtype of the weights, which bfloat16 would ruin.
 
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine `(B, 1, T, head_dim)` for positions `(B, T)`."""
-        angles = positions[:, None, :, None].float() * self.inverse
-        angles = torch.cat([angles, angles], -1)
-        return angles.cos(), angles.sin()
+    Args:
+        positions: `(B, T)`.
+        head_dim: size of a head.
+        theta: base of the wavelengths.
+
+    Returns:
+        Two tensors `(B, 1, T, head_dim)`.
+
+    """
+    steps = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
+    angles = positions[:, None, :, None] * theta ** -(steps / head_dim)
+    angles = torch.cat([angles, angles], -1)
+    return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:

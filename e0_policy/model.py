@@ -19,7 +19,7 @@ from e0_policy import diffusion
 from e0_policy.backbone import Backbone, Cache
 from e0_policy.batch import Batch
 from e0_policy.diffusion import Denoised, NoiseDraw, Sample, SamplerSettings
-from e0_policy.gemma import Block, Condition
+from e0_policy.gemma import Condition
 from e0_policy.model_config import E0Config
 from e0_policy.vision import make_tower
 
@@ -39,16 +39,14 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int, adaptive: bool) -> None:
         super().__init__()
-        half = width // 2
-        periods = 4e-3 * (4.0 / 4e-3) ** torch.linspace(0.0, 1.0, half)
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", 2.0 * math.pi / periods, persistent=False)
+        self.pairs = width // 2
         self.mlp_in = nn.Linear(width, width) if adaptive else None
         self.mlp_out = nn.Linear(width, width) if adaptive else None
 
     def forward(self, tau: Tensor) -> Tensor:
         """`(...)` to `(..., E)`."""
-        angles = tau[..., None].float() * self.frequencies
+        periods = 4e-3 * (4.0 / 4e-3) ** torch.linspace(0.0, 1.0, self.pairs, device=tau.device)
+        angles = tau[..., None].float() * (2.0 * math.pi / periods)
         waves = torch.cat([angles.sin(), angles.cos()], -1)
         if self.mlp_in is None or self.mlp_out is None:
             return waves
@@ -86,16 +84,9 @@ class E0Model(nn.Module):
             self.flow_in = nn.Linear(config.action_dim, narrow)
             self.flow_out = nn.Linear(narrow, config.action_dim)
 
-    def prefix(self, batch: Batch, hidden: bool = False) -> Cache:
-        """Encode the observations; a view that no observation of the batch has costs nothing.
-
-        Args:
-            batch: the observations.
-            hidden: also return the backbone's output, for predictions of its own.
-
-        """
-        x, mask = self.prefix_tokens(batch)
-        return self.backbone.prefix(x, mask, hidden)
+    def prefix(self, batch: Batch) -> Cache:
+        """Encode the observations; a view that no observation of the batch has costs nothing."""
+        return self.backbone.prefix(*self.prefix_tokens(batch))
 
     def prefix_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embedded prefix `(B, T, W)` and its mask `(B, T)`: images view by view, text, proprioception."""
@@ -251,8 +242,7 @@ class E0Model(nn.Module):
 
         They get no gradient from `loss`; only predictions of the backbone itself use them.
         """
-        last = self.backbone.language.layers[-1]
-        assert isinstance(last, Block)
+        last = self.backbone.language.blocks[-1]
         attention, norm = last.self_attn, self.backbone.language.norm
         after = (attention.q_proj, attention.o_proj, last.post_attention_layernorm, last.mlp, norm)
         return [p for module in after for p in module.parameters()]

@@ -128,8 +128,6 @@ class ConvStem(nn.Module):
         self.points = nn.Linear(2 * keypoints, width)
         self.squeeze = nn.Conv2d(channels[2], 16, 1)
         self.flat = nn.Linear(16 * cells * cells, width)
-        self.axis: Tensor
-        self.register_buffer("axis", torch.linspace(-1.0, 1.0, cells), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """`(M, 3, S, S)` to `(M, (S / 16)^2 + 2, vision_width)`."""
@@ -138,7 +136,8 @@ class ConvStem(nn.Module):
             x = nn.functional.silu(norm(conv(x)))
         grid = self.grid(x).flatten(2).transpose(1, 2)
         heat = (self.heatmaps(x).float() * self.sharpness).flatten(2).softmax(-1).unflatten(2, x.shape[2:])
-        across, down = heat.sum(2) @ self.axis, heat.sum(3) @ self.axis
+        axis = torch.linspace(-1.0, 1.0, x.shape[-1], device=x.device)
+        across, down = heat.sum(2) @ axis, heat.sum(3) @ axis
         points = self.points(torch.cat([across, down], -1).to(x.dtype))
         flat = self.flat(self.squeeze(x).flatten(1))
         return torch.cat([grid, points[:, None], flat[:, None]], 1)

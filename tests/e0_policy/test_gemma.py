@@ -49,10 +49,12 @@ def test_prefix_equals_transformers_with_full_attention() -> None:
         bias = torch.zeros(full.shape).masked_fill(~full, torch.finfo(torch.float32).min)
         with torch.no_grad():
             positions = (mask.cumsum(1) - 1).clamp(min=0)
-            want = theirs(tokens, attention_mask=bias, position_ids=positions).last_hidden_state
-            got = ours.prefix(ours.embed(tokens), mask, hidden=True).hidden
-        assert got is not None
-        torch.testing.assert_close(got[mask], want[mask], atol=1e-4, rtol=1e-4)
+            want = theirs(tokens, attention_mask=bias, position_ids=positions, use_cache=True).past_key_values
+            got = ours.prefix(ours.embed(tokens), mask)
+        seen = mask[:, None, :, None].expand(-1, kv_heads, -1, config.head_dim)
+        for index, layer in enumerate(want.layers):
+            torch.testing.assert_close(got.keys[index][seen], layer.keys[seen], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(got.values[index][seen], layer.values[seen], atol=1e-4, rtol=1e-4)
 
 
 def test_generation_equals_transformers_with_causal_attention() -> None:
