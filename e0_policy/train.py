@@ -11,7 +11,7 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from e0_policy.augmentation import augment, draw_augmentation, homographies
 from e0_policy.batch import Batch
+from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device, stack
 from e0_policy.dataset import ChunkDataset, DataOrder, split_episodes
 from e0_policy.diffusion import draw_committed
@@ -34,7 +35,7 @@ from e0_policy.insulation import ActionWriting, autoregressive_loss
 from e0_policy.model import E0Model
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
 from e0_policy.train_log import Log
-from e0_policy.train_setup import fingerprint, fit_transform, make_writing, open_source
+from e0_policy.train_setup import fingerprint, fit_transform, initial_checkpoint, make_writing, open_source
 from e0_policy.train_state import (
     TrainStateError,
     fill,
@@ -47,6 +48,7 @@ from e0_policy.train_state import (
 )
 from e0_policy.transforms import ModelInput, PolicyTransform, Targets
 from e0_policy.validation import OpenLoop, open_loop
+from e0_policy.weights import load_pretrained
 
 FREE_ON_RESUME = (
     "output",
@@ -168,6 +170,8 @@ def averaged(module: nn.Module, model: E0Model, ema: dict[str, Tensor]) -> Itera
 def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None = None) -> Result:
     """Run a training to its last step.
 
+    `<output>/checkpoint` is the policy (the moving average); `<output>/state` is for resuming.
+
     Raises:
         TrainConfigError, DatasetError, NormalizationError, TextTokenError, TransformError: the run cannot start.
         TrainStateError: nothing to resume, or the state is of another run.
@@ -183,18 +187,22 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     source = open_source(config)
     training, held_out = split_episodes(len(source.episodes), config.validation_fraction, config.seed)
     _same_run(config, fingerprint(source), saved.meta if saved else None)
+    initial = None if saved else initial_checkpoint(config)
+    known: Mapping[str, Any] | None = saved.meta["transform"] if saved else initial.transform if initial else None
     text_file = Path(config.text_tokenizer) if config.text_tokenizer else None
-    transform = (
-        PolicyTransform.from_json(saved.meta["transform"], text_file)
-        if saved
-        else fit_transform(config, source, training)
-    )
+    transform = PolicyTransform.from_json(known, text_file) if known else fit_transform(config, source, training)
     dataset = ChunkDataset(source, training, transform)
     validation = ChunkDataset(source, held_out, transform)
     writing = make_writing(config, dataset)
 
     torch.manual_seed(config.seed)
     model = E0Model(config.model).to(device)
+    if initial:
+        model.load_state_dict(load_model(initial, device).state_dict())
+    elif config.initial_weights and not saved:
+        report = load_pretrained(model, Path(config.initial_weights))
+        if workers.first:
+            print(report, flush=True)
     if config.activation_checkpointing:
         for module in model.modules():
             vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
@@ -219,7 +227,9 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     loader = iter(_loader(config, dataset, order, Collator(transform, writing)))
     log = Log(output, config, first, workers.first)
     stop = _stop_signal()
-    meta = {"config": config.to_dict(), "transform": transform.to_json(), "data": fingerprint(source)}
+    meta: dict[str, Any] = {"config": config.to_dict(), "transform": transform.to_json(), "data": fingerprint(source)}
+
+    result: OpenLoop | None = None
 
     def save_state(step: int) -> None:
         parts = {
@@ -227,10 +237,18 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
             "ema": {n: full(p) for n, p in ema.items()},
             "optimizer": optimizer_tensors(model, optimizer),
         }
-        if workers.first:
-            save(output, step, parts, meta, config.keep)
+        if not workers.first:
+            return
+        save(output, step, parts, meta, config.keep)
+        making: dict[str, Any] = {"data": config.data, "data_sha256": meta["data"], "step": step, "seed": config.seed}
+        if result:
+            making["open_loop"] = asdict(result)
+        whole = Checkpoint(
+            config.model, meta["transform"], source.embodiment, source.period_ns, config.execution_horizon, making
+        )
+        save_checkpoint(output / "checkpoint", parts["ema"], whole)
 
-    loss, result, saved_at = math.nan, None, first
+    loss, saved_at = math.nan, first
     for step in range(first, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
