@@ -15,18 +15,22 @@ from e0_policy.transforms import ModelInput, Targets
 def stack(inputs: Sequence[ModelInput], targets: Sequence[Targets]) -> Batch:
     """One batch on the CPU with `images` still uint8; `on_device` makes it ready for the model.
 
+    Text is cut to the longest prompt of the batch, which leaves out padding and nothing else.
+
     Args:
         inputs: B observations.
         targets: B chunks; at inference the plan in force, masked where there is none.
 
     """
     images = np.stack([i.images for i in inputs]).transpose(0, 1, 4, 2, 3)
+    text_mask = np.stack([i.text_mask for i in inputs])
+    longest = max(1, int(text_mask.sum(1).max()))
     return Batch(
         images=torch.from_numpy(np.ascontiguousarray(images)),
         view_mask=torch.from_numpy(np.stack([i.view_mask for i in inputs])),
         view_offset=torch.zeros(len(inputs), images.shape[1], 3),
-        text_tokens=torch.from_numpy(np.stack([i.text_tokens for i in inputs])),
-        text_mask=torch.from_numpy(np.stack([i.text_mask for i in inputs])),
+        text_tokens=torch.from_numpy(np.stack([i.text_tokens[:longest] for i in inputs])),
+        text_mask=torch.from_numpy(np.ascontiguousarray(text_mask[:, :longest])),
         proprio=torch.from_numpy(np.stack([i.proprio for i in inputs])).float(),
         action_tokens=torch.from_numpy(np.stack([t.tokens for t in targets])),
         action_mask=torch.from_numpy(np.stack([t.mask for t in targets])),

@@ -82,7 +82,7 @@ def draw_views(scene: Scene, proprioception: FloatArray, side: int) -> dict[str,
         wrist = _disc(wrist, wrist_window, scene.dot_m(colour), 0.035, rgb)
     size = 0.012 + 0.012 * float(proprioception[7])
     base = _disc(base, _TABLE_M, tool, size, (250, 250, 250))
-    wrist = _disc(wrist, wrist_window, tool, size / 2, (250, 250, 250))
+    wrist = _disc(wrist, wrist_window, tool, size, (250, 250, 250))
     return {"base": np.rint(base).astype(np.uint8), "wrist": np.rint(wrist).astype(np.uint8)}
 
 
@@ -97,29 +97,35 @@ def _demonstrate(identifier: str, scene: Scene, start: FloatArray) -> Episode:
     return Episode(identifier, scene.instruction, states[:-1], states[1:])
 
 
-def _picture(window: tuple[tuple[float, float], tuple[float, float]], side: int) -> FloatArray:
+Window = tuple[tuple[float, float], tuple[float, float]]
+
+
+def _picture(window: Window, side: int) -> FloatArray:
     """Table with a faint grid of 10 cm, which tells the views' places apart."""
-    x, y = _points(window, side)
-    lines = (np.abs((x * 10) % 1 - 0.5) > 0.42) | (np.abs((y * 10) % 1 - 0.5) > 0.42)
-    return np.where(lines[..., None], 110.0, 90.0) * np.ones(3)
+    x, y = _axes(window, side)
+    lines_x, lines_y = (np.abs((axis * 10) % 1 - 0.5) > 0.42 for axis in (x, y))
+    return np.where((lines_x[:, None] | lines_y)[..., None], 110.0, 90.0) * np.ones(3)
 
 
 def _disc(
-    image: FloatArray,
-    window: tuple[tuple[float, float], tuple[float, float]],
-    centre: FloatArray,
-    radius_m: float,
-    rgb: tuple[int, int, int],
+    image: FloatArray, window: Window, centre: FloatArray, radius_m: float, rgb: tuple[int, int, int]
 ) -> FloatArray:
-    x, y = _points(window, len(image))
+    """The picture with a disc, drawn into its bounding box alone."""
+    x, y = _axes(window, len(image))
     pixel_m = (window[0][1] - window[0][0]) / len(image)
-    cover = np.clip((radius_m - np.hypot(x - centre[0], y - centre[1])) / pixel_m + 0.5, 0.0, 1.0)[..., None]
-    return image * (1.0 - cover) + np.array(rgb) * cover
+    rows, columns = (np.flatnonzero(np.abs(a - c) < radius_m + pixel_m) for a, c in ((x, centre[0]), (y, centre[1])))
+    if not rows.size or not columns.size:
+        return image
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    distance = np.hypot(x[rows][:, None] - centre[0], y[columns] - centre[1])
+    cover = np.clip((radius_m - distance) / pixel_m + 0.5, 0.0, 1.0)[..., None]
+    drawn = image.copy()
+    drawn[box] = image[box] * (1.0 - cover) + np.array(rgb) * cover
+    return drawn
 
 
-def _points(window: tuple[tuple[float, float], tuple[float, float]], side: int) -> tuple[FloatArray, FloatArray]:
-    """Table coordinates of every pixel: x down the image, y to the left, as seen from above the base."""
+def _axes(window: Window, side: int) -> tuple[FloatArray, FloatArray]:
+    """Table coordinates of the pixel rows and columns: x up the image, y to the left, seen from above the base."""
     (x0, x1), (y0, y1) = window
     step = (np.arange(side) + 0.5) / side
-    x, y = np.meshgrid(x1 - step * (x1 - x0), y1 - step * (y1 - y0), indexing="ij")
-    return x, y
+    return x1 - step * (x1 - x0), y1 - step * (y1 - y0)

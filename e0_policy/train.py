@@ -11,7 +11,7 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,10 +21,12 @@ import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from e0_policy.augmentation import augment, draw_augmentation, homographies
 from e0_policy.batch import Batch
+from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device, stack
 from e0_policy.dataset import ChunkDataset, DataOrder, split_episodes
 from e0_policy.diffusion import draw_committed
@@ -33,7 +35,7 @@ from e0_policy.insulation import ActionWriting, autoregressive_loss
 from e0_policy.model import E0Model
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
 from e0_policy.train_log import Log
-from e0_policy.train_setup import fingerprint, fit_transform, make_writing, open_source
+from e0_policy.train_setup import fingerprint, fit_transform, initial_checkpoint, make_writing, open_source
 from e0_policy.train_state import (
     TrainStateError,
     fill,
@@ -46,6 +48,7 @@ from e0_policy.train_state import (
 )
 from e0_policy.transforms import ModelInput, PolicyTransform, Targets
 from e0_policy.validation import OpenLoop, open_loop
+from e0_policy.weights import load_pretrained
 
 FREE_ON_RESUME = (
     "output",
@@ -128,7 +131,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def step_generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator whose stream is a function of the key (seed, step, micro-batch, rank, purpose)."""
+    """A generator whose stream is a function of the key: seed, step, micro-batch over all processes, purpose."""
     words = np.random.SeedSequence(key).generate_state(2, np.uint32)
     return torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
@@ -149,19 +152,25 @@ def perturb(batch: Batch, config: TrainConfig, generator: torch.Generator) -> Ba
 
 
 @contextmanager
-def averaged(model: nn.Module, ema: dict[str, Tensor]) -> Iterator[None]:
-    """The model with its moving average as weights, inside the block."""
+def averaged(module: nn.Module, model: E0Model, ema: dict[str, Tensor]) -> Iterator[None]:
+    """The model (gathered, if `module` shards it) with its moving average as weights, inside the block."""
     own = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(ema[name])
+        if isinstance(module, FSDPModule):
+            module.unshard()
         yield
+        if isinstance(module, FSDPModule):
+            module.reshard()
         for name, p in model.named_parameters():
             p.copy_(own[name])
 
 
 def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None = None) -> Result:
     """Run a training to its last step.
+
+    `<output>/checkpoint` is the policy (the moving average); `<output>/state` is for resuming.
 
     Raises:
         TrainConfigError, DatasetError, NormalizationError, TextTokenError, TransformError: the run cannot start.
@@ -178,18 +187,22 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     source = open_source(config)
     training, held_out = split_episodes(len(source.episodes), config.validation_fraction, config.seed)
     _same_run(config, fingerprint(source), saved.meta if saved else None)
+    initial = None if saved else initial_checkpoint(config)
+    known: Mapping[str, Any] | None = saved.meta["transform"] if saved else initial.transform if initial else None
     text_file = Path(config.text_tokenizer) if config.text_tokenizer else None
-    transform = (
-        PolicyTransform.from_json(saved.meta["transform"], text_file)
-        if saved
-        else fit_transform(config, source, training)
-    )
+    transform = PolicyTransform.from_json(known, text_file) if known else fit_transform(config, source, training)
     dataset = ChunkDataset(source, training, transform)
     validation = ChunkDataset(source, held_out, transform)
     writing = make_writing(config, dataset)
 
     torch.manual_seed(config.seed)
     model = E0Model(config.model).to(device)
+    if initial:
+        model.load_state_dict(load_model(initial, device).state_dict())
+    elif config.initial_weights and not saved:
+        report = load_pretrained(model, Path(config.initial_weights))
+        if workers.first:
+            print(report, flush=True)
     if config.activation_checkpointing:
         for module in model.modules():
             vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
@@ -214,7 +227,9 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     loader = iter(_loader(config, dataset, order, Collator(transform, writing)))
     log = Log(output, config, first, workers.first)
     stop = _stop_signal()
-    meta = {"config": config.to_dict(), "transform": transform.to_json(), "data": fingerprint(source)}
+    meta: dict[str, Any] = {"config": config.to_dict(), "transform": transform.to_json(), "data": fingerprint(source)}
+
+    result: OpenLoop | None = None
 
     def save_state(step: int) -> None:
         parts = {
@@ -222,10 +237,18 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
             "ema": {n: full(p) for n, p in ema.items()},
             "optimizer": optimizer_tensors(model, optimizer),
         }
-        if workers.first:
-            save(output, step, parts, meta, config.keep)
+        if not workers.first:
+            return
+        save(output, step, parts, meta, config.keep)
+        making: dict[str, Any] = {"data": config.data, "data_sha256": meta["data"], "step": step, "seed": config.seed}
+        if result:
+            making["open_loop"] = asdict(result)
+        whole = Checkpoint(
+            config.model, meta["transform"], source.embodiment, source.period_ns, config.execution_horizon, making
+        )
+        save_checkpoint(output / "checkpoint", parts["ema"], whole)
 
-    loss, result, saved_at = math.nan, None, first
+    loss, saved_at = math.nan, first
     for step in range(first, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
@@ -247,7 +270,7 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
             loss = log.step(done, mean(parts, workers), learning_rate(config, step), float(norm))
         if held_out and (done % config.validate_every == 0 or done == config.steps):
             picks = np.linspace(0, len(validation) - 1, min(len(validation), config.validation_samples)).astype(int)
-            with averaged(model, ema), _precision(config, device):
+            with averaged(step_module, model, ema), _precision(config, device):
                 result = open_loop(model, validation, picks.tolist(), device, seed=config.seed)
             log.validation(done, result)
         if done % config.save_every == 0 or done == config.steps or stop():
@@ -269,7 +292,7 @@ def _step(module: nn.Module, samples: Samples, config: TrainConfig, step: int, w
         part = slice(micro * size, (micro + 1) * size)
         batch = Batch(**{name: value[part] for name, value in vars(whole).items()})
         second = None if written is None else tuple(t[part].to(workers.device) for t in written)
-        key = (config.seed, step, micro, workers.rank)
+        key = (config.seed, step, workers.rank * micro_batches + micro)
         batch = perturb(on_device(batch, workers.device), config, step_generator("cpu", *key, 0))
         last = micro + 1 == micro_batches
         with accumulate(module, last), _precision(config, workers.device):

@@ -61,7 +61,10 @@ class TrainConfig:
     activation_checkpointing: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     device: str = "auto"
-    initial_weights: str = ""
+    initial_weights: str = (
+        ""  # safetensors of PaliGemma, pi0, pi0.5 or E0; or an own checkpoint, whose transform is kept
+    )
+    execution_horizon: int = 4  # rows meant to run before the next plan, for the checkpoint
 
     # Knowledge insulation: a next-token loss of the backbone beside the diffusion loss
     action_writing: Literal["none", "naive", "fast"] = "none"
@@ -93,6 +96,8 @@ class TrainConfig:
         if self.micro_batch:
             good = self.batch_size % self.micro_batch == 0
             _require(good, "micro_batch", self.micro_batch, f"a divisor of batch_size ({self.batch_size})")
+        horizon = self.model.prediction_horizon
+        _require(1 <= self.execution_horizon <= horizon, "execution_horizon", self.execution_horizon, f"1 to {horizon}")
         if self.model.insulate:
             _require(self.action_writing != "none", "action_writing", "none", "naive or fast with model.insulate")
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from e0_policy.action_tokenizer import ActionTokenizer
+from e0_policy.checkpoint import CONFIG, MAX_CONFIG_BYTES, Checkpoint, read_checkpoint
 from e0_policy.dataset import ChunkDataset, PackedSource, Source, WithoutIdle, fit_statistics
 from e0_policy.fast_tokens import FastTokenizer, NaiveTokenizer
 from e0_policy.insulation import ActionWriting
+from e0_policy.model_config import E0Config
 from e0_policy.normalization import Normalizer
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.text_tokenizer import PaliGemmaTokenizer, Prompt, TextTokenizer, WordTokenizer
@@ -21,6 +24,11 @@ from e0_policy.transforms import PolicyTransform
 from e0_policy.types import FloatArray
 
 GRIPPER = "gripper"
+_WEIGHT_FIELDS = tuple(
+    f.name for f in fields(E0Config) if f.name not in ("steps", "noise", "sampling", "committed_max", "insulate")
+)
+"""Fields that two models must share for the weights of one to mean the same in the other."""
+
 WRITING_CHUNKS = 1000
 """Chunks that FAST merges are trained on."""
 
@@ -108,6 +116,31 @@ def make_writing(config: TrainConfig, dataset: ChunkDataset) -> ActionWriting | 
     picks = np.linspace(0, len(dataset) - 1, min(len(dataset), WRITING_CHUNKS)).astype(int)
     chunks = [_chunk(dataset, int(i)) for i in picks]
     return ActionWriting(text, FastTokenizer.fit(np.stack(chunks), config.writing_vocabulary))
+
+
+def initial_checkpoint(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint of our own that `initial_weights` names, checked; None if it names nothing or published weights.
+
+    Raises:
+        TrainConfigError: it is of another model; names the first field that differs, with both values.
+        CheckpointError: damaged.
+
+    """
+    folder = Path(config.initial_weights)
+    if not config.initial_weights or not _is_own(folder):
+        return None
+    found = read_checkpoint(folder)
+    ours, theirs = config.model.to_dict(), found.model.to_dict()
+    for name in _WEIGHT_FIELDS:
+        if ours[name] != theirs[name]:
+            raise TrainConfigError(f"model.{name} is {ours[name]!r}; {folder} has {theirs[name]!r}")
+    return found
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of ours; published folders have a `config.json` of another kind."""
+    file = folder / CONFIG
+    return file.is_file() and file.stat().st_size <= MAX_CONFIG_BYTES and b'"transform"' in file.read_bytes()
 
 
 def _chunk(dataset: ChunkDataset, index: int) -> FloatArray:

@@ -206,7 +206,9 @@ class PolicyTransform:
         return ModelInput(np.stack(images), present, tokens, mask, padded)
 
     def targets(self, rows: FloatArray, proprioception: FloatArray, valid: BoolArray | None = None) -> Targets:
-        """Tokens of absolute rows `(rows, columns)`; rows missing to the horizon, or not `valid` `(rows,)`, are masked.
+        """Tokens of absolute rows `(rows, columns)`; rows that are not `valid` `(rows,)` are masked.
+
+        Rows missing to the horizon are masked too, and hold the last row: the denoiser sees what would be commanded.
 
         Raises:
             TransformError: more rows than the horizon, or another number of columns.
@@ -223,8 +225,7 @@ class PolicyTransform:
         for step in self.steps:
             values = step.forward(values, proprioception)
         mask = real[:, None] & (np.arange(self.action_dim) < self.columns)
-        encoded = self.tokenizer.encode(values, mask)
-        return Targets(encoded.tokens, mask, encoded.clipped)
+        return Targets(self.tokenizer.encode(values).tokens, mask, self.tokenizer.encode(values, mask).clipped)
 
     def rows(self, tokens: TokenArray, proprioception: FloatArray) -> FloatArray:
         """Absolute rows `(H, columns)` of tokens `(H, D)`; inverse of `targets` up to half a bin.

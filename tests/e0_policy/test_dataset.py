@@ -170,7 +170,7 @@ def test_a_packed_folder_that_does_not_fit_is_refused(tmp_path):
         PackedSource(folder)
     index = json.loads((folder / "index.json").read_text())
     (folder / "index.json").write_text(json.dumps({**index, "views": ["../base"]}))
-    with pytest.raises(DatasetError, match="view name '../base'; allowed"):
+    with pytest.raises(DatasetError, match=r"view name '../base'; allowed"):
         PackedSource(folder)
 
 
