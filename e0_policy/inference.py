@@ -49,6 +49,7 @@ class InferenceSettings:
         horizon: rows returned; all if 0.
         missing_views: answer without a view that was trained on, instead of an error.
         text_file: PaliGemma's tokenizer file, for checkpoints that use it.
+        threads: of the CPU, for the whole process; 0 leaves them as they are.
 
     """
 
@@ -59,6 +60,7 @@ class InferenceSettings:
     horizon: int = 0
     missing_views: bool = False
     text_file: str = ""
+    threads: int = 0
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -88,10 +90,14 @@ def load_policy(checkpoint: str, device: str = "auto", **settings: Any) -> E0Pol
         raise InferenceError(f"unknown setting {unknown[0]!r}; allowed are {', '.join(sorted(own | sampler))}")
     chosen = InferenceSettings(**{k: v for k, v in settings.items() if k in own})
     found = read_checkpoint(Path(checkpoint))
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     model = load_model(found, target, _dtype(chosen.dtype, target, found.model.width))
     drawn = SamplerSettings.of(found.model, **{k: v for k, v in settings.items() if k in sampler})
-    return E0Policy(model, found, drawn, chosen)
+    policy = E0Policy(model, found, drawn, chosen)
+    policy.warm_up()
+    return policy
 
 
 def _dtype(name: str, device: torch.device, width: int) -> torch.dtype:
@@ -141,6 +147,18 @@ class E0Policy:
         """Begin an episode: the same noise follows after every reset."""
         self._calls = 0
 
+    def warm_up(self) -> None:
+        """Plan once from black images, so that the first plan of an episode does not pay for what is made once.
+
+        Raises:
+            InferenceError: the weights give numbers that are not finite.
+
+        """
+        black = np.zeros((self._transform.image_size, self._transform.image_size, 3), np.uint8)
+        views = dict.fromkeys(self._transform.views, black)
+        self.infer(Observation(0, views, self._arm.home, 1.0), None)
+        self.reset()
+
     def infer(self, observation: Observation, plan: Plan | None) -> PolicyOutput:
         """Plan from an observation.
 
@@ -161,6 +179,8 @@ class E0Policy:
         rows[:committed] = in_force[:committed]
         count = self._settings.horizon or len(rows)
         entropy = sample.entropy[0, :count].float().cpu().numpy()
+        if not (np.isfinite(entropy).all() and np.isfinite(rows).all()):
+            raise InferenceError(f"the network's answer is not finite; the weights of {self.checkpoint} are damaged")
         return PolicyOutput(rows[:count], self._checkpoint.period_ns, uncertainty=entropy, seed=seed)
 
     def _check(self, observation: Observation) -> None:

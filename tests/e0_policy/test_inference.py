@@ -207,6 +207,16 @@ def test_statistics_of_another_model_are_refused(tmp_path: Path) -> None:
         load_policy(str(tmp_path / "odd"), "cpu")
 
 
+def test_weights_that_are_not_finite_never_become_a_plan(tmp_path: Path) -> None:
+    """Argmax of NaN is a legal token; the policy must not act on it."""
+    model = tiny_model(**SIZES)
+    model.action_out.bias.data[3] = float("nan")
+    made = Checkpoint(model.config, transform().to_json(), "panda", PERIOD, 2)
+    save_checkpoint(tmp_path / "nan", model.state_dict(), made)
+    with pytest.raises(InferenceError, match="not finite"):
+        load_policy(str(tmp_path / "nan"), "cpu")
+
+
 def test_the_release_averages_both_heads() -> None:
     """The hybrid runs eagerly whatever the engine, and its rows are half bins, half flow."""
     sizes = {**SIZES, "hybrid_continuous": True, "bin_decode": "lower"}
