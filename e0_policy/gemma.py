@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, rms_norm, scaled_dot_product_attention
 
 _EPS = 1e-6
 
@@ -22,18 +22,19 @@ class Condition:
 
     Attributes:
         embedding: `(B, C, E)`, C embeddings of a time: that of the noisy tokens and, if C = 2, that of clean ones.
-        clean: `(B, T)` bool, the tokens that take embedding 1 (tau = 0); None if C = 1.
+        select: `(B, T, C)`, 1 at the embedding that a token takes and 0 elsewhere; None if C = 1.
 
     """
 
     embedding: Tensor
-    clean: Tensor | None = None
+    select: Tensor | None = None
 
     def per_token(self, values: Tensor) -> Tensor:
-        """Pick each token's row: `(B, C, n)` to `(B, T, n)`, or `(B, 1, n)` if there are no clean tokens."""
-        if self.clean is None:
-            return values
-        return torch.where(self.clean[..., None], values[:, 1:2], values[:, :1])
+        """Each token's row: `(B, C, n)` to `(B, T, n)`, or `(B, 1, n)` if all are the same.
+
+        A product, because its backward pass takes half the time of that of `torch.where`.
+        """
+        return values if self.select is None else self.select.to(values.dtype) @ values
 
 
 class RmsNorm(nn.Module):
@@ -54,17 +55,11 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
         """Normalise `(B, T, width)`; also return the gate of the branch, `(B, T or 1, width)`, if adaptive."""
-        normed = rms_normalise(x)
+        normed = rms_norm(x.float(), (x.shape[-1],), None, _EPS)
         if condition is None:
             return (normed * (1.0 + self.weight.float())).to(x.dtype), None
         scale, shift, gate = condition.per_token(self.dense(condition.embedding)).chunk(3, -1)
-        return (normed * (1.0 + scale.float()) + shift.float()).to(x.dtype), gate
-
-
-def rms_normalise(x: Tensor) -> Tensor:
-    """`x / rms(x)` over the last dimension, in float32."""
-    x = x.float()
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + _EPS)
+        return torch.addcmul(shift.float(), normed, 1.0 + scale.float()).to(x.dtype), gate
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

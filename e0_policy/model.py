@@ -181,7 +181,8 @@ class E0Model(nn.Module):
         """Time embeddings of `tau` `(B,)` and, where tokens `(B, T)` are clean, of 0."""
         if clean is None:
             return Condition(self.time(tau[:, None]))
-        return Condition(self.time(torch.stack([tau, torch.zeros_like(tau)], 1)), clean)
+        select = torch.stack([~clean, clean], -1).float()
+        return Condition(self.time(torch.stack([tau, torch.zeros_like(tau)], 1)), select)
 
     def loss(self, batch: Batch, generator: torch.Generator, cache: Cache | None = None) -> Loss:
         """Cross-entropy at a random time (eq. 4 to 6); committed rows enter clean and do not count.

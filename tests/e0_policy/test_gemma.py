@@ -85,7 +85,7 @@ def test_adaptive_norm_scales_shifts_and_gates() -> None:
     torch.nn.init.normal_(norm.dense.weight)
     x, embedding = torch.randn(2, 5, 4), torch.randn(2, 2, 3)
     clean = torch.arange(5).expand(2, 5) < 2
-    y, gate = norm(x, Condition(embedding, clean))
+    y, gate = norm(x, Condition(embedding, torch.stack([~clean, clean], -1).float()))
     for token, which in ((0, 1), (4, 0)):
         scale, shift, want = norm.dense(embedding[:, which]).chunk(3, -1)
         rms = x[:, token].square().mean(-1, keepdim=True).sqrt()
