@@ -52,6 +52,7 @@ class RmsNorm(nn.Module):
             self.dense = nn.Linear(condition_width, 3 * width)
             nn.init.zeros_(self.dense.weight)
             nn.init.zeros_(self.dense.bias)
+            nn.init.ones_(self.dense.bias[2 * width :])  # open gates learn sooner than closed ones
 
     def forward(self, x: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
         """Normalise `(B, T, width)`; also return the gate of the branch, `(B, T or 1, width)`, if adaptive."""

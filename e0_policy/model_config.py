@@ -55,9 +55,9 @@ class E0Config:
 
     # Backbone and expert
     width: int = 128
-    mlp: int = 384
+    mlp: int = 256
     expert_width: int = 128
-    expert_mlp: int = 384
+    expert_mlp: int = 256
     depth: int = 3
     heads: int = 4
     kv_heads: int = 1

@@ -117,7 +117,7 @@ class ConvStem(nn.Module):
     than patches do.
     """
 
-    def __init__(self, config: E0Config, channels: tuple[int, int, int] = (24, 48, 96), keypoints: int = 32) -> None:
+    def __init__(self, config: E0Config, channels: tuple[int, int, int] = (16, 48, 96), keypoints: int = 32) -> None:
         super().__init__()
         width, cells = config.vision_width, config.image_size // 8
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise((3, *channels)))
