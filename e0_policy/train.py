@@ -30,7 +30,7 @@ from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device, stack
 from e0_policy.dataset import ChunkDataset, DataOrder, split_episodes
 from e0_policy.diffusion import draw_committed
-from e0_policy.distributed import Workers, accumulate, mean, parallelize, pick_device, process_group
+from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
 from e0_policy.insulation import ActionWriting, autoregressive_loss
 from e0_policy.model import E0Model
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
@@ -273,10 +273,11 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
             with averaged(step_module, model, ema), _precision(config, device):
                 result = open_loop(model, validation, picks.tolist(), device, seed=config.seed)
             log.validation(done, result)
-        if done % config.save_every == 0 or done == config.steps or stop():
+        stopping = any_process(stop(), workers)
+        if done % config.save_every == 0 or done == config.steps or stopping:
             save_state(done)
             saved_at = done
-        if stop() and done < config.steps:
+        if stopping and done < config.steps:
             raise Interrupted(f"stopped after step {done}; go on with --resume")
     log.close()
     return Result(config.steps, loss, result, log.samples_per_s, str(output))
@@ -315,7 +316,13 @@ def _loader(config: TrainConfig, dataset: ChunkDataset, order: DataOrder, collat
         collate_fn=collator,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
+        worker_init_fn=_leave_signals,
     )
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches readers too; the training process stops them when it has saved its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _same_run(config: TrainConfig, data: str, meta: Any) -> None:

@@ -90,7 +90,7 @@ def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) 
     return PolicyTransform(
         views=model.views,
         image_size=model.image_size,
-        prompt=Prompt(_text_tokenizer(config, source, episodes), model.max_text_tokens, in_text),
+        prompt=Prompt(_text_tokenizer(config, source, episodes), model.max_text_tokens, in_text, model.proprio_bins),
         proprioception=normalizers[0],
         proprio_dim=model.proprio_dim,
         actions=normalizers[1],

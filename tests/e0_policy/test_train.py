@@ -8,15 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from e0_policy import train as training
 from e0_policy.batch import Batch
+from e0_policy.checkpoint import load_model, read_checkpoint
+from e0_policy.inference import load_policy
+from e0_policy.synthetic import SyntheticSource
 from e0_policy.train import Interrupted, TrainingError, learning_rate, main, perturb, step_generator, train
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
 from e0_policy.train_state import TrainStateError, load_part, newest
+from e0_policy.types import Observation
 
 TINY = {
     "preset": "nano", "image_size": 32, "vision_width": 32, "vision_mlp": 32, "width": 32, "mlp": 64,
@@ -99,6 +105,11 @@ def test_a_killed_run_goes_on_with_the_same_bits(straight, tmp_path):
         assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
+def test_samples_are_read_in_other_processes_in_the_same_order(straight, tmp_path):
+    train(make_config(tmp_path, workers=2, steps=6))
+    assert losses(tmp_path) == losses(straight)
+
+
 def test_sigterm_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
     real = training.Log.step
 
@@ -145,12 +156,10 @@ def test_two_processes_train_as_one(tmp_path, parallel):
 
 
 def test_loss_and_error_fall(tmp_path):
-    changes = {"steps": 120, "learning_rate": 3e-3, "ema": 0.9, "synthetic_episodes": 4, "log_every": 20}
-    result = train(make_config(tmp_path, save_every=120, augment=False, validate_every=119, **changes))
-    curve = [value for _, value in losses(tmp_path)]
-    assert curve[-1] < 0.5 * curve[0]
-    first, last = losses(tmp_path, "validation")[0], result.validation
-    assert last is not None and first[0] == 119 and last.joint_rad < 0.06
+    changes = {"steps": 50, "learning_rate": 3e-3, "ema": 0.9, "synthetic_episodes": 4, "log_every": 5}
+    train(make_config(tmp_path, save_every=50, augment=False, validate_every=5, **changes))
+    curve, held_out = ([value for _, value in losses(tmp_path, kind)] for kind in ("train", "validation"))
+    assert curve[-1] < 0.5 * curve[0] and held_out[-1] < 0.5 * held_out[0]
 
 
 def test_insulated_training_with_fast_tokens_in_bf16(tmp_path):
@@ -241,3 +250,35 @@ def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
 def test_an_unusable_device_is_named():
     with pytest.raises(TrainConfigError, match="device is 'tpu9'"):
         training.pick_device("tpu9")
+
+
+def test_the_checkpoint_is_a_policy_and_a_start_for_another_run(straight, tmp_path):
+    policy = load_policy(str(straight / "checkpoint"), device="cpu", dtype="float32")
+    source = SyntheticSource(6, image_size=32)
+    episode = source.episodes[0]
+    observation = Observation(0, source.images(0, 0), episode.proprioception[0, :7], 1.0, episode.instruction)
+    rows = policy.infer(observation, None).rows
+    assert policy.embodiment == "panda" and rows.shape == (4, 8) and np.isfinite(rows).all()
+    np.testing.assert_allclose(
+        rows[:, [1, 2, 4, 5, 6]], np.tile(episode.actions[0, [1, 2, 4, 5, 6]], (4, 1)), atol=1e-9
+    )
+
+    changes = {"initial_weights": str(straight / "checkpoint"), "steps": 2, "learning_rate": 1e-9}
+    train(make_config(tmp_path / "next", synthetic_episodes=5, final_learning_rate=0.0, **changes))
+    one, two = read_checkpoint(straight / "checkpoint"), read_checkpoint(tmp_path / "next" / "checkpoint")
+    assert one.transform == two.transform, "the statistics of the first run are kept"
+    before, after = load_model(one), load_model(two)
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    with pytest.raises(TrainConfigError, match=r"model\.bins is 64; .*checkpoint has 32"):
+        train(make_config(tmp_path / "other", model={"bins": 64}, **changes))
+
+
+def test_published_weights_are_loaded_and_reported(tmp_path, capsys):
+    table = torch.full((400, 32), 0.5)
+    save_file({"model.language_model.embed_tokens.weight": table}, str(tmp_path / "model.safetensors"))
+    config = make_config(tmp_path / "run", steps=1, warmup_steps=0, learning_rate=1e-9, initial_weights=str(tmp_path))
+    train(config)
+    assert "1 tensors loaded" in capsys.readouterr().out
+    model = load_model(read_checkpoint(tmp_path / "run" / "checkpoint"))
+    torch.testing.assert_close(model.backbone.embed_tokens.weight, table[:384], atol=1e-5, rtol=0)
