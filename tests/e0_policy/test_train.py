@@ -19,7 +19,8 @@ from e0_policy.batch import Batch
 from e0_policy.checkpoint import load_model, read_checkpoint
 from e0_policy.inference import load_policy
 from e0_policy.synthetic import SyntheticSource
-from e0_policy.train import Interrupted, TrainingError, learning_rate, main, perturb, step_generator, train
+from e0_policy.train import Interrupted, TrainingError, learning_rate, main, train
+from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
 from e0_policy.train_state import TrainStateError, load_part, newest
 from e0_policy.types import Observation
@@ -187,16 +188,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, mon
         return loss * math.nan, parts
 
     monkeypatch.setattr(training.TrainStep, "forward", forward)
-    with pytest.raises(TrainingError, match="step 1: the gradient norm is nan"):
+    with pytest.raises(TrainingError, match=r"step 1: the gradient norm is nan and the loss nan; .*--resume"):
         train(make_config(tmp_path))
-    assert not (tmp_path / "state").exists()
+    assert not (tmp_path / "state").exists() and not (tmp_path / "checkpoint").exists()
 
 
 def test_only_the_same_run_is_resumed(straight, tmp_path):
-    with pytest.raises(TrainStateError, match="resume it with --resume, or give another output"):
+    with pytest.raises(TrainStateError, match="go on with --resume, or give another output"):
         train(make_config(straight))
     with pytest.raises(TrainStateError, match=r"batch_size is 4; the run to resume has 8"):
         train(make_config(straight, batch_size=4), resume=True)
+    with pytest.raises(TrainStateError, match="is done: 6 of 6 steps"):
+        train(make_config(straight), resume=True)
     with pytest.raises(TrainStateError, match="no state to resume"):
         train(make_config(tmp_path / "other"), resume=True)
 
