@@ -128,32 +128,41 @@ def test_sigterm_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
     assert losses(tmp_path) == losses(straight)
 
 
+INSULATED = {"steps": 2, "micro_batch": 2, "action_writing": "naive", "writing_vocabulary": 32}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("alone")
+    train(make_config(output, model={"insulate": True}, **INSULATED))
+    return output
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_train_as_one(tmp_path, parallel):
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    changes = {"micro_batch": 2, "model": {"insulate": True}, "action_writing": "naive", "writing_vocabulary": 32}
-    train(make_config(alone, steps=3, **changes))
-    path = tmp_path / "config.yaml"
-    changes["model"] = {"insulate": True}
-    path.write_text(yaml.safe_dump(make_config(shared, steps=3, parallel=parallel, **changes).to_dict()))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += [
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        "localhost:0",
-        "-m",
-        "e0_policy.train",
-        "--config",
-        str(path),
-    ]
+def test_two_processes_train_as_one(alone, tmp_path, parallel):
+    path, shared = tmp_path / "config.yaml", tmp_path / "shared"
+    config = make_config(shared, parallel=parallel, model={"insulate": True}, **INSULATED)
+    path.write_text(yaml.safe_dump(config.to_dict()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "e0_policy.train", "--config", str(path)]
     ran = subprocess.run(command, capture_output=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert ran.returncode == 0, ran.stderr.decode()[-3000:]
+    assert len(losses(alone)) == 2
     for (step, one), (again, two) in zip(losses(alone), losses(shared), strict=True):
         assert step == again and two == pytest.approx(one, rel=2e-5)
     one, two = load_part(newest(alone), "ema"), load_part(newest(shared), "ema")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+    assert losses(shared, "validation")[0][1] == pytest.approx(losses(alone, "validation")[0][1], rel=1e-4)
+
+
+@pytest.mark.parametrize("form", ["text", "special"])
+def test_proprioception_in_other_forms(tmp_path, form):
+    result = train(make_config(tmp_path, steps=2, model={"proprio_form": form, "max_text_tokens": 96}))
+    assert math.isfinite(result.loss)
+    transform = read_checkpoint(tmp_path / "checkpoint").transform
+    assert transform["proprioception_in_text"] == (form == "text")
 
 
 def test_loss_and_error_fall(tmp_path):
