@@ -198,7 +198,7 @@ def augment(images: Tensor, draw: Draw, maps: Tensor) -> Tensor:
         AugmentationError: images, draw and maps of different sizes.
 
     """
-    batch, views, channels, side = images.shape[:4]
+    batch, views, channels = images.shape[:3]
     if maps.shape[:2] != (batch, views) or draw.colour.shape[:2] != (batch, views) or channels != 3:
         raise AugmentationError(
             f"images {tuple(images.shape)}, maps {tuple(maps.shape)}, draw {tuple(draw.colour.shape)}; "
@@ -208,7 +208,8 @@ def augment(images: Tensor, draw: Draw, maps: Tensor) -> Tensor:
     flat = maps.flatten(0, 1)
     moved = torch.nonzero((flat - torch.eye(3, dtype=maps.dtype)).abs().amax((1, 2)) > 1e-9).squeeze(1)
     if moved.numel():
-        grid, index = _grid(flat[moved], side).to(images), moved.to(images.device)
+        index = moved.to(images.device)
+        grid = _grid(torch.linalg.inv(flat[moved]).to(images), images.shape[-1])
         inside = (grid.abs() <= 1.0).all(-1)[:, None]
         sampled = torch.nn.functional.grid_sample(unit[index], grid, "bilinear", "border", align_corners=False)
         unit = unit.index_copy(0, index, sampled * inside)
@@ -216,12 +217,12 @@ def augment(images: Tensor, draw: Draw, maps: Tensor) -> Tensor:
     return coloured.reshape(images.shape) * 2.0 - 1.0
 
 
-def _grid(maps: Tensor, side: int) -> Tensor:
-    """Sampling grid `(N, S, S, 2)` in [-1, 1]: for each augmented pixel, where it comes from."""
-    line = torch.arange(side, dtype=maps.dtype)
+def _grid(inverses: Tensor, side: int) -> Tensor:
+    """Sampling grid `(N, S, S, 2)` in [-1, 1] of inverse maps: for each augmented pixel, where it comes from."""
+    line = torch.arange(side, dtype=inverses.dtype, device=inverses.device)
     v, u = torch.meshgrid(line, line, indexing="ij")
-    pixels = torch.stack([u, v, torch.ones_like(u)], -1)
-    source = torch.einsum("nij,hwj->nhwi", torch.linalg.inv(maps), pixels)
+    across, down, shift = inverses[:, None, None].unbind(-1)
+    source = across * u[..., None] + down * v[..., None] + shift
     ahead = source[..., 2:] > 1e-6
     uv = source[..., :2] / torch.where(ahead, source[..., 2:], 1.0)
     return torch.where(ahead, (2.0 * uv + 1.0) / side - 1.0, 2.0)

@@ -98,3 +98,12 @@ def mean(parts: dict[str, Tensor], workers: Workers) -> dict[str, float]:
         for value in parts.values():
             dist.all_reduce(value)
     return {name: float(value) / workers.world for name, value in parts.items()}
+
+
+def any_process(flag: bool, workers: Workers) -> bool:
+    """Whether the flag is set in any process, so that all act alike."""
+    if workers.world == 1:
+        return flag
+    value = torch.tensor(float(flag), device=workers.device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return bool(value)

@@ -14,7 +14,8 @@ import numpy as np
 from e0_policy.dataset import Episode
 from e0_policy.embodiment import load_embodiment
 from e0_policy.kinematics import tcp_position_m
-from e0_policy.types import FloatArray, ImageArray
+from e0_policy.policy import Policy
+from e0_policy.types import FloatArray, ImageArray, Observation
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60)}
 MAX_STEP_RAD = 0.08
@@ -84,6 +85,33 @@ def draw_views(scene: Scene, proprioception: FloatArray, side: int) -> dict[str,
     base = _disc(base, _TABLE_M, tool, size, (250, 250, 250))
     wrist = _disc(wrist, wrist_window, tool, size, (250, 250, 250))
     return {"base": np.rint(base).astype(np.uint8), "wrist": np.rint(wrist).astype(np.uint8)}
+
+
+def reach(policy: Policy, seed: int, steps: int = 40, image_size: int = 64) -> tuple[float, float]:
+    """Run a policy closed loop on a scene of its own; commands are reached at once.
+
+    Args:
+        policy: replanned every `execution_horizon` rows.
+        seed: of the scene.
+        steps: rows that are executed.
+        image_size: px of the views.
+
+    Returns:
+        Distance of the tool from the right dot [m] and gripper opening at the end.
+
+    """
+    scene, q = draw_scene(np.random.default_rng((seed, 1_000_000)))
+    state, step = np.append(q, 1.0), 0
+    policy.reset()
+    while step < steps:
+        views = draw_views(scene, state, image_size)
+        stamp = step * SyntheticSource.period_ns
+        output = policy.infer(Observation(stamp, views, state[:7], state[7], scene.instruction, "panda"), None)
+        if output is None:
+            break
+        count = min(policy.execution_horizon, steps - step)
+        state, step = output.rows[count - 1], step + count
+    return float(np.linalg.norm(tcp_position_m(state[:7])[:2] - scene.dot_m(scene.target))), float(state[7])
 
 
 def _demonstrate(identifier: str, scene: Scene, start: FloatArray) -> Episode:

@@ -11,9 +11,9 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,19 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
-from e0_policy.augmentation import augment, draw_augmentation, homographies
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
-from e0_policy.collate import on_device, stack
-from e0_policy.dataset import ChunkDataset, DataOrder, split_episodes
-from e0_policy.diffusion import draw_committed
-from e0_policy.distributed import Workers, accumulate, mean, parallelize, pick_device, process_group
-from e0_policy.insulation import ActionWriting, autoregressive_loss
+from e0_policy.collate import on_device
+from e0_policy.dataset import DataOrder
+from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
+from e0_policy.insulation import autoregressive_loss
 from e0_policy.model import E0Model
+from e0_policy.train_batch import Collator, Samples, perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
 from e0_policy.train_log import Log
-from e0_policy.train_setup import fingerprint, fit_transform, initial_checkpoint, make_writing, open_source
+from e0_policy.train_setup import Data, fingerprint, initial_checkpoint, load_data
 from e0_policy.train_state import (
+    Saved,
     TrainStateError,
     fill,
     fill_optimizer,
@@ -46,7 +46,6 @@ from e0_policy.train_state import (
     optimizer_tensors,
     save,
 )
-from e0_policy.transforms import ModelInput, PolicyTransform, Targets
 from e0_policy.validation import OpenLoop, open_loop
 from e0_policy.weights import load_pretrained
 
@@ -61,8 +60,6 @@ FREE_ON_RESUME = (
     "keep",
 )
 """Settings that may differ between a run and its resumption."""
-
-Samples = tuple[Batch, "tuple[Tensor, Tensor] | None"]
 
 
 class TrainingError(RuntimeError):
@@ -104,23 +101,6 @@ class TrainStep(nn.Module):
         return loss.total + self.writing_weight * writing, {**parts, "writing": writing.detach()}
 
 
-@dataclass
-class Collator:
-    """Samples to a batch on the CPU, in the process that reads them."""
-
-    transform: PolicyTransform
-    writing: ActionWriting | None
-
-    def __call__(self, samples: Sequence[tuple[ModelInput, Targets]]) -> Samples:
-        """A batch, and the second writing of its actions."""
-        inputs, targets = zip(*samples, strict=True)
-        if self.writing is None:
-            return stack(inputs, targets), None
-        real = self.transform.columns
-        chunks = [self.transform.tokenizer.decode(t.tokens)[:, :real] for t in targets]
-        return stack(inputs, targets), self.writing.write(chunks)
-
-
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, then a cosine from `learning_rate` to `final_learning_rate` at the last step."""
     if step < config.warmup_steps:
@@ -130,41 +110,91 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return low + (high - low) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def step_generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator whose stream is a function of the key: seed, step, micro-batch over all processes, purpose."""
-    words = np.random.SeedSequence(key).generate_state(2, np.uint32)
-    return torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
+@dataclass
+class Run:
+    """What changes while training, and what it is trained on."""
 
+    config: TrainConfig
+    workers: Workers
+    data: Data
+    model: E0Model
+    module: nn.Module  # the model's TrainStep, wrapped for several processes
+    ema: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
 
-def perturb(batch: Batch, config: TrainConfig, generator: torch.Generator) -> Batch:
-    """Augmented images with their offsets, dropped views and random clean prefixes; the batch is on its device."""
-    model, device = config.model, batch.images.device
-    draw = draw_augmentation(config.augmentation, model.views, batch.size, generator)
-    keep = torch.rand(batch.view_mask.shape, generator=generator) >= config.view_dropout
-    committed = draw_committed(batch.size, model.committed_max, generator)
-    mask = batch.view_mask & keep.to(device)
-    mask = torch.where(mask.any(1, keepdim=True), mask, batch.view_mask)
-    changed = replace(batch, view_mask=mask, committed=committed.to(device))
-    if not config.augment:
-        return changed
-    maps = homographies(draw, config.cameras, model.views, model.image_size)
-    return replace(changed, images=augment(batch.images, draw, maps), view_offset=draw.offset.float().to(device))
+    def update(self, step: int, samples: Samples) -> tuple[dict[str, Tensor], float]:
+        """One step of the optimizer and of the moving average; returns parts of the loss and the gradient norm.
 
+        Raises:
+            TrainingError: the gradient is not finite; nothing was changed.
 
-@contextmanager
-def averaged(module: nn.Module, model: E0Model, ema: dict[str, Tensor]) -> Iterator[None]:
-    """The model (gathered, if `module` shards it) with its moving average as weights, inside the block."""
-    own = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(ema[name])
-        if isinstance(module, FSDPModule):
-            module.unshard()
-        yield
-        if isinstance(module, FSDPModule):
-            module.reshard()
-        for name, p in model.named_parameters():
-            p.copy_(own[name])
+        """
+        rate = learning_rate(self.config, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        parts = _gradient(self.module, samples, self.config, step, self.workers)
+        clipped = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = float(full(clipped))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"step {step + 1}: the gradient norm is {norm} and the loss {float(parts['loss'])}; lower the learning "
+                f"rate ({rate:g}) or check the data, then go on from the last state with --resume"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.model.parameters()], 1.0 - decay)
+        return parts, norm
+
+    def validate(self) -> OpenLoop:
+        """Open-loop error of the moving average on evenly spaced held-out samples."""
+        held_out = self.data.validation
+        picks = np.linspace(0, len(held_out) - 1, min(len(held_out), self.config.validation_samples)).astype(int)
+        device = self.workers.device
+        with self.averaged(), _precision(self.config, device):
+            return open_loop(self.model, held_out, picks.tolist(), device, seed=self.config.seed)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model (gathered, if it is sharded) with its moving average as weights, inside the block."""
+        own = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                p.copy_(self.ema[name])
+            if isinstance(self.module, FSDPModule):
+                self.module.unshard()
+            yield
+            if isinstance(self.module, FSDPModule):
+                self.module.reshard()
+            for name, p in self.model.named_parameters():
+                p.copy_(own[name])
+
+    def restore(self, saved: Saved) -> None:
+        """Fill everything from a saved state."""
+        for part, tensors in (("model", dict(self.model.named_parameters())), ("ema", self.ema)):
+            for name, value in load_part(saved, part).items():
+                fill(tensors[name], value)
+        fill_optimizer(self.model, self.optimizer, load_part(saved, "optimizer"))
+
+    def save(self, step: int, result: OpenLoop | None) -> None:
+        """Write the state, and the moving average as the policy's checkpoint."""
+        config, source = self.config, self.data.source
+        parts = {
+            "model": {n: full(p) for n, p in self.model.named_parameters()},
+            "ema": {n: full(p) for n, p in self.ema.items()},
+            "optimizer": optimizer_tensors(self.model, self.optimizer),
+        }
+        if not self.workers.first:
+            return
+        transform, data = self.data.transform.to_json(), fingerprint(source)
+        meta = {"config": config.to_dict(), "transform": transform, "data": data}
+        save(Path(config.output), step, parts, meta, config.keep)
+        making: dict[str, Any] = {"data": config.data, "data_sha256": data, "step": step, "seed": config.seed}
+        making["open_loop"] = asdict(result) if result else None
+        horizon = config.execution_horizon
+        whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
+        save_checkpoint(Path(config.output) / "checkpoint", parts["ema"], whole)
 
 
 def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None = None) -> Result:
@@ -175,30 +205,46 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     Raises:
         TrainConfigError, DatasetError, NormalizationError, TextTokenError, TransformError: the run cannot start.
         TrainStateError: nothing to resume, or the state is of another run.
-        TrainingError: the loss is not finite.
-        Interrupted: stopped by a signal; resume with `resume`.
+        TrainingError: the gradient is not finite.
+        Interrupted: stopped by a signal; go on with `resume`.
 
     """
     workers = workers or Workers(0, 1, pick_device(config.device))
-    output, device = Path(config.output), workers.device
-    saved = newest(output) if resume else None
-    if saved is None and (output / "state").exists():
-        raise TrainStateError(f"{output} holds the state of a run; resume it with --resume, or give another output")
-    source = open_source(config)
-    training, held_out = split_episodes(len(source.episodes), config.validation_fraction, config.seed)
-    _same_run(config, fingerprint(source), saved.meta if saved else None)
-    initial = None if saved else initial_checkpoint(config)
-    known: Mapping[str, Any] | None = saved.meta["transform"] if saved else initial.transform if initial else None
-    text_file = Path(config.text_tokenizer) if config.text_tokenizer else None
-    transform = PolicyTransform.from_json(known, text_file) if known else fit_transform(config, source, training)
-    dataset = ChunkDataset(source, training, transform)
-    validation = ChunkDataset(source, held_out, transform)
-    writing = make_writing(config, dataset)
+    saved = _saved(config, resume)
+    run = prepare(config, workers, saved)
+    first = saved.step if saved else 0
+    batches = _batches(run, first)
+    log = Log(Path(config.output), config, first, workers.first)
+    stop = _stop_signal()
+    loss, result = math.nan, None
+    for step in range(first, config.steps):
+        parts, norm = run.update(step, next(batches))
+        done, last = step + 1, step + 1 == config.steps
+        if done % config.log_every == 0 or last:
+            loss = log.step(done, mean(parts, workers), learning_rate(config, step), norm)
+        if len(run.data.validation) and (done % config.validate_every == 0 or last):
+            result = run.validate()
+            log.validation(done, result)
+        stopping = any_process(stop(), workers)
+        if done % config.save_every == 0 or last or stopping:
+            run.save(done, result)
+        if stopping and not last:
+            raise Interrupted(f"stopped after step {done}; go on with --resume")
+    log.close()
+    return Result(config.steps, loss, result, log.samples_per_s, config.output)
 
+
+def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
+    """Data, model, moving average and optimizer, new or from a saved state; errors as in `train`."""
+    initial = None if saved else initial_checkpoint(config)
+    data = load_data(config, saved.meta["transform"] if saved else initial.transform if initial else None)
+    if saved and saved.meta["data"] != fingerprint(data.source):
+        now = fingerprint(data.source)
+        raise TrainStateError(f"the data have fingerprint {now}; the run to resume has {saved.meta['data']}")
     torch.manual_seed(config.seed)
-    model = E0Model(config.model).to(device)
+    model = E0Model(config.model).to(workers.device)
     if initial:
-        model.load_state_dict(load_model(initial, device).state_dict())
+        model.load_state_dict(load_model(initial, workers.device).state_dict())
     elif config.initial_weights and not saved:
         report = load_pretrained(model, Path(config.initial_weights))
         if workers.first:
@@ -206,84 +252,19 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     if config.activation_checkpointing:
         for module in model.modules():
             vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
-    step_module = parallelize(TrainStep(model, config.writing_weight), config, workers)
+    wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=config.weight_decay)
-    first = 0
+    run = Run(config, workers, data, model, wrapped, ema, optimizer)
     if saved:
-        first = saved.step
-        for part, tensors in (("model", dict(model.named_parameters())), ("ema", ema)):
-            for name, value in load_part(saved, part).items():
-                fill(tensors[name], value)
-        fill_optimizer(model, optimizer, load_part(saved, "optimizer"))
-
-    share = config.batch_size // workers.world
-    if config.micro_batch and share % config.micro_batch:
-        raise TrainConfigError(
-            f"micro_batch is {config.micro_batch}; it must divide {share}, the samples of each of "
-            f"{workers.world} processes"
-        )
-    order = DataOrder(len(dataset), config.batch_size, config.seed, first, workers.rank, workers.world)
-    loader = iter(_loader(config, dataset, order, Collator(transform, writing)))
-    log = Log(output, config, first, workers.first)
-    stop = _stop_signal()
-    meta: dict[str, Any] = {"config": config.to_dict(), "transform": transform.to_json(), "data": fingerprint(source)}
-
-    result: OpenLoop | None = None
-
-    def save_state(step: int) -> None:
-        parts = {
-            "model": {n: full(p) for n, p in model.named_parameters()},
-            "ema": {n: full(p) for n, p in ema.items()},
-            "optimizer": optimizer_tensors(model, optimizer),
-        }
-        if not workers.first:
-            return
-        save(output, step, parts, meta, config.keep)
-        making: dict[str, Any] = {"data": config.data, "data_sha256": meta["data"], "step": step, "seed": config.seed}
-        if result:
-            making["open_loop"] = asdict(result)
-        whole = Checkpoint(
-            config.model, meta["transform"], source.embodiment, source.period_ns, config.execution_horizon, making
-        )
-        save_checkpoint(output / "checkpoint", parts["ema"], whole)
-
-    loss, saved_at = math.nan, first
-    for step in range(first, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        parts = _step(step_module, next(loader), config, step, workers)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        if not math.isfinite(float(norm)):
-            raise TrainingError(
-                f"step {step + 1}: the gradient norm is {float(norm)} and the loss {float(parts['loss'])}; lower the "
-                f"learning rate ({learning_rate(config, step):g}), or check the data. The last state is of {saved_at}"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        decay = min(config.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(ema.values()), [p.detach() for p in model.parameters()], 1.0 - decay)
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            loss = log.step(done, mean(parts, workers), learning_rate(config, step), float(norm))
-        if held_out and (done % config.validate_every == 0 or done == config.steps):
-            picks = np.linspace(0, len(validation) - 1, min(len(validation), config.validation_samples)).astype(int)
-            with averaged(step_module, model, ema), _precision(config, device):
-                result = open_loop(model, validation, picks.tolist(), device, seed=config.seed)
-            log.validation(done, result)
-        if done % config.save_every == 0 or done == config.steps or stop():
-            save_state(done)
-            saved_at = done
-        if stop() and done < config.steps:
-            raise Interrupted(f"stopped after step {done}; go on with --resume")
-    log.close()
-    return Result(config.steps, loss, result, log.samples_per_s, str(output))
+        run.restore(saved)
+    return run
 
 
-def _step(module: nn.Module, samples: Samples, config: TrainConfig, step: int, workers: Workers) -> dict[str, Tensor]:
-    """Forward and backward of one optimizer step, in micro-batches; gradients are means over all samples."""
+def _gradient(
+    module: nn.Module, samples: Samples, config: TrainConfig, step: int, workers: Workers
+) -> dict[str, Tensor]:
+    """Forward and backward of one optimizer step, in micro-batches; their losses and gradients are averaged."""
     whole, written = samples
     size = config.micro_batch or whole.size
     micro_batches = whole.size // size
@@ -308,25 +289,46 @@ def _precision(config: TrainConfig, device: torch.device) -> AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def _loader(config: TrainConfig, dataset: ChunkDataset, order: DataOrder, collator: Collator) -> DataLoader[Any]:
-    return DataLoader(
+def _batches(run: Run, first: int) -> Iterator[Samples]:
+    """Batches of this process from step `first` on, without end."""
+    config, workers, dataset = run.config, run.workers, run.data.dataset
+    share = config.batch_size // workers.world
+    if config.micro_batch and share % config.micro_batch:
+        raise TrainConfigError(
+            f"micro_batch is {config.micro_batch}; it must divide {share}, the samples of each of "
+            f"{workers.world} processes"
+        )
+    loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_sampler=order,
-        collate_fn=collator,
+        batch_sampler=DataOrder(len(dataset), config.batch_size, config.seed, first, workers.rank, workers.world),
+        collate_fn=Collator(run.data.transform, run.data.writing),
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
+        worker_init_fn=_leave_signals,
     )
+    return iter(loader)
 
 
-def _same_run(config: TrainConfig, data: str, meta: Any) -> None:
-    if meta is None:
-        return
-    before, now = meta["config"], json.loads(json.dumps(config.to_dict()))
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches readers too; the training process stops them when it has saved its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _saved(config: TrainConfig, resume: bool) -> Saved | None:
+    """The state to go on from, None for a new run."""
+    output = Path(config.output)
+    if not resume:
+        if (output / "state").exists():
+            raise TrainStateError(f"{output} holds the state of a run; go on with --resume, or give another output")
+        return None
+    saved = newest(output)
+    before, now = saved.meta["config"], json.loads(json.dumps(config.to_dict()))
     for name in now:
         if name not in FREE_ON_RESUME and before.get(name) != now[name]:
             raise TrainStateError(f"{name} is {now[name]!r}; the run to resume has {before.get(name)!r}")
-    if meta["data"] != data:
-        raise TrainStateError(f"the data have fingerprint {data}; the run to resume has {meta['data']}")
+    if saved.step >= config.steps:
+        raise TrainStateError(f"{output} is done: {saved.step} of {config.steps} steps")
+    return saved
 
 
 def _stop_signal() -> Any:

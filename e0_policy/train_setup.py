@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.checkpoint import CONFIG, MAX_CONFIG_BYTES, Checkpoint, read_checkpoint
-from e0_policy.dataset import ChunkDataset, PackedSource, Source, WithoutIdle, fit_statistics
+from e0_policy.dataset import ChunkDataset, PackedSource, Source, WithoutIdle, fit_statistics, split_episodes
 from e0_policy.fast_tokens import FastTokenizer, NaiveTokenizer
 from e0_policy.insulation import ActionWriting
 from e0_policy.model_config import E0Config
@@ -31,6 +32,33 @@ _WEIGHT_FIELDS = tuple(
 
 WRITING_CHUNKS = 1000
 """Chunks that FAST merges are trained on."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Demonstrations cut into training and validation samples, by one transform."""
+
+    source: Source
+    dataset: ChunkDataset
+    validation: ChunkDataset
+    transform: PolicyTransform
+    writing: ActionWriting | None
+
+
+def load_data(config: TrainConfig, transform: Mapping[str, Any] | None) -> Data:
+    """Everything that training reads.
+
+    Args:
+        config: of the run.
+        transform: JSON of the transform to use; None fits one to the training episodes.
+
+    """
+    source = open_source(config)
+    training, held_out = split_episodes(len(source.episodes), config.validation_fraction, config.seed)
+    text_file = Path(config.text_tokenizer) if config.text_tokenizer else None
+    used = PolicyTransform.from_json(transform, text_file) if transform else fit_transform(config, source, training)
+    dataset = ChunkDataset(source, training, used)
+    return Data(source, dataset, ChunkDataset(source, held_out, used), used, make_writing(config, dataset))
 
 
 def open_source(config: TrainConfig) -> Source:
@@ -90,7 +118,7 @@ def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) 
     return PolicyTransform(
         views=model.views,
         image_size=model.image_size,
-        prompt=Prompt(_text_tokenizer(config, source, episodes), model.max_text_tokens, in_text),
+        prompt=Prompt(_text_tokenizer(config, source, episodes), model.max_text_tokens, in_text, model.proprio_bins),
         proprioception=normalizers[0],
         proprio_dim=model.proprio_dim,
         actions=normalizers[1],

@@ -8,15 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from e0_policy import train as training
 from e0_policy.batch import Batch
-from e0_policy.train import Interrupted, TrainingError, learning_rate, main, perturb, step_generator, train
+from e0_policy.checkpoint import load_model, read_checkpoint
+from e0_policy.inference import load_policy
+from e0_policy.synthetic import SyntheticSource
+from e0_policy.train import Interrupted, TrainingError, learning_rate, main, train
+from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
 from e0_policy.train_state import TrainStateError, load_part, newest
+from e0_policy.types import Observation
 
 TINY = {
     "preset": "nano", "image_size": 32, "vision_width": 32, "vision_mlp": 32, "width": 32, "mlp": 64,
@@ -99,6 +106,11 @@ def test_a_killed_run_goes_on_with_the_same_bits(straight, tmp_path):
         assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
+def test_samples_are_read_in_other_processes_in_the_same_order(straight, tmp_path):
+    train(make_config(tmp_path, workers=2, steps=6))
+    assert losses(tmp_path) == losses(straight)
+
+
 def test_sigterm_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
     real = training.Log.step
 
@@ -116,41 +128,48 @@ def test_sigterm_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
     assert losses(tmp_path) == losses(straight)
 
 
+INSULATED = {"steps": 2, "micro_batch": 2, "action_writing": "naive", "writing_vocabulary": 32}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("alone")
+    train(make_config(output, model={"insulate": True}, **INSULATED))
+    return output
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_train_as_one(tmp_path, parallel):
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    changes = {"micro_batch": 2, "model": {"insulate": True}, "action_writing": "naive", "writing_vocabulary": 32}
-    train(make_config(alone, steps=3, **changes))
-    path = tmp_path / "config.yaml"
-    changes["model"] = {"insulate": True}
-    path.write_text(yaml.safe_dump(make_config(shared, steps=3, parallel=parallel, **changes).to_dict()))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += [
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        "localhost:0",
-        "-m",
-        "e0_policy.train",
-        "--config",
-        str(path),
-    ]
+def test_two_processes_train_as_one(alone, tmp_path, parallel):
+    path, shared = tmp_path / "config.yaml", tmp_path / "shared"
+    config = make_config(shared, parallel=parallel, model={"insulate": True}, **INSULATED)
+    path.write_text(yaml.safe_dump(config.to_dict()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "e0_policy.train", "--config", str(path)]
     ran = subprocess.run(command, capture_output=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert ran.returncode == 0, ran.stderr.decode()[-3000:]
+    assert len(losses(alone)) == 2
     for (step, one), (again, two) in zip(losses(alone), losses(shared), strict=True):
         assert step == again and two == pytest.approx(one, rel=2e-5)
     one, two = load_part(newest(alone), "ema"), load_part(newest(shared), "ema")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+    assert losses(shared, "validation")[0][1] == pytest.approx(losses(alone, "validation")[0][1], rel=1e-4)
+
+
+@pytest.mark.parametrize("form", ["text", "special"])
+def test_proprioception_in_other_forms(tmp_path, form):
+    result = train(make_config(tmp_path, steps=2, model={"proprio_form": form, "max_text_tokens": 96}))
+    assert math.isfinite(result.loss)
+    transform = read_checkpoint(tmp_path / "checkpoint").transform
+    assert transform["proprioception_in_text"] == (form == "text")
 
 
 def test_loss_and_error_fall(tmp_path):
-    changes = {"steps": 120, "learning_rate": 3e-3, "ema": 0.9, "synthetic_episodes": 4, "log_every": 20}
-    result = train(make_config(tmp_path, save_every=120, augment=False, validate_every=119, **changes))
-    curve = [value for _, value in losses(tmp_path)]
-    assert curve[-1] < 0.5 * curve[0]
-    first, last = losses(tmp_path, "validation")[0], result.validation
-    assert last is not None and first[0] == 119 and last.joint_rad < 0.06
+    changes = {"steps": 50, "learning_rate": 3e-3, "ema": 0.9, "synthetic_episodes": 4, "log_every": 5}
+    train(make_config(tmp_path, save_every=50, augment=False, validate_every=5, **changes))
+    curve, held_out = ([value for _, value in losses(tmp_path, kind)] for kind in ("train", "validation"))
+    assert curve[-1] < 0.5 * curve[0] and held_out[-1] < 0.5 * held_out[0]
 
 
 def test_insulated_training_with_fast_tokens_in_bf16(tmp_path):
@@ -178,16 +197,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, mon
         return loss * math.nan, parts
 
     monkeypatch.setattr(training.TrainStep, "forward", forward)
-    with pytest.raises(TrainingError, match="step 1: the gradient norm is nan"):
+    with pytest.raises(TrainingError, match=r"step 1: the gradient norm is nan and the loss nan; .*--resume"):
         train(make_config(tmp_path))
-    assert not (tmp_path / "state").exists()
+    assert not (tmp_path / "state").exists() and not (tmp_path / "checkpoint").exists()
 
 
 def test_only_the_same_run_is_resumed(straight, tmp_path):
-    with pytest.raises(TrainStateError, match="resume it with --resume, or give another output"):
+    with pytest.raises(TrainStateError, match="go on with --resume, or give another output"):
         train(make_config(straight))
     with pytest.raises(TrainStateError, match=r"batch_size is 4; the run to resume has 8"):
         train(make_config(straight, batch_size=4), resume=True)
+    with pytest.raises(TrainStateError, match="is done: 6 of 6 steps"):
+        train(make_config(straight), resume=True)
     with pytest.raises(TrainStateError, match="no state to resume"):
         train(make_config(tmp_path / "other"), resume=True)
 
@@ -241,3 +262,35 @@ def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
 def test_an_unusable_device_is_named():
     with pytest.raises(TrainConfigError, match="device is 'tpu9'"):
         training.pick_device("tpu9")
+
+
+def test_the_checkpoint_is_a_policy_and_a_start_for_another_run(straight, tmp_path):
+    policy = load_policy(str(straight / "checkpoint"), device="cpu", dtype="float32")
+    source = SyntheticSource(6, image_size=32)
+    episode = source.episodes[0]
+    observation = Observation(0, source.images(0, 0), episode.proprioception[0, :7], 1.0, episode.instruction)
+    rows = policy.infer(observation, None).rows
+    assert policy.embodiment == "panda" and rows.shape == (4, 8) and np.isfinite(rows).all()
+    np.testing.assert_allclose(
+        rows[:, [1, 2, 4, 5, 6]], np.tile(episode.actions[0, [1, 2, 4, 5, 6]], (4, 1)), atol=1e-9
+    )
+
+    changes = {"initial_weights": str(straight / "checkpoint"), "steps": 2, "learning_rate": 1e-9}
+    train(make_config(tmp_path / "next", synthetic_episodes=5, final_learning_rate=0.0, **changes))
+    one, two = read_checkpoint(straight / "checkpoint"), read_checkpoint(tmp_path / "next" / "checkpoint")
+    assert one.transform == two.transform, "the statistics of the first run are kept"
+    before, after = load_model(one), load_model(two)
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    with pytest.raises(TrainConfigError, match=r"model\.bins is 64; .*checkpoint has 32"):
+        train(make_config(tmp_path / "other", model={"bins": 64}, **changes))
+
+
+def test_published_weights_are_loaded_and_reported(tmp_path, capsys):
+    table = torch.full((400, 32), 0.5)
+    save_file({"model.language_model.embed_tokens.weight": table}, str(tmp_path / "model.safetensors"))
+    config = make_config(tmp_path / "run", steps=1, warmup_steps=0, learning_rate=1e-9, initial_weights=str(tmp_path))
+    train(config)
+    assert "1 tensors loaded" in capsys.readouterr().out
+    model = load_model(read_checkpoint(tmp_path / "run" / "checkpoint"))
+    torch.testing.assert_close(model.backbone.embed_tokens.weight, table[:384], atol=1e-5, rtol=0)
