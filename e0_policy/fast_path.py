@@ -144,7 +144,8 @@ class FastPath:
             scores = logits if inputs.gumbel is None else logits + inputs.gumbel[step]
             tokens = torch.where(held, inputs.plan, scores.argmax(-1)) if shape.committed else scores.argmax(-1)
         entropy = diffusion.row_entropy(logits).masked_fill(inputs.clean, 0.0)
-        return diffusion.closest(Sample(tokens, entropy), settings.samples, inputs.plan, inputs.known)
+        mean = diffusion.mean_around(logits, tokens) if settings.decode == "mean" else None
+        return diffusion.closest(Sample(tokens, entropy, None, mean), settings.samples, inputs.plan, inputs.known)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.config
