@@ -100,7 +100,7 @@ class FastPath:
         """Prefix tokens `(1, prefix, W)`."""
         model, images = self.model, inputs.images
         if images.dtype == torch.uint8:
-            images = images.to(inputs.offsets.dtype) / 127.5 - 1.0
+            images = images.float() / 127.5 - 1.0
         if self.config.vision == "siglip" and shape.views:
             parts = [model.image_tokens(images, inputs.offsets, 0).flatten(0, 1)[None]]
         else:
