@@ -76,8 +76,8 @@ class RawSample:
     """A frame and the rows from it on: `rows` `(n, columns)`, n at most the horizon, fewer at an episode's end."""
 
     views: Mapping[str, ImageArray]
-    proprioception: FloatArray
     instruction: str
+    proprioception: FloatArray
     rows: FloatArray
 
 
@@ -100,9 +100,12 @@ class ChunkDataset:
     def raw(self, index: int) -> RawSample:
         """A sample in the robot's units."""
         e, t = int(self._episode[index]), int(self._frame[index])
-        episode = self.source.episodes[e]
-        rows = episode.actions[t : t + self.transform.prediction_horizon]
-        return RawSample(self.source.images(e, t), episode.proprioception[t], episode.instruction, rows)
+        return RawSample(self.source.images(e, t), self.source.episodes[e].instruction, *self.numbers(index))
+
+    def numbers(self, index: int) -> tuple[FloatArray, FloatArray]:
+        """Proprioception and rows of a sample, without its images."""
+        episode, t = self.source.episodes[int(self._episode[index])], int(self._frame[index])
+        return episode.proprioception[t], episode.actions[t : t + self.transform.prediction_horizon]
 
     def __getitem__(self, index: int) -> tuple[ModelInput, Targets]:
         """A sample in the model's units.

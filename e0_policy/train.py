@@ -215,6 +215,7 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     first = saved.step if saved else 0
     batches = _batches(run, first)
     log = Log(Path(config.output), config, first, workers.first)
+    log.start(run.data, sum(p.numel() for p in run.model.parameters()))
     stop = _stop_signal()
     loss, result = math.nan, None
     for step in range(first, config.steps):

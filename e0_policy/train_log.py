@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from e0_policy.train_config import TrainConfig
+from e0_policy.train_setup import Data, clipped_share
 from e0_policy.validation import OpenLoop
 
 
@@ -28,6 +29,16 @@ class Log:
         self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         (output / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=first + 1)
+
+    def start(self, data: Data, parameters: int) -> None:
+        """Say what is trained on what."""
+        if self._active:
+            clipped = clipped_share(data.dataset)
+            print(
+                f"{parameters / 1e6:.2f} M parameters; {len(data.dataset)} samples of {data.source.embodiment} to "
+                f"train on, {len(data.validation)} held out; {clipped:.2%} of the action values clip",
+                flush=True,
+            )
 
     def step(self, step: int, parts: dict[str, float], rate: float, norm: float) -> float:
         """Record a training step; returns its loss."""

@@ -59,9 +59,9 @@ def open_loop(
         noise = draw_noise(model.config, settings, len(part) * settings.samples, generator)
         tokens = model.sample(batch, settings, noise).tokens.cpu().numpy()
         for index, chunk in zip(part, tokens, strict=True):
-            raw = dataset.raw(index)
-            wanted.append(raw.rows)
-            predicted.append(dataset.transform.rows(chunk, raw.proprioception)[: len(raw.rows)])
+            proprioception, rows = dataset.numbers(index)
+            wanted.append(rows)
+            predicted.append(dataset.transform.rows(chunk, proprioception)[: len(rows)])
     count = len(indices)
     errors = _errors(dataset, np.concatenate(predicted), np.concatenate(wanted))
     return OpenLoop(count, sum(losses) / count, sum(right) / count, *errors)

@@ -222,6 +222,10 @@ def test_main_tells_wrong_input_by_its_exit_status(tmp_path, capsys):
     assert "panda_joint2 has zero range" in capsys.readouterr().err
     assert main(["--config", str(path), "--set", "model.views=[base, side]"]) == 2
     assert "model.views has side; synthetic has base, wrist" in capsys.readouterr().err
+    assert main(["--config", str(path), "--set", f"initial_weights={tmp_path / 'none'}"]) == 2
+    assert "none" in capsys.readouterr().err
+    assert main(["--config", str(path), "--set", "data=/nowhere"]) == 2
+    assert "no index.json; give a folder of packed" in capsys.readouterr().err
     assert main(["--config", str(path), "--set", "model.max_text_tokens=3"]) == 2
     assert "the model takes 3" in capsys.readouterr().err
     assert main(["--config", str(path), "--json", str(tmp_path / "out.json")]) == 0
