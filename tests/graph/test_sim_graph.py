@@ -28,7 +28,7 @@ def episodes(folder: Path, seeds: range, environ: dict[str, str] | None = None, 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (environ or {}).items():
             patch.setenv(name, value)
-        settings = {"bridge": {"judge": True, "timeout_s": 60.0}}
+        settings = {"bridge": {"judge": True, "timeout_s": 60.0}, "chunk_executor": {"lead_ms": 50.0}}
         return over_graph({"size": 64, **arguments}, seeds, folder, settings=settings)
 
 

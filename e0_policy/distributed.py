@@ -1,0 +1,109 @@
+"""The processes of a training run: torchrun's group, DDP and FSDP. A plain start is a group of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from e0_policy.train_config import TrainConfig, TrainConfigError
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Rank of this process among those of torchrun; a plain start is one of one."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by name; "auto" is the GPU if there is one.
+
+    Raises:
+        TrainConfigError: no such device.
+
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise TrainConfigError(f"device is {name!r}, which is not usable here: {error}") from None
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[Workers]:
+    """Join torchrun's processes, nccl on GPUs and gloo otherwise; a plain start is a group of one."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Workers(0, 1, pick_device(device))
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    gpu = torch.cuda.is_available() and device != "cpu"
+    where = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(where)
+    dist.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield Workers(dist.get_rank(), world, where)
+    finally:
+        dist.destroy_process_group()
+
+
+def parallelize(module: nn.Module, config: TrainConfig, workers: Workers) -> nn.Module:
+    """Wrap for DDP or FSDP where there are several processes.
+
+    FSDP shards weights, gradients, moving average and optimizer state over the processes and gathers the weights whole
+    for a step (in bf16 if the precision is), which fits the full model on small groups of large GPUs.
+    """
+    if workers.world == 1:
+        return module
+    if config.parallel == "ddp":
+        # The last backbone layer's output has no reader without a second writing, dropped views leave parts unused.
+        return DistributedDataParallel(module, find_unused_parameters=True)
+    mesh = init_device_mesh(workers.device.type, (workers.world,))
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16) if config.precision == "bf16" else MixedPrecisionPolicy()
+    fully_shard(module, mesh=mesh, mp_policy=policy)
+    return module
+
+
+def accumulate(module: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """No gradient exchange between processes before the last micro-batch."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+    if isinstance(module, DistributedDataParallel) and not last:
+        return module.no_sync()
+    return nullcontext()
+
+
+def mean(parts: dict[str, Tensor], workers: Workers) -> dict[str, float]:
+    """Means of scalars over all processes."""
+    if workers.world > 1:
+        for value in parts.values():
+            dist.all_reduce(value)
+    return {name: float(value) / workers.world for name, value in parts.items()}
+
+
+def any_process(flag: bool, workers: Workers) -> bool:
+    """Whether the flag is set in any process, so that all act alike."""
+    if workers.world == 1:
+        return flag
+    value = torch.tensor(float(flag), device=workers.device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return bool(value)

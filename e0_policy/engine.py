@@ -1,0 +1,168 @@
+"""Fast inference for one observation, with the same answer as the eager reference `E0Model.sample`.
+
+The observation is encoded once into static key and value buffers; N steps overwrite the tail of the same buffers. The
+last prefix layer stops at its keys and values, missing views and text padding are dropped, and noise is projected
+before the observation arrives. On a GPU the whole way from image to tokens is one CUDA graph per set of views and
+instruction length; on a CPU the same code runs directly.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from e0_policy import diffusion
+from e0_policy.batch import Batch
+from e0_policy.diffusion import NoiseDraw, Sample, SamplerSettings
+from e0_policy.fast_path import Buffers, FastPath, Inputs, Shape
+from e0_policy.model import E0Model
+
+SHAPES_KEPT = 8
+"""Sets of views and instruction lengths whose buffers and graphs are kept, the latest used."""
+
+Capture = Callable[[Callable[[], Sample]], "tuple[Callable[[], None], Sample]"]
+"""Takes a run on static inputs; returns how to repeat it, and where the repetition leaves its answer."""
+
+
+class EngineError(ValueError):
+    """The fast path cannot run this; the message says what to use instead."""
+
+
+@dataclass(frozen=True)
+class _Captured:
+    inputs: Inputs
+    replay: Callable[[], None]
+    out: Sample
+
+
+@dataclass
+class _Slot:
+    """Buffers of a shape and, once it has run, the graph that uses them."""
+
+    buffers: Buffers
+    captured: _Captured | None = None
+
+
+class Engine:
+    """A model made ready for one set of sampler settings.
+
+    Not thread-safe. Weights are read at construction: make a new engine after changing them.
+
+    Args:
+        model: the model, on its device and in its dtype, in evaluation mode.
+        settings: the sampler; N, alpha, noise policy and sample count are baked in.
+        capture: how to record a run; by default a CUDA graph on a GPU and nothing on a CPU.
+
+    Raises:
+        EngineError: the hybrid's continuous block is not supported; use `E0Model.sample`.
+
+    """
+
+    def __init__(self, model: E0Model, settings: SamplerSettings, capture: Capture | None = None) -> None:
+        if model.config.hybrid_continuous:
+            raise EngineError("the fast path has no continuous block (hybrid_continuous); use the eager E0Model.sample")
+        self.model, self.settings = model, settings
+        self.device = model.action_in.weight.device
+        self._capture = capture_cuda if capture is None and self.device.type == "cuda" else capture
+        with torch.inference_mode():
+            self._path = FastPath(model, settings)
+        self._noise: tuple[Tensor, Tensor | None] | None = None
+        self._slots: OrderedDict[Shape, _Slot] = OrderedDict()
+
+    @torch.inference_mode()
+    def prepare(self, noise: NoiseDraw) -> None:
+        """Project the noise of the next call, off its critical path."""
+        self._noise = self._path.entry.project(noise.eps.to(self.device)), noise.gumbel
+
+    @torch.inference_mode()
+    def sample(self, batch: Batch, noise: NoiseDraw | None = None) -> Sample:
+        """Denoise a chunk for one observation.
+
+        Args:
+            batch: one observation (`B` = 1), read as `E0Model.sample` does. Best on the CPU with `images` still uint8:
+                what is there is decided without waiting for the GPU, and bytes travel instead of floats.
+            noise: for `settings.samples` chunks; None if `prepare` was called.
+
+        Raises:
+            EngineError: more than one observation, or no noise.
+
+        """
+        if batch.size != 1:
+            raise EngineError(f"the batch has {batch.size} observations; the fast path takes 1")
+        if noise is not None:
+            self.prepare(noise)
+        if self._noise is None:
+            raise EngineError("no noise for this call; give it or call prepare() before")
+        shape, inputs = self._inputs(batch, *self._noise)
+        self._noise = None
+        slot = self._slot(shape)
+        if self._capture is None:
+            return self._path.run(shape, slot.buffers, inputs)
+        if slot.captured is None:
+            slot.captured = self._record(shape, slot.buffers, inputs)
+        for name, value in vars(inputs).items():
+            if value is not None:
+                getattr(slot.captured.inputs, name).copy_(value, non_blocking=True)
+        slot.captured.replay()
+        out = slot.captured.out
+        return Sample(out.tokens.clone(), out.entropy.clone(), None, None if out.mean is None else out.mean.clone())
+
+    @torch.inference_mode()
+    def stages(self, batch: Batch, noise: NoiseDraw) -> dict[str, Callable[[], object]]:
+        """The parts of one call, to be timed apart: embedding the observation, the prefix, all steps."""
+        self.prepare(noise)
+        assert self._noise is not None
+        shape, inputs = self._inputs(batch, *self._noise)
+        path, buffers = self._path, self._slot(shape).buffers
+        x = path.embed(shape, inputs)
+        path.fill(buffers, x)
+        return {
+            "embed": lambda: path.embed(shape, inputs),
+            "prefix": lambda: path.fill(buffers, x),
+            "steps": lambda: path.denoise(shape, buffers, inputs),
+        }
+
+    def _inputs(self, batch: Batch, noise: Tensor, gumbel: Tensor | None) -> tuple[Shape, Inputs]:
+        config, dtype = self.model.config, self.model.action_in.weight.dtype
+        seen = batch.view_mask[0].tolist()
+        views = [v for v in range(len(seen)) if seen[v] or not config.mask_absent_views]
+        text = batch.text_tokens[batch.text_mask][None]
+        clean = diffusion.clean_rows(batch.committed, config.prediction_horizon)
+        shape = Shape(tuple(views), text.shape[1], bool(batch.committed[0] > 0))
+        images = batch.images[0, views]
+        images = images if images.dtype == torch.uint8 else images.to(dtype)
+        offsets, proprio = batch.view_offset[0, views].to(dtype), batch.proprio.to(dtype)
+        rest = (images, offsets, text, proprio, noise, gumbel, batch.action_tokens, batch.action_mask, clean)
+        moved = [t if t is None else t.to(self.device, non_blocking=True) for t in rest]
+        return shape, Inputs(*moved)  # type: ignore[arg-type]
+
+    def _slot(self, shape: Shape) -> _Slot:
+        if shape not in self._slots:
+            self._slots[shape] = _Slot(self._path.buffers(shape))
+            if len(self._slots) > SHAPES_KEPT:
+                self._slots.popitem(last=False)
+        self._slots.move_to_end(shape)
+        return self._slots[shape]
+
+    def _record(self, shape: Shape, buffers: Buffers, inputs: Inputs) -> _Captured:
+        assert self._capture is not None
+        static = replace(inputs, **{name: t.clone() for name, t in vars(inputs).items() if t is not None})
+        return _Captured(static, *self._capture(lambda: self._path.run(shape, buffers, static)))
+
+
+def capture_cuda(run: Callable[[], Sample]) -> tuple[Callable[[], None], Sample]:
+    """Record a run as a CUDA graph, after two runs that let libraries allocate and choose their kernels."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = run()
+    return graph.replay, out

@@ -1,0 +1,182 @@
+"""Gemma blocks for both the backbone and the action expert.
+
+One block serves both: with a width of conditioning its norms are adaRMS (scale, shift and gate from the diffusion
+time), without one they are Gemma's RMSNorm. Attribute names are those of the published weights. Sources: Gemma
+(arXiv 2403.08295), transformers' GemmaModel, adaptive norms as in openpi `models/gemma.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, rms_norm, scaled_dot_product_attention
+
+_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What adaRMS norms see of the diffusion time.
+
+    Attributes:
+        embedding: `(B, C, E)`, C embeddings of a time: that of the noisy tokens and, if C = 2, that of clean ones.
+        select: `(B, T, C)`, 1 at the embedding that a token takes and 0 elsewhere; None if C = 1.
+
+    """
+
+    embedding: Tensor
+    select: Tensor | None = None
+
+    def per_token(self, values: Tensor) -> Tensor:
+        """Each token's row: `(B, C, n)` to `(B, T, n)`, or `(B, 1, n)` if all are the same.
+
+        A product, because its backward pass takes half the time of that of `torch.where`.
+        """
+        return values if self.select is None else self.select.to(values.dtype) @ values
+
+
+class RmsNorm(nn.Module):
+    """`x / rms(x) * (1 + weight)` in float32, or with scale, shift and gate of a condition (adaRMS).
+
+    A condition's width makes it adaptive: `x / rms(x) * (1 + scale) + shift`, and the gate multiplies the residual
+    branch that follows.
+    """
+
+    def __init__(self, width: int, condition_width: int | None = None) -> None:
+        super().__init__()
+        if condition_width is None:
+            self.weight = nn.Parameter(torch.zeros(width))
+        else:
+            self.dense = nn.Linear(condition_width, 3 * width)
+            nn.init.zeros_(self.dense.weight)
+            nn.init.zeros_(self.dense.bias)
+            nn.init.ones_(self.dense.bias[2 * width :])  # open gates learn sooner than closed ones
+
+    def forward(self, x: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
+        """Normalise `(B, T, width)`; also return the gate of the branch, `(B, T or 1, width)`, if adaptive."""
+        normed = rms_norm(x.float(), (x.shape[-1],), None, _EPS)
+        if condition is None:
+            return (normed * (1.0 + self.weight.float())).to(x.dtype), None
+        scale, shift, gate = condition.per_token(self.dense(condition.embedding)).chunk(3, -1)
+        return torch.addcmul(shift.float(), normed, 1.0 + scale.float()).to(x.dtype), gate
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """What `rotate` needs for Gemma's rotary embedding, whose halves of a head are the two coordinates.
+
+    Computed in float32, never in the dtype of the weights, which bfloat16 would ruin.
+
+    Args:
+        positions: `(B, T)`.
+        head_dim: size of a head.
+        theta: base of the wavelengths.
+
+    Returns:
+        Cosines, and sines that are negative in the first half, each `(B, 1, T, head_dim)`.
+
+    """
+    steps = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
+    angles = positions[:, None, :, None] * theta ** -(steps / head_dim)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Apply rotary embedding to `(B, heads, T, head_dim)`."""
+    cos, sin = (t.to(x.dtype) for t in turn)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Grouped-query attention.
+
+    The queries that share a key head are folded into one long query, so keys are never repeated.
+
+    Args:
+        q: `(B, heads, T, head_dim)`.
+        k: `(B, kv_heads, S, head_dim)`.
+        v: `(B, kv_heads, S, head_dim)`.
+        mask: `(B, T or 1, S)` bool, True where a query may look, or None.
+
+    Returns:
+        `(B, T, heads * head_dim)`.
+
+    """
+    batch, heads, tokens, _ = q.shape
+    groups = heads // k.shape[1]
+    if mask is not None and mask.shape[1] > 1:
+        mask = mask.repeat(1, groups, 1)
+    folded = q.reshape(batch, k.shape[1], groups * tokens, -1)
+    mask = None if mask is None else mask[:, None]
+    if folded.requires_grad and folded.device.type == "cpu":
+        out = _attend_plainly(folded, k, v, mask)
+    else:
+        out = scaled_dot_product_attention(folded, k, v, mask)
+    return out.reshape(batch, heads, tokens, -1).transpose(1, 2).flatten(2)
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """The same by two products: on a CPU its backward pass takes a third of the fused kernel's time in bfloat16."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1) @ v
+
+
+class Attention(nn.Module):
+    """Projections of grouped-query attention, without biases."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.q_proj = nn.Linear(width, heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(width, kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(width, kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
+
+    def project(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys and values, each `(B, heads or kv_heads, T, head_dim)`."""
+        q, k, v = (
+            p(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return rotate(q, turn), rotate(k, turn), v
+
+
+class Mlp(nn.Module):
+    """Gated MLP with the tanh form of GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., width)` to the same."""
+        return self.down_proj(gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One transformer layer, split where another stack's keys and values may join the attention."""
+
+    def __init__(
+        self, width: int, mlp: int, heads: int, kv_heads: int, head_dim: int, condition_width: int | None = None
+    ) -> None:
+        super().__init__()
+        self.input_layernorm = RmsNorm(width, condition_width)
+        self.self_attn = Attention(width, heads, kv_heads, head_dim)
+        self.post_attention_layernorm = RmsNorm(width, condition_width)
+        self.mlp = Mlp(width, mlp)
+
+    def residual(self, x: Tensor, attended: Tensor, gate: Tensor | None, condition: Condition | None) -> Tensor:
+        """What follows the attention: output projection, residual, MLP, residual."""
+        x = gated(x, self.self_attn.o_proj(attended), gate)
+        normed, gate = self.post_attention_layernorm(x, condition)
+        return gated(x, self.mlp(normed), gate)
+
+
+def gated(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
+    """Residual sum; the gate multiplies the branch if there is one."""
+    return x + branch if gate is None else x + branch * gate.to(branch.dtype)

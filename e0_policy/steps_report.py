@@ -1,0 +1,128 @@
+"""`e0 bench steps`: how many denoising steps a checkpoint needs, on demonstrations that it was not trained on.
+
+For each N: token agreement with the reference N (same noise, exact and within two bins), open-loop error and latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from e0_policy import diffusion
+from e0_policy.checkpoint import load_model, read_checkpoint
+from e0_policy.collate import on_device, stack
+from e0_policy.dataset import ChunkDataset, PackedSource, Source
+from e0_policy.diffusion import SamplerSettings
+from e0_policy.engine import Engine
+from e0_policy.model import E0Model
+from e0_policy.synthetic import SyntheticSource
+from e0_policy.transforms import PolicyTransform
+from e0_policy.validation import OpenLoop, open_loop
+
+
+@dataclass(frozen=True)
+class StepsRow:
+    """Figures of one number of steps.
+
+    `agreement` is the share of tokens equal to the reference's, `within_two` that within two bins, `latency_ms` the
+    median of one chunk with the fast engine.
+    """
+
+    steps: int
+    agreement: float
+    within_two: float
+    open_loop: OpenLoop
+    latency_ms: float
+
+
+def compare_steps(
+    model: E0Model, dataset: ChunkDataset, indices: Sequence[int], settings: Sequence[SamplerSettings], seed: int = 0
+) -> list[StepsRow]:
+    """Measure each setting; the last one is the reference. Every setting gets the same noise, as far as it uses it."""
+    device = model.action_in.weight.device
+    tokens = [_tokens(model, dataset, indices, s, seed) for s in settings]
+    rows = []
+    for setting, (drawn, latency_ms) in zip(settings, tokens, strict=True):
+        apart = (drawn - tokens[-1][0]).abs()
+        error = open_loop(model, dataset, indices, device, settings=setting, seed=seed)
+        agreement, within = ((apart <= limit).float().mean().item() for limit in (0, 2))
+        rows.append(StepsRow(setting.steps, agreement, within, error, latency_ms))
+    return rows
+
+
+def _tokens(
+    model: E0Model, dataset: ChunkDataset, indices: Sequence[int], settings: SamplerSettings, seed: int
+) -> tuple[torch.Tensor, float]:
+    """Tokens `(n, H, D)` of the fast engine, and the median time of one chunk in ms."""
+    device = model.action_in.weight.device
+    engine, drawn, times = Engine(model, settings), [], []
+    for index in indices:
+        inputs, targets = dataset[index]
+        batch = stack([inputs], [targets])
+        generator = torch.Generator(device).manual_seed(seed + index)
+        engine.prepare(diffusion.draw_noise(model.config, settings, settings.samples, generator))
+        start = time.perf_counter()
+        drawn.append(engine.sample(on_device(batch, device)).tokens.cpu())
+        times.append((time.perf_counter() - start) * 1e3)
+    return torch.cat(drawn), sorted(times)[len(times) // 2]
+
+
+def open_data(data: str, model_size: int, seed: int) -> Source:
+    """Demonstrations: a folder of packed ones, or "synthetic" for the drawn task with scenes of this seed."""
+    return SyntheticSource(32, seed, model_size) if data == "synthetic" else PackedSource(Path(data))
+
+
+def table(rows: Sequence[StepsRow]) -> str:
+    """The rows as text."""
+    lines = [f"{'N':>4}{'equal':>9}{'+-2 bins':>10}{'joint mrad':>12}{'tool mm':>9}{'gripper':>9}{'ms':>8}"]
+    for row in rows:
+        error = row.open_loop
+        cells = [(error.joint_rad, 12, 1e3), (error.tcp_m, 9, 1e3), (error.gripper, 9, 1.0)]
+        text = "".join("-".rjust(w) if v is None else f"{v * scale:>{w}.3f}" for v, w, scale in cells)
+        lines.append(f"{row.steps:>4}{row.agreement:>9.3f}{row.within_two:>10.3f}{text}{row.latency_ms:>8.2f}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`e0 bench steps`: 0 measured, 2 wrong arguments."""
+    parser = argparse.ArgumentParser(
+        prog="e0 bench steps",
+        description="Token agreement, open-loop error and latency against the number of denoising steps.",
+        epilog="example: e0 bench steps --checkpoint runs/nano/checkpoint --data data/held_out --json steps.json",
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a checkpoint")
+    parser.add_argument("--data", default="synthetic", help="folder of packed demonstrations, held out (or synthetic)")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10], help="N; the last is the reference")
+    parser.add_argument("--noise", choices=("fixed", "redraw"), default="fixed", help="default: fixed")
+    parser.add_argument("--count", type=int, default=64, help="frames, spread over the data (default: 64)")
+    parser.add_argument("--seed", type=int, default=1000, help="of noise and of synthetic scenes (default: 1000)")
+    parser.add_argument("--text-file", type=Path, help="PaliGemma's tokenizer file, if the checkpoint uses it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    options = parser.parse_args(argv)
+    try:
+        found = read_checkpoint(options.checkpoint)
+        transform = PolicyTransform.from_json(found.transform, options.text_file)
+        source = open_data(options.data, found.model.image_size, options.seed)
+        settings = [SamplerSettings.of(found.model, steps=n, noise=options.noise) for n in options.steps]
+        model = load_model(found, "cuda" if torch.cuda.is_available() else "cpu")
+        dataset = ChunkDataset(source, range(len(source.episodes)), transform)
+        indices = list(range(0, len(dataset), max(1, len(dataset) // options.count)))[: options.count]
+        rows = compare_steps(model, dataset, indices, settings, options.seed)
+    except ValueError as error:
+        print(f"e0 bench steps: {error}", file=sys.stderr)
+        return 2
+    print(table(rows))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""What one training step sees: batches of samples, perturbed at random by generators that are functions of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from e0_policy.augmentation import augment, draw_augmentation, homographies
+from e0_policy.batch import Batch
+from e0_policy.collate import stack
+from e0_policy.diffusion import draw_committed
+from e0_policy.insulation import ActionWriting
+from e0_policy.train_config import TrainConfig
+from e0_policy.transforms import ModelInput, PolicyTransform, Targets
+
+Samples = tuple[Batch, "tuple[Tensor, Tensor] | None"]
+
+
+@dataclass
+class Collator:
+    """Samples to a batch on the CPU, in the process that reads them."""
+
+    transform: PolicyTransform
+    writing: ActionWriting | None
+
+    def __call__(self, samples: Sequence[tuple[ModelInput, Targets]]) -> Samples:
+        """A batch, and the second writing of its actions."""
+        inputs, targets = zip(*samples, strict=True)
+        if self.writing is None:
+            return stack(inputs, targets), None
+        real = self.transform.columns
+        chunks = [self.transform.tokenizer.decode(t.tokens)[:, :real] for t in targets]
+        return stack(inputs, targets), self.writing.write(chunks)
+
+
+def step_generator(device: torch.device | str, *key: int) -> torch.Generator:
+    """A generator whose stream is a function of the key: seed, step, micro-batch over all processes, purpose."""
+    words = np.random.SeedSequence(key).generate_state(2, np.uint32)
+    return torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+def perturb(batch: Batch, config: TrainConfig, generator: torch.Generator) -> Batch:
+    """Augmented images with their offsets, dropped views and random clean prefixes; the batch is on its device."""
+    model, device = config.model, batch.images.device
+    draw = draw_augmentation(config.augmentation, model.views, batch.size, generator)
+    keep = torch.rand(batch.view_mask.shape, generator=generator) >= config.view_dropout
+    committed = draw_committed(batch.size, model.committed_max, generator)
+    mask = batch.view_mask & keep.to(device)
+    mask = torch.where(mask.any(1, keepdim=True), mask, batch.view_mask)
+    changed = replace(batch, view_mask=mask, committed=committed.to(device))
+    if not config.augment:
+        return changed
+    maps = homographies(draw, config.cameras, model.views, model.image_size)
+    return replace(changed, images=augment(batch.images, draw, maps), view_offset=draw.offset.float().to(device))

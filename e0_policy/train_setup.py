@@ -1,0 +1,202 @@
+"""What a configuration stands for: demonstrations, the transform fitted to them, and the writing for insulation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from e0_policy.action_tokenizer import ActionTokenizer
+from e0_policy.checkpoint import CONFIG, MAX_CONFIG_BYTES, Checkpoint, read_checkpoint
+from e0_policy.dataset import ChunkDataset, PackedSource, Source, WithoutIdle, fit_statistics, split_episodes
+from e0_policy.fast_tokens import FastTokenizer, NaiveTokenizer
+from e0_policy.insulation import ActionWriting
+from e0_policy.model_config import E0Config
+from e0_policy.normalization import Normalizer
+from e0_policy.synthetic import SyntheticSource
+from e0_policy.text_tokenizer import PaliGemmaTokenizer, Prompt, TextTokenizer, WordTokenizer
+from e0_policy.train_config import TrainConfig, TrainConfigError
+from e0_policy.transforms import PolicyTransform
+from e0_policy.types import FloatArray
+
+GRIPPER = "gripper"
+_WEIGHT_FIELDS = tuple(
+    f.name for f in fields(E0Config) if f.name not in ("steps", "noise", "sampling", "committed_max", "insulate")
+)
+"""Fields that two models must share for the weights of one to mean the same in the other."""
+
+WRITING_CHUNKS = 1000
+"""Chunks that FAST merges are trained on."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Demonstrations cut into training and validation samples, by one transform."""
+
+    source: Source
+    dataset: ChunkDataset
+    validation: ChunkDataset
+    transform: PolicyTransform
+    writing: ActionWriting | None
+
+
+def load_data(config: TrainConfig, transform: Mapping[str, Any] | None) -> Data:
+    """Everything that training reads.
+
+    Args:
+        config: of the run.
+        transform: JSON of the transform to use; None fits one to the training episodes.
+
+    """
+    source = open_source(config)
+    training, held_out = split_episodes(len(source.episodes), config.validation_fraction, config.seed)
+    text_file = Path(config.text_tokenizer) if config.text_tokenizer else None
+    used = PolicyTransform.from_json(transform, text_file) if transform else fit_transform(config, source, training)
+    size = used.prompt.tokenizer.vocabulary
+    if size > config.model.vocab_size:
+        raise TrainConfigError(f"model.vocab_size is {config.model.vocab_size}; the text tokenizer has {size} ids")
+    dataset = ChunkDataset(source, training, used)
+    return Data(source, dataset, ChunkDataset(source, held_out, used), used, make_writing(config, dataset))
+
+
+def open_source(config: TrainConfig) -> Source:
+    """The demonstrations.
+
+    Raises:
+        TrainConfigError: the model wants a view that they lack.
+        DatasetError: no such folder.
+
+    """
+    source: Source
+    if config.data == "synthetic":
+        source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
+    else:
+        source = PackedSource(Path(config.data))
+    if missing := sorted(set(config.model.views) - set(source.views)):
+        raise TrainConfigError(f"model.views has {', '.join(missing)}; {config.data} has {', '.join(source.views)}")
+    if config.drop_idle_rad:
+        source = WithoutIdle(source, [name != GRIPPER for name in source.action_names], config.drop_idle_rad)
+    return source
+
+
+def fingerprint(source: Source) -> str:
+    """SHA-256 of the identifiers, instructions and lengths of all episodes: whether a resumed run has the same data."""
+    lines = [[e.identifier, e.instruction, len(e)] for e in source.episodes]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) -> PolicyTransform:
+    """The transform fitted to the training episodes alone.
+
+    Raises:
+        NormalizationError: a dimension never moves; names it.
+        TransformError: the model is too narrow for the arm.
+
+    """
+    model = config.model
+    relative = tuple(config.relative_actions and name != GRIPPER for name in source.action_names)
+    proprioception, actions = fit_statistics(
+        source,
+        episodes,
+        relative,
+        model.prediction_horizon,
+        per_row=config.per_row_statistics,
+        quantiles=(config.quantile_low, config.quantile_high),
+    )
+    normalizers = [
+        Normalizer.fit(
+            statistics,
+            config.normalization,
+            bounds={GRIPPER: (0.0, 1.0)} if GRIPPER in statistics.names else None,
+            constant=config.constant_dimensions,
+        )
+        for statistics in (proprioception, actions)
+    ]
+    in_text = model.proprio_form == "text"
+    return PolicyTransform(
+        views=model.views,
+        image_size=model.image_size,
+        prompt=Prompt(_text_tokenizer(config, source, episodes), model.max_text_tokens, in_text, model.proprio_bins),
+        proprioception=normalizers[0],
+        proprio_dim=model.proprio_dim,
+        actions=normalizers[1],
+        relative=relative,
+        action_dim=model.action_dim,
+        prediction_horizon=model.prediction_horizon,
+        tokenizer=ActionTokenizer(model.bins, model.bin_decode),
+    )
+
+
+def make_writing(config: TrainConfig, dataset: ChunkDataset) -> ActionWriting | None:
+    """The second writing of the actions for knowledge insulation, None if the configuration has none.
+
+    Raises:
+        InsulationError: the text vocabulary has too few special tokens.
+
+    """
+    text = dataset.transform.prompt.tokenizer
+    if config.action_writing == "none":
+        return None
+    if config.action_writing == "naive":
+        return ActionWriting(text, NaiveTokenizer(config.writing_vocabulary, config.writing_stride))
+    picks = np.linspace(0, len(dataset) - 1, min(len(dataset), WRITING_CHUNKS)).astype(int)
+    chunks = [_chunk(dataset, int(i)) for i in picks]
+    return ActionWriting(text, FastTokenizer.fit(np.stack(chunks), config.writing_vocabulary))
+
+
+def clipped_share(dataset: ChunkDataset, most: int = 2000) -> float:
+    """Share of action values outside [-1, 1], over at most `most` evenly spaced samples.
+
+    With quantiles at 1 and 99 % it is about 0.02; much more means that the statistics do not describe the actions.
+    """
+    clipped = total = 0
+    for index in np.linspace(0, len(dataset) - 1, min(len(dataset), most)).astype(int):
+        proprioception, rows = dataset.numbers(int(index))
+        targets = dataset.transform.targets(rows, proprioception)
+        clipped, total = clipped + targets.clipped, total + int(targets.mask.sum())
+    return clipped / total
+
+
+def initial_checkpoint(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint of our own that `initial_weights` names, checked; None if it names nothing or published weights.
+
+    Raises:
+        TrainConfigError: it is of another model; names the first field that differs, with both values.
+        CheckpointError: damaged.
+
+    """
+    folder = Path(config.initial_weights)
+    if not config.initial_weights or not _is_own(folder):
+        return None
+    found = read_checkpoint(folder)
+    ours, theirs = config.model.to_dict(), found.model.to_dict()
+    for name in _WEIGHT_FIELDS:
+        if ours[name] != theirs[name]:
+            raise TrainConfigError(f"model.{name} is {ours[name]!r}; {folder} has {theirs[name]!r}")
+    return found
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of ours; published folders have a `config.json` of another kind."""
+    file = folder / CONFIG
+    return file.is_file() and file.stat().st_size <= MAX_CONFIG_BYTES and b'"transform"' in file.read_bytes()
+
+
+def _chunk(dataset: ChunkDataset, index: int) -> FloatArray:
+    transform = dataset.transform
+    proprioception, rows = dataset.numbers(index)
+    tokens = transform.targets(rows, proprioception).tokens
+    return transform.tokenizer.decode(tokens)[:, : transform.columns]
+
+
+def _text_tokenizer(config: TrainConfig, source: Source, episodes: Sequence[int]) -> TextTokenizer:
+    if config.text_tokenizer:
+        return PaliGemmaTokenizer(Path(config.text_tokenizer))
+    specials = 0 if config.action_writing == "none" else config.writing_vocabulary + 2
+    instructions = (source.episodes[e].instruction for e in episodes)
+    return WordTokenizer.fit(instructions, config.model.vocab_size, specials)

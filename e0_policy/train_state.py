@@ -1,0 +1,155 @@
+"""The whole state of a training run on disk, for an exact resume: safetensors and JSON, never pickles.
+
+    <output>/state/step_00001000/model.safetensors, ema.safetensors, optimizer.safetensors, state.json
+
+A folder appears under its name only when it is whole. Randomness and data order are functions of seed and step, so the
+step is all there is to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+_STEP = re.compile(r"step_(\d{8,})")
+_PARTS = ("model", "ema", "optimizer")
+
+
+class TrainStateError(ValueError):
+    """A saved state is missing, damaged or of another run; the message says which and what was expected."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A state on disk, checked against its checksums."""
+
+    folder: Path
+    step: int
+    meta: Mapping[str, Any]
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU, gathered from all processes if it is sharded (then all must call)."""
+    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach().to("cpu", copy=True).contiguous()
+
+
+def fill(target: Tensor, value: Tensor) -> None:
+    """Copy a whole value into a tensor, or into this process's shard of it."""
+    with torch.no_grad():
+        if isinstance(target, DTensor):
+            value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+        target.copy_(value)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by `slot/parameter`."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{slot}/{name}"] = full(value)
+    return tensors
+
+
+def fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`."""
+    for name, parameter in model.named_parameters():
+        state = {}
+        for slot in ("step", "exp_avg", "exp_avg_sq"):
+            value = tensors.get(f"{slot}/{name}")
+            if value is None:
+                continue
+            state[slot] = value.clone() if slot == "step" else torch.zeros_like(parameter.detach())
+            if slot != "step":
+                fill(state[slot], value)
+        if state:
+            optimizer.state[parameter] = state
+
+
+def save(
+    output: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any], keep: int
+) -> Path:
+    """Write a state, then delete all but the newest `keep`."""
+    root = output / "state"
+    target, partial = root / f"step_{step:08d}", root / f".partial_{step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    sums = {}
+    for part in _PARTS:
+        file = partial / f"{part}.safetensors"
+        save_file(dict(parts[part]), str(file))
+        sums[part] = _sha256(file)
+    state = partial / "state.json"
+    state.write_text(json.dumps({"step": step, "sha256": sums, **meta}), encoding="utf-8")
+    for file in partial.iterdir():
+        _sync(file)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.replace(target)
+    _sync(root)
+    for old in states(output)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def states(output: Path) -> list[Path]:
+    """Whole states of a run, the oldest first."""
+    root = output / "state"
+    found = [p for p in root.iterdir() if _STEP.fullmatch(p.name)] if root.is_dir() else []
+    return sorted(found, key=lambda p: int(p.name[5:]))
+
+
+def newest(output: Path) -> Saved:
+    """The newest state, its files checked before anything is loaded.
+
+    Raises:
+        TrainStateError: none there, or damaged.
+
+    """
+    found = states(output)
+    if not found:
+        raise TrainStateError(f"{output}/state holds no state to resume; start without --resume")
+    folder = found[-1]
+    try:
+        meta = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        for part in _PARTS:
+            got = _sha256(folder / f"{part}.safetensors")
+            if got != meta["sha256"][part]:
+                raise TrainStateError(f"{folder}/{part}.safetensors has sha256 {got}; {meta['sha256'][part]} was saved")
+        return Saved(folder, int(meta["step"]), meta)
+    except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, TrainStateError):
+            raise
+        raise TrainStateError(f"{folder} is damaged ({error}); delete it to resume from the state before") from None
+
+
+def load_part(saved: Saved, part: str) -> dict[str, Tensor]:
+    """Tensors of one part."""
+    return load_file(str(saved.folder / f"{part}.safetensors"))
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from e0_policy import diffusion
+from e0_policy.diffusion import SamplerSettings
+from e0_policy.engine import SHAPES_KEPT, Engine, EngineError
+from e0_policy.model import E0Model
+from tests.e0_policy.tiny import random_batch, tiny_model
+
+CASES = [
+    ({}, {}),
+    ({}, {"noise": "redraw", "alpha": 0.5}),
+    ({}, {"noise_schedule": "none", "alpha": 0.1}),
+    ({}, {"sampling": "sampled", "noise": "redraw"}),
+    ({}, {"samples": 3, "steps": 2, "decode": "mean"}),
+    ({"token_layout": "step_token"}, {}),
+    ({"time_cond": "concat_mlp"}, {}),
+    ({"time_cond": "concat_mlp", "token_layout": "step_token", "position_embedding": False}, {"steps": 1}),
+    ({"proprio_form": "special", "proprio_bins": 16}, {}),
+    ({"proprio_form": "text", "mask_absent_views": False}, {}),
+    ({"vision": "siglip", "patch_size": 8, "vision_depth": 1, "kv_heads": 2}, {}),
+]
+
+
+def observations(model: E0Model, count: int, committed: int = 0):
+    """Single observations: some without a view, with instructions of several lengths, some with committed rows."""
+    for seed in range(count):
+        batch = random_batch(model.config, 1, seed)
+        batch.view_mask[0, 1] = seed % 3 != 0
+        batch.text_mask[:] = torch.arange(model.config.max_text_tokens) < 3 + seed % 4
+        batch.committed[:] = committed if seed % 2 else 0
+        yield batch, torch.Generator().manual_seed(seed)
+
+
+def agreement(model: E0Model, engine: Engine, count: int = 24, committed: int = 0) -> float:
+    """Share of tokens and entropies that the engine and the eager reference agree on, with the same noise."""
+    equal = []
+    for batch, generator in observations(model, count, committed):
+        noise = diffusion.draw_noise(model.config, engine.settings, engine.settings.samples, generator)
+        want, got = model.sample(batch, engine.settings, noise), engine.sample(batch, noise)
+        equal.append((want.tokens == got.tokens).float().mean())
+        if equal[-1] == 1.0:
+            equal.append(torch.isclose(got.entropy, want.entropy, atol=1e-3, rtol=1e-3).float().mean())
+            assert (got.mean is None) == (want.mean is None)
+            if got.mean is not None:
+                torch.testing.assert_close(got.mean, want.mean, atol=1e-3, rtol=1e-3)
+    return torch.stack(equal).mean().item()
+
+
+@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES)
+def test_fast_equals_eager(model_changes: dict[str, object], sampler_changes: dict[str, object]) -> None:
+    model = tiny_model(**model_changes)
+    engine = Engine(model, SamplerSettings.of(model.config, **sampler_changes))
+    assert agreement(model, engine, committed=2) >= 0.999
+
+
+def engine_of(model: E0Model) -> Engine:
+    return Engine(model, SamplerSettings.of(model.config))
+
+
+def test_a_wrong_time_is_noticed() -> None:
+    """Mutation: times off by one step."""
+    model = tiny_model()
+    engine = engine_of(model)
+    engine._path.norms = [*engine._path.norms[1:], engine._path.norms[-1]]
+    assert agreement(model, engine) < 0.999
+
+
+def test_a_stale_cache_row_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: one prefix row keeps the keys and values of the observation before."""
+    model = tiny_model()
+    engine = engine_of(model)
+    fill = engine._path.fill
+
+    def stale(buffers, x):
+        old = [(k[:, :, 2].clone(), v[:, :, 2].clone()) for k, v in buffers.layers]
+        fill(buffers, x)
+        for (k, v), (old_k, old_v) in zip(buffers.layers, old, strict=True):
+            k[:, :, 2], v[:, :, 2] = old_k.nan_to_num(), old_v.nan_to_num()
+
+    monkeypatch.setattr(engine._path, "fill", stale)
+    assert agreement(model, engine) < 0.999
+
+
+@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES[:6])
+def test_replay_reads_every_input(model_changes: dict[str, object], sampler_changes: dict[str, object]) -> None:
+    """The logic of the captured graph on a CPU: a recorded run sees nothing but its static inputs."""
+    model = tiny_model(**model_changes)
+    recorded = []
+
+    def capture(run):
+        out = run()
+        recorded.append(out)
+
+        def replay() -> None:
+            again = run()
+            out.tokens.copy_(again.tokens)
+            out.entropy.copy_(again.entropy)
+            if out.mean is not None:
+                out.mean.copy_(again.mean)
+
+        return replay, out
+
+    engine = Engine(model, SamplerSettings.of(model.config, **sampler_changes), capture)
+    assert agreement(model, engine, committed=2) >= 0.999
+    assert 1 < len(recorded) < 24, "one record per shape"
+
+
+def test_bytes_and_floats_are_the_same_image() -> None:
+    model = tiny_model()
+    engine = engine_of(model)
+    ((batch, generator),) = observations(model, 1)
+    noise = diffusion.draw_noise(model.config, engine.settings, 1, generator)
+    raw = torch.randint(0, 256, batch.images.shape, dtype=torch.uint8)
+    as_bytes, as_floats = (replace(batch, images=i) for i in (raw, raw.float() / 127.5 - 1.0))
+    assert (engine.sample(as_bytes, noise).tokens == engine.sample(as_floats, noise).tokens).all()
+
+
+def test_prepared_noise_is_used_once() -> None:
+    model = tiny_model()
+    engine = engine_of(model)
+    ((batch, generator),) = observations(model, 1)
+    noise = diffusion.draw_noise(model.config, engine.settings, 1, generator)
+    engine.prepare(noise)
+    assert (engine.sample(batch).tokens == model.sample(batch, engine.settings, noise).tokens).all()
+    with pytest.raises(EngineError, match="no noise"):
+        engine.sample(batch)
+
+
+def test_buffers_of_few_shapes_are_kept() -> None:
+    model = tiny_model(max_text_tokens=32)
+    engine = engine_of(model)
+    for length in range(1, 20):
+        batch = random_batch(model.config, 1)
+        batch.text_mask[:] = torch.arange(32) < length
+        engine.sample(batch, diffusion.draw_noise(model.config, engine.settings, 1, torch.Generator()))
+    assert len(engine._slots) == SHAPES_KEPT
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    with pytest.raises(EngineError, match="hybrid_continuous"):
+        engine_of(tiny_model(hybrid_continuous=True))
+    with pytest.raises(EngineError, match="2 observations"):
+        model = tiny_model()
+        engine_of(model).sample(random_batch(model.config, 2))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES[:6])
+def test_captured_graph_equals_eager(model_changes: dict[str, object], sampler_changes: dict[str, object]) -> None:
+    model = tiny_model(**model_changes).cuda()
+    engine = Engine(model, SamplerSettings.of(model.config, **sampler_changes))
+    for batch, _ in observations(model, 12, committed=2):
+        generator = torch.Generator("cuda").manual_seed(0)
+        noise = diffusion.draw_noise(model.config, engine.settings, engine.settings.samples, generator)
+        batch = batch.to("cuda")
+        equal = engine.sample(batch, noise).tokens == model.sample(batch, engine.settings, noise).tokens
+        assert equal.float().mean() > 0.99

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from e0_policy import train as training
+from e0_policy.batch import Batch
+from e0_policy.checkpoint import load_model, read_checkpoint
+from e0_policy.inference import load_policy
+from e0_policy.synthetic import SyntheticSource
+from e0_policy.train import Interrupted, TrainingError, learning_rate, main, train
+from e0_policy.train_batch import perturb, step_generator
+from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
+from e0_policy.train_state import TrainStateError, load_part, newest
+from e0_policy.types import Observation
+
+TINY = {
+    "preset": "nano", "image_size": 32, "vision_width": 32, "vision_mlp": 32, "width": 32, "mlp": 64,
+    "expert_width": 32, "expert_mlp": 64, "depth": 2, "heads": 2, "head_dim": 16, "prediction_horizon": 4, "bins": 32,
+    "vocab_size": 384, "max_text_tokens": 12, "committed_max": 2, "steps": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_config(output: Path, **changes) -> TrainConfig:
+    values = {
+        "model": {**TINY, **changes.pop("model", {})},
+        "output": str(output),
+        "synthetic_episodes": 6,
+        "constant_dimensions": "hold",
+        "view_dropout": 0.2,
+        "batch_size": 8,
+        "steps": 6,
+        "warmup_steps": 2,
+        "log_every": 1,
+        "save_every": 3,
+        "validation_samples": 4,
+        "device": "cpu",
+    }
+    return from_mapping({**values, **changes}, "test")
+
+
+def losses(output: Path, kind: str = "train") -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines if line["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("straight")
+    train(make_config(output))
+    return output
+
+
+def test_a_run_leaves_its_figures_and_state(straight):
+    assert [step for step, _ in losses(straight)] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in losses(straight, "validation")] == [6]
+    assert newest(straight).step == 6
+    assert list((straight / "tensorboard").glob("events.*"))
+    last = json.loads((straight / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 < last["joint_rad"] < 1 and 0 < last["tcp_m"] < 1 and 0 <= last["gripper"] <= 1
+
+
+def test_a_killed_run_goes_on_with_the_same_bits(straight, tmp_path):
+    path = tmp_path / "config.yaml"
+    output = tmp_path / "run"
+    path.write_text(yaml.safe_dump(make_config(output).to_dict()))
+    script = (
+        "import os, signal, sys, torch\n"
+        "from e0_policy import train\n"
+        "torch.set_num_threads(1)\n"
+        "real = train.Log.step\n"
+        "def step(self, number, *rest):\n"
+        "    if number == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(self, number, *rest)\n"
+        "train.Log.step = step\n"
+        "train.main(['--config', sys.argv[1]])\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, timeout=240)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert newest(output).step == 3 and losses(output) == losses(straight)[:4]
+    assert main(["--config", str(path), "--resume"]) == 0
+    assert losses(output) == losses(straight)
+    assert losses(output, "validation") == losses(straight, "validation")
+    for part in ("model", "ema", "optimizer"):
+        one, other = load_part(newest(output), part), load_part(newest(straight), part)
+        assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_samples_are_read_in_other_processes_in_the_same_order(straight, tmp_path):
+    train(make_config(tmp_path, workers=2, steps=6))
+    assert losses(tmp_path) == losses(straight)
+
+
+def test_sigterm_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
+    real = training.Log.step
+
+    def step(self, number, *rest):
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, number, *rest)
+
+    monkeypatch.setattr(training.Log, "step", step)
+    with pytest.raises(Interrupted, match="after step 4"):
+        train(make_config(tmp_path))
+    monkeypatch.undo()
+    assert newest(tmp_path).step == 4
+    train(make_config(tmp_path), resume=True)
+    assert losses(tmp_path) == losses(straight)
+
+
+INSULATED = {"steps": 2, "micro_batch": 2, "action_writing": "naive", "writing_vocabulary": 32}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("alone")
+    train(make_config(output, model={"insulate": True}, **INSULATED))
+    return output
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_train_as_one(alone, tmp_path, parallel):
+    path, shared = tmp_path / "config.yaml", tmp_path / "shared"
+    config = make_config(shared, parallel=parallel, model={"insulate": True}, **INSULATED)
+    path.write_text(yaml.safe_dump(config.to_dict()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "e0_policy.train", "--config", str(path)]
+    ran = subprocess.run(command, capture_output=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert ran.returncode == 0, ran.stderr.decode()[-3000:]
+    assert len(losses(alone)) == 2
+    for (step, one), (again, two) in zip(losses(alone), losses(shared), strict=True):
+        assert step == again and two == pytest.approx(one, rel=2e-5)
+    one, two = load_part(newest(alone), "ema"), load_part(newest(shared), "ema")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+    assert losses(shared, "validation")[0][1] == pytest.approx(losses(alone, "validation")[0][1], rel=1e-4)
+
+
+@pytest.mark.parametrize("form", ["text", "special"])
+def test_proprioception_in_other_forms(tmp_path, form):
+    result = train(make_config(tmp_path, steps=2, model={"proprio_form": form, "max_text_tokens": 96}))
+    assert math.isfinite(result.loss)
+    transform = read_checkpoint(tmp_path / "checkpoint").transform
+    assert transform["proprioception_in_text"] == (form == "text")
+
+
+def test_loss_and_error_fall(tmp_path):
+    changes = {"steps": 50, "learning_rate": 3e-3, "ema": 0.9, "synthetic_episodes": 4, "log_every": 5}
+    train(make_config(tmp_path, save_every=50, augment=False, validate_every=5, **changes))
+    curve, held_out = ([value for _, value in losses(tmp_path, kind)] for kind in ("train", "validation"))
+    assert curve[-1] < 0.5 * curve[0] and held_out[-1] < 0.5 * held_out[0]
+
+
+def test_insulated_training_with_fast_tokens_in_bf16(tmp_path):
+    changes = {"model": {"insulate": True, "vocab_size": 512}, "action_writing": "fast", "writing_vocabulary": 200}
+    train(make_config(tmp_path, steps=3, precision="bf16", activation_checkpointing=True, **changes))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    train_lines = [line for line in lines if line["kind"] == "train"]
+    assert all(0 < line["writing"] < 10 for line in train_lines)
+    assert train_lines[0]["loss"] == pytest.approx(
+        train_lines[0]["cross_entropy"] + train_lines[0]["writing"], rel=1e-4
+    )
+
+
+def test_activation_checkpointing_changes_nothing(straight, tmp_path):
+    train(make_config(tmp_path, activation_checkpointing=True))
+    for (_, one), (_, two) in zip(losses(straight), losses(tmp_path), strict=True):
+        assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, monkeypatch):
+    real = training.TrainStep.forward
+
+    def forward(self, *inputs):
+        loss, parts = real(self, *inputs)
+        return loss * math.nan, parts
+
+    monkeypatch.setattr(training.TrainStep, "forward", forward)
+    with pytest.raises(TrainingError, match=r"step 1: the gradient norm is nan and the loss nan; .*--resume"):
+        train(make_config(tmp_path))
+    assert not (tmp_path / "state").exists() and not (tmp_path / "checkpoint").exists()
+
+
+def test_only_the_same_run_is_resumed(straight, tmp_path):
+    with pytest.raises(TrainStateError, match="go on with --resume, or give another output"):
+        train(make_config(straight))
+    with pytest.raises(TrainStateError, match=r"batch_size is 4; the run to resume has 8"):
+        train(make_config(straight, batch_size=4), resume=True)
+    with pytest.raises(TrainStateError, match="is done: 6 of 6 steps"):
+        train(make_config(straight), resume=True)
+    with pytest.raises(TrainStateError, match="no state to resume"):
+        train(make_config(tmp_path / "other"), resume=True)
+
+
+def test_main_tells_wrong_input_by_its_exit_status(tmp_path, capsys):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(make_config(tmp_path / "run", steps=2).to_dict()))
+    assert main(["--config", str(path), "--set", "stepz=3"]) == 2
+    assert "did you mean 'steps'" in capsys.readouterr().err
+    assert main(["--config", str(path), "--set", "constant_dimensions=error"]) == 2
+    assert "panda_joint2 has zero range" in capsys.readouterr().err
+    assert main(["--config", str(path), "--set", "model.views=[base, side]"]) == 2
+    assert "model.views has side; synthetic has base, wrist" in capsys.readouterr().err
+    assert main(["--config", str(path), "--set", f"initial_weights={tmp_path / 'none'}"]) == 2
+    assert "none" in capsys.readouterr().err
+    assert main(["--config", str(path), "--set", "data=/nowhere"]) == 2
+    assert "no index.json; give a folder of packed" in capsys.readouterr().err
+    assert main(["--config", str(path), "--set", "model.max_text_tokens=3"]) == 2
+    assert "the model takes 3" in capsys.readouterr().err
+    assert main(["--config", str(path), "--json", str(tmp_path / "out.json")]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["step"] == 2
+
+
+def test_the_rate_warms_up_and_falls_as_a_cosine():
+    config = TrainConfig(learning_rate=1.0, final_learning_rate=0.1, warmup_steps=10, steps=110)
+    assert learning_rate(config, 0) == pytest.approx(0.1) and learning_rate(config, 9) == pytest.approx(1.0)
+    assert learning_rate(config, 10) == 1.0 and learning_rate(config, 60) == pytest.approx(0.55)
+    assert learning_rate(config, 109) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
+    config = make_config(tmp_path, view_dropout=0.8)
+    batch = Batch(
+        images=torch.zeros(64, 2, 3, 32, 32),
+        view_mask=torch.tensor([[True, True], [False, True]]).repeat(32, 1),
+        view_offset=torch.zeros(64, 2, 3),
+        text_tokens=torch.zeros(64, 12, dtype=torch.long),
+        text_mask=torch.ones(64, 12, dtype=torch.bool),
+        proprio=torch.zeros(64, 8),
+        action_tokens=torch.zeros(64, 4, 8, dtype=torch.long),
+        action_mask=torch.ones(64, 4, 8, dtype=torch.bool),
+        committed=torch.zeros(64, dtype=torch.long),
+    )
+    got = perturb(batch, config, step_generator("cpu", 0, 0))
+    assert got.view_mask.any(1).all() and not (got.view_mask & ~batch.view_mask).any()
+    assert got.view_mask.sum() < batch.view_mask.sum()
+    assert set(got.committed.tolist()) == {0, 1, 2}
+    assert (got.view_offset[:, 0] != 0).any() and (got.view_offset[:, 1] == 0).all()
+    assert batch.view_mask.sum() == 96 and (batch.images == 0).all() and (batch.committed == 0).all()
+    again = perturb(batch, config, step_generator("cpu", 0, 0))
+    assert torch.equal(got.images, again.images)
+    assert not torch.equal(perturb(batch, config, step_generator("cpu", 0, 1)).images, got.images)
+
+
+def test_an_unusable_device_is_named():
+    with pytest.raises(TrainConfigError, match="device is 'tpu9'"):
+        training.pick_device("tpu9")
+
+
+def test_the_checkpoint_is_a_policy_and_a_start_for_another_run(straight, tmp_path):
+    policy = load_policy(str(straight / "checkpoint"), device="cpu", dtype="float32")
+    source = SyntheticSource(6, image_size=32)
+    episode = source.episodes[0]
+    observation = Observation(0, source.images(0, 0), episode.proprioception[0, :7], 1.0, episode.instruction)
+    rows = policy.infer(observation, None).rows
+    assert policy.embodiment == "panda" and rows.shape == (4, 8) and np.isfinite(rows).all()
+    np.testing.assert_allclose(
+        rows[:, [1, 2, 4, 5, 6]], np.tile(episode.actions[0, [1, 2, 4, 5, 6]], (4, 1)), atol=1e-9
+    )
+
+    changes = {"initial_weights": str(straight / "checkpoint"), "steps": 2, "learning_rate": 1e-9}
+    train(make_config(tmp_path / "next", synthetic_episodes=5, final_learning_rate=0.0, **changes))
+    one, two = read_checkpoint(straight / "checkpoint"), read_checkpoint(tmp_path / "next" / "checkpoint")
+    assert one.transform == two.transform, "the statistics of the first run are kept"
+    before, after = load_model(one), load_model(two)
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    with pytest.raises(TrainConfigError, match=r"model\.bins is 64; .*checkpoint has 32"):
+        train(make_config(tmp_path / "other", model={"bins": 64}, **changes))
+
+
+def test_published_weights_are_loaded_and_reported(tmp_path, capsys):
+    table = torch.full((400, 32), 0.5)
+    save_file({"model.language_model.embed_tokens.weight": table}, str(tmp_path / "model.safetensors"))
+    config = make_config(tmp_path / "run", steps=1, warmup_steps=0, learning_rate=1e-9, initial_weights=str(tmp_path))
+    train(config)
+    assert "1 tensors loaded" in capsys.readouterr().out
+    model = load_model(read_checkpoint(tmp_path / "run" / "checkpoint"))
+    torch.testing.assert_close(model.backbone.embed_tokens.weight, table[:384], atol=1e-5, rtol=0)

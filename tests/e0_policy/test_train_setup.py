@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from e0_policy.dataset import ChunkDataset
+from e0_policy.model_config import preset
+from e0_policy.normalization import NormalizationError
+from e0_policy.synthetic import SyntheticSource
+from e0_policy.train_config import TrainConfig, TrainConfigError
+from e0_policy.train_setup import clipped_share, fingerprint, fit_transform, load_data, make_writing, open_source
+
+
+def _config(**changes) -> TrainConfig:
+    model = changes.pop("model", {})
+    values = {"constant_dimensions": "hold", "synthetic_episodes": 8, "validation_fraction": 0.25, **changes}
+    return TrainConfig(model=preset("nano", image_size=32, **model), **values)
+
+
+def test_statistics_come_from_the_training_episodes_alone():
+    data = load_data(_config(), None)
+    seen = {data.dataset.raw(i).instruction for i in range(len(data.dataset))}
+    assert seen and len(data.dataset) + len(data.validation) == sum(map(len, data.source.episodes))
+    again = fit_transform(_config(), data.source, [e for e in range(8) if e not in (0, 1)])
+    assert again.actions.to_json() != fit_transform(_config(), data.source, range(8)).actions.to_json()
+
+
+def test_joints_are_relative_and_the_gripper_is_absolute_within_its_bounds():
+    transform = load_data(_config(), None).transform
+    assert transform.relative == (True,) * 7 + (False,)
+    assert (transform.actions.low[7], transform.actions.high[7]) == (0.0, 1.0)
+    assert np.abs(transform.actions.low[:7]).max() < 1.0, "of differences, not of joint positions"
+    absolute = load_data(_config(relative_actions=False), None).transform
+    assert absolute.relative == (False,) * 8 and absolute.actions.low[3] < -1.5
+
+
+def test_few_values_clip_and_mean_std_with_one_set_per_row_works():
+    data = load_data(_config(), None)
+    assert clipped_share(data.dataset) < 0.03
+    rows = load_data(_config(normalization="mean_std", per_row_statistics=True), None)
+    assert rows.transform.actions.low.shape == (8, 8) and clipped_share(rows.dataset) < 0.03
+
+
+def test_the_fingerprint_tells_other_data():
+    assert fingerprint(SyntheticSource(3)) == fingerprint(SyntheticSource(3)) != fingerprint(SyntheticSource(3, seed=1))
+
+
+def test_the_writing_covers_the_chunks_of_the_dataset():
+    config = _config(action_writing="fast", writing_vocabulary=128, model={"vocab_size": 512})
+    data = load_data(config, None)
+    writing = make_writing(config, data.dataset)
+    assert writing is not None and writing.actions.vocabulary <= 128
+    proprioception, rows = data.dataset.numbers(0)
+    chunk = data.transform.tokenizer.decode(data.transform.targets(rows, proprioception).tokens)
+    ids, mask = writing.write([chunk])
+    assert mask.all() and ids.shape[1] < 64 and ids.min() >= 512 - 130
+
+
+def test_what_cannot_be_trained_is_named():
+    with pytest.raises(NormalizationError, match="panda_joint2 has zero range"):
+        load_data(_config(constant_dimensions="error"), None)
+    with pytest.raises(TrainConfigError, match=r"model\.views has side; synthetic has base, wrist"):
+        open_source(_config(model={"views": ["base", "side"]}))
+    good = load_data(_config(), None)
+    with pytest.raises(TrainConfigError, match=r"vocab_size is 300; the text tokenizer has 1024 ids"):
+        load_data(_config(model={"vocab_size": 300}), good.transform.to_json())
+    with pytest.raises(ValueError, match="8 action columns for a model with 7 action dimensions"):
+        load_data(_config(model={"action_dim": 7}), None)
+    assert isinstance(good.dataset, ChunkDataset)

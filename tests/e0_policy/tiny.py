@@ -1,0 +1,61 @@
+"""A model of a few thousand parameters and batches for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from e0_policy.batch import Batch
+from e0_policy.model import E0Model
+from e0_policy.model_config import E0Config
+
+
+def tiny_config(**changes: Any) -> E0Config:
+    values: dict[str, Any] = {
+        "image_size": 32,
+        "vocab_size": 64,
+        "max_text_tokens": 8,
+        "proprio_dim": 4,
+        "vision_width": 16,
+        "vision_heads": 2,
+        "vision_mlp": 32,
+        "width": 32,
+        "mlp": 48,
+        "expert_width": 16,
+        "expert_mlp": 32,
+        "depth": 2,
+        "heads": 4,
+        "head_dim": 8,
+        "prediction_horizon": 4,
+        "action_dim": 3,
+        "bins": 8,
+        "steps": 4,
+    }
+    return E0Config.from_dict({**values, **changes})
+
+
+def tiny_model(seed: int = 0, **changes: Any) -> E0Model:
+    """A model whose every weight is random, also those that start at zero."""
+    torch.manual_seed(seed)
+    model = E0Model(tiny_config(**changes)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def random_batch(config: E0Config, size: int = 2, seed: int = 0) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    views, side = len(config.views), config.image_size
+    chunk = (size, config.prediction_horizon, config.action_dim)
+    return Batch(
+        images=torch.rand(size, views, 3, side, side, generator=g) * 2 - 1,
+        view_mask=torch.ones(size, views, dtype=torch.bool),
+        view_offset=torch.randn(size, views, 3, generator=g) * 0.1,
+        text_tokens=torch.randint(0, config.vocab_size, (size, config.max_text_tokens), generator=g),
+        text_mask=torch.arange(config.max_text_tokens).expand(size, -1) < 5,
+        proprio=torch.rand(size, config.proprio_dim, generator=g) * 2 - 1,
+        action_tokens=torch.randint(0, config.bins, chunk, generator=g),
+        action_mask=torch.ones(chunk, dtype=torch.bool),
+        committed=torch.zeros(size, dtype=torch.long),
+    )
