@@ -104,12 +104,17 @@ def measure(
 
 
 def random_model(config: E0Config, device: str, dtype: torch.dtype) -> E0Model:
-    """A model with weights of ordinary size, made without ever holding a float32 copy."""
+    """A model with weights of ordinary size, made without ever holding a float32 copy.
+
+    Large weights repeat one block of random numbers: drawing billions would take longer than the measurement.
+    """
     with torch.device("meta"):
         model = E0Model(config).to(dtype)
     model = model.to_empty(device=device).eval().requires_grad_(False)
+    block = torch.empty(1 << 20, dtype=dtype, device=device).uniform_(-0.02, 0.02)
     for parameter in model.parameters():
-        parameter.uniform_(-0.02, 0.02)
+        for part in parameter.view(-1).split(len(block)):
+            part.copy_(block[: len(part)])
     return model
 
 
@@ -142,17 +147,18 @@ def measure_steps(model: E0Model, settings: SamplerSettings, repeat: int, ceilin
         "eager": lambda: model.sample(batch, settings, noise),
         "fast": _prepared(engine, batch, noise),
     }
+    few = min(repeat, max(3, repeat // 5))
     times: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         timed_ms(way, device)
     for turn in range(repeat):
         for name, way in ways.items():
-            if name == "fast" or turn < max(3, repeat // 5):
+            if name == "fast" or turn < few:
                 times[name].append(timed_ms(way, device))
     agreement = (engine.sample(batch, noise).tokens == model.sample(batch, settings, noise).tokens).float().mean()
     busy = [on_cpu_ms(ways["fast"]) for _ in range(repeat)]
     stages = {
-        name: statistics.median(timed_ms(stage, device) for _ in range(max(3, repeat // 5)))
+        name: statistics.median(timed_ms(stage, device) for _ in range(few))
         for name, stage in engine.stages(batch, noise).items()
     }
     floor = floor_ms(model, settings, batch, ceilings)

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from e0_policy.model_config import E0Config, ModelConfigError, Noise, NoiseSchedule, Sampling
 
+Decode = Literal["token", "mean"]
 MAX_STEPS = 1000
 MAX_SAMPLES = 64
 
@@ -39,6 +40,8 @@ class SamplerSettings:
         noise_schedule: "tau" is eq. 12; "none" feeds back `alpha * onehot + eps` without scaling, as the release does.
         sampling: "argmax" (the paper) or "sampled" from the predicted categorical distribution.
         samples: chunks drawn per observation; the one closest to the plan in force is kept.
+        decode: "token" answers with bins (eq. 13); "mean" also with the mean over the bins around the answer, finer
+            than a bin and never between two ways of acting.
 
     """
 
@@ -49,13 +52,15 @@ class SamplerSettings:
     noise_schedule: NoiseSchedule = "tau"
     sampling: Sampling = "argmax"
     samples: int = 1
+    decode: Decode = "token"
 
     def __post_init__(self) -> None:
         for name, high in (("steps", MAX_STEPS), ("samples", MAX_SAMPLES)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= high:
                 raise ModelConfigError(f"sampler setting {name} is {value!r}; allowed is 1 to {high}")
-        for name, choices in (("noise", Noise), ("noise_schedule", NoiseSchedule), ("sampling", Sampling)):
+        named = (("noise", Noise), ("noise_schedule", NoiseSchedule), ("sampling", Sampling), ("decode", Decode))
+        for name, choices in named:
             if getattr(self, name) not in get_args(choices):
                 allowed = ", ".join(get_args(choices))
                 raise ModelConfigError(f"sampler setting {name} is {getattr(self, name)!r}; allowed are {allowed}")
@@ -177,6 +182,24 @@ def row_entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1).mean(-1)
 
 
+def mean_around(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Mean of the predicted distribution over the bins within 1/32 (at least one bin) of the answer.
+
+    Args:
+        logits: `(B, H, D, K)` of the last step.
+        tokens: `(B, H, D)`, the answer.
+
+    Returns:
+        `(B, H, D)` float32, actions in [-1, 1]; the middle of bin k is `(k + 0.5) / K * 2 - 1`.
+
+    """
+    bins = logits.shape[-1]
+    index = torch.arange(bins, device=logits.device)
+    far = (index - tokens[..., None]).abs() > max(1, bins // 64)
+    share = logits.float().masked_fill(far, float("-inf")).softmax(-1)
+    return share @ ((index + 0.5) / bins * 2.0 - 1.0)
+
+
 def tau_schedule(steps: int) -> list[float]:
     """Times of the N steps (appendix A.1): `1 - (i - 1) / N` for i = 1..N."""
     return [1.0 - i / steps for i in range(steps)]
@@ -198,12 +221,14 @@ class Sample:
         tokens: `(B, H, D)` int64.
         entropy: `(B, H)` nats, averaged over dimensions; 0 on committed rows.
         flow: `(B, H, D)`, the continuous block's actions in [-1, 1], or None.
+        mean: `(B, H, D)`, `mean_around` the tokens where it is asked for, or None.
 
     """
 
     tokens: Tensor
     entropy: Tensor
     flow: Tensor | None = None
+    mean: Tensor | None = None
 
 
 Denoiser = Callable[[Tensor, float, Tensor, "Tensor | None"], Denoised]
@@ -240,7 +265,8 @@ def sample(
         tokens = torch.where(held, committed_tokens, scores.argmax(-1))
         if flow is not None and out.velocity is not None:
             flow = flow - out.velocity / settings.steps
-    return Sample(tokens, row_entropy(out.logits).masked_fill(clean, 0.0), flow)
+    mean = mean_around(out.logits, tokens) if settings.decode == "mean" else None
+    return Sample(tokens, row_entropy(out.logits).masked_fill(clean, 0.0), flow, mean)
 
 
 def closest(sample: Sample, samples: int, plan: Tensor, known: Tensor) -> Sample:
@@ -258,5 +284,5 @@ def closest(sample: Sample, samples: int, plan: Tensor, known: Tensor) -> Sample
     tokens = sample.tokens.reshape(len(plan), samples, *plan.shape[1:])
     distance = ((tokens - plan[:, None]).abs() * known[:, None]).sum((2, 3))
     pick = distance.argmin(1) + torch.arange(len(plan), device=plan.device) * samples
-    flow = None if sample.flow is None else sample.flow[pick]
-    return Sample(sample.tokens[pick], sample.entropy[pick], flow)
+    flow, mean = (None if value is None else value[pick] for value in (sample.flow, sample.mean))
+    return Sample(sample.tokens[pick], sample.entropy[pick], flow, mean)

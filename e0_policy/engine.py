@@ -108,7 +108,8 @@ class Engine:
             if value is not None:
                 getattr(slot.captured.inputs, name).copy_(value, non_blocking=True)
         slot.captured.replay()
-        return Sample(slot.captured.out.tokens.clone(), slot.captured.out.entropy.clone())
+        out = slot.captured.out
+        return Sample(out.tokens.clone(), out.entropy.clone(), None, None if out.mean is None else out.mean.clone())
 
     @torch.inference_mode()
     def stages(self, batch: Batch, noise: NoiseDraw) -> dict[str, Callable[[], object]]:

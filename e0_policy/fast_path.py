@@ -100,7 +100,7 @@ class FastPath:
         """Prefix tokens `(1, prefix, W)`."""
         model, images = self.model, inputs.images
         if images.dtype == torch.uint8:
-            images = images.to(inputs.offsets.dtype) / 127.5 - 1.0
+            images = images.float() / 127.5 - 1.0
         if self.config.vision == "siglip" and shape.views:
             parts = [model.image_tokens(images, inputs.offsets, 0).flatten(0, 1)[None]]
         else:
@@ -144,7 +144,8 @@ class FastPath:
             scores = logits if inputs.gumbel is None else logits + inputs.gumbel[step]
             tokens = torch.where(held, inputs.plan, scores.argmax(-1)) if shape.committed else scores.argmax(-1)
         entropy = diffusion.row_entropy(logits).masked_fill(inputs.clean, 0.0)
-        return diffusion.closest(Sample(tokens, entropy), settings.samples, inputs.plan, inputs.known)
+        mean = diffusion.mean_around(logits, tokens) if settings.decode == "mean" else None
+        return diffusion.closest(Sample(tokens, entropy, None, mean), settings.samples, inputs.plan, inputs.known)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.config

@@ -224,6 +224,8 @@ class E0Policy:
 
     def _rows(self, sample: Sample, proprioception: FloatArray) -> FloatArray:
         values = self._transform.tokenizer.decode(sample.tokens[0].cpu().numpy())
+        if sample.mean is not None:
+            values = sample.mean[0].double().cpu().numpy()
         if sample.flow is not None:  # the release averages both heads
             values = 0.5 * values + 0.5 * sample.flow[0].double().cpu().numpy()
         return self._transform.physical(values, proprioception)

@@ -242,16 +242,6 @@ class E0Model(nn.Module):
         drawn = diffusion.sample(denoise, noise, settings, *repeated)
         return diffusion.closest(drawn, settings.samples, plan, known)
 
-    def dead_parameters(self) -> list[nn.Parameter]:
-        """Weights that no action can depend on: what follows the last layer's keys and values in the backbone.
-
-        They get no gradient from `loss`; only predictions of the backbone itself use them.
-        """
-        last = self.backbone.language.blocks[-1]
-        attention, norm = last.self_attn, self.backbone.language.norm
-        after = (attention.q_proj, attention.o_proj, last.post_attention_layernorm, last.mlp, norm)
-        return [p for module in after for p in module.parameters()]
-
     @property
     def _by_dimension(self) -> bool:
         return self.config.token_layout == "dim_token"

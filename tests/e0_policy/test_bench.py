@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from e0_policy import bench
+from e0_policy import bench, diffusion
+from e0_policy.diffusion import SamplerSettings
+from e0_policy.engine import Engine
+from e0_policy.model_config import preset
 
 
 @pytest.fixture(autouse=True)
@@ -47,24 +50,13 @@ def test_quantiles() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif("E0_FULL_SIZE" not in os.environ, reason="set E0_FULL_SIZE=1: needs 8 GiB of memory and minutes")
-def test_full_size_fits_in_eight_gib(tmp_path: Path) -> None:
+def test_full_size_fits_in_eight_gib() -> None:
     """The 3.4 G model in bfloat16 on a CPU: H = 10, N = 2, one view."""
-    path = tmp_path / "full.json"
-    words = [
-        "--size",
-        "full",
-        "--steps",
-        "2",
-        "--views",
-        "1",
-        "--repeat",
-        "1",
-        "--dtype",
-        "bfloat16",
-        "--device",
-        "cpu",
-    ]
-    assert bench.main([*words, "--json", str(path)]) == 0
-    figures = json.loads(path.read_text())["devices"]["cpu"]
-    assert figures["parameters"] > 3.3e9 and figures["memory_mb"] < 8 * 1024**3 / 1e6
-    assert figures["rows"][0]["fast_ms"]["p50"] > 0
+    config = preset("full", views=["base"])
+    settings = SamplerSettings.of(config, steps=2)
+    model = bench.random_model(config, "cpu", torch.bfloat16)
+    noise = diffusion.draw_noise(config, settings, 1, torch.Generator().manual_seed(0))
+    out = Engine(model, settings).sample(bench.random_observation(config, "cpu"), noise)
+    assert sum(p.numel() for p in model.parameters()) > 3.3e9
+    assert out.tokens.shape == (1, 10, 8) and out.entropy.isfinite().all()
+    assert bench.memory_mb("cpu") < 8 * 1024**3 / 1e6

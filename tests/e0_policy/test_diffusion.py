@@ -162,6 +162,14 @@ def test_released_rule_does_not_anneal() -> None:
     torch.testing.assert_close(seen[1][0, 1, 0], noise.eps[0][0, 1, 0] + 0.1 * torch.tensor([0.0, 1.0, 0.0]))
 
 
+def test_the_mean_is_finer_than_a_bin_and_stays_with_its_mode() -> None:
+    """Two bins share a mode at 0.4 and 0.2, another mode far away has the rest: the mean lies in the first mode."""
+    p = torch.full((64,), 1e-9)
+    p[10], p[11], p[50] = 0.4, 0.2, 0.39
+    mean = diffusion.mean_around(p.log().expand(1, 1, 1, 64), torch.tensor([[[10]]]))
+    assert mean.item() == pytest.approx((10 + 1 / 3 + 0.5) / 32 - 1, abs=1e-4)
+
+
 def test_closest_sample_to_the_plan_wins() -> None:
     tokens = torch.tensor([[[0], [9]], [[5], [5]], [[4], [0]], [[7], [7]]])
     drawn = diffusion.Sample(tokens, torch.arange(8.0).reshape(4, 2))

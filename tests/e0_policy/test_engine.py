@@ -16,7 +16,7 @@ CASES = [
     ({}, {"noise": "redraw", "alpha": 0.5}),
     ({}, {"noise_schedule": "none", "alpha": 0.1}),
     ({}, {"sampling": "sampled", "noise": "redraw"}),
-    ({}, {"samples": 3, "steps": 2}),
+    ({}, {"samples": 3, "steps": 2, "decode": "mean"}),
     ({"token_layout": "step_token"}, {}),
     ({"time_cond": "concat_mlp"}, {}),
     ({"time_cond": "concat_mlp", "token_layout": "step_token", "position_embedding": False}, {"steps": 1}),
@@ -45,6 +45,9 @@ def agreement(model: E0Model, engine: Engine, count: int = 24, committed: int = 
         equal.append((want.tokens == got.tokens).float().mean())
         if equal[-1] == 1.0:
             equal.append(torch.isclose(got.entropy, want.entropy, atol=1e-3, rtol=1e-3).float().mean())
+            assert (got.mean is None) == (want.mean is None)
+            if got.mean is not None:
+                torch.testing.assert_close(got.mean, want.mean, atol=1e-3, rtol=1e-3)
     return torch.stack(equal).mean().item()
 
 
@@ -97,6 +100,8 @@ def test_replay_reads_every_input(model_changes: dict[str, object], sampler_chan
             again = run()
             out.tokens.copy_(again.tokens)
             out.entropy.copy_(again.entropy)
+            if out.mean is not None:
+                out.mean.copy_(again.mean)
 
         return replay, out
 

@@ -174,6 +174,12 @@ def test_what_does_not_fit_is_refused(
         load_policy(folder, "cpu").infer(observation(**changes), None)
 
 
+def test_mean_decoding_stays_near_the_bins(folder: str) -> None:
+    rows, fine = (load_policy(folder, "cpu", decode=d).infer(observation(), None).rows for d in ("token", "mean"))
+    bin_rad = 0.4 / 64
+    assert not np.array_equal(rows, fine) and (np.abs(rows - fine)[:, :7] <= bin_rad * 1.01).all()
+
+
 def test_a_missing_view_can_be_allowed(folder: str) -> None:
     policy = load_policy(folder, "cpu", missing_views=True)
     alone = policy.infer(observation(views=without_wrist()), None)
