@@ -63,7 +63,7 @@ def _render(rotation: np.ndarray, shift: np.ndarray, k: np.ndarray, depth: float
 
 
 @pytest.mark.parametrize(
-    ("radial", "yaw", "pitch"), [(0, 0.2, 0), (0, 0, -0.15), (0, -0.1, 0.12), (0.2, 0, 0), (-0.15, 0.1, 0.1)]
+    ("radial", "yaw", "pitch"), [(0, 0.2, 0), (0, 0, -0.15), (0, -0.25, 0.3), (0.2, 0, 0), (-0.15, 0.1, 0.1)]
 )
 def test_the_warp_shows_what_a_moved_camera_would_see(radial, yaw, pitch):
     depth, k = 0.8, CAMERA.matrix(SIDE).numpy()
