@@ -13,7 +13,7 @@ from pathlib import Path
 
 from e0_ros import environment
 
-PACKAGES = ("rclpy", "numpy", "torch", "mani_skill", "transformers", "mcap", "rosbags", "ruckig", "opencv-python")
+PACKAGES = ("rclpy", "numpy", "torch", "mani_skill", "transformers", "mcap", "rosbags", "opencv-python")
 
 
 def version() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -22,7 +22,7 @@ from e0_ros.interfaces import Service, Topic, message_class
 from sim.statistics import percentile
 from sim.trace import Trace
 
-MODES = {0: "DISARMED", 1: "ARMED", 2: "RUNNING", 3: "HOLD", 4: "STOPPED"}
+VERDICT_S = 10.0
 
 
 class EvaluationError(RuntimeError):
@@ -105,7 +105,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._listen(interfaces.OBSERVATION, self._on_observation)
         self._listen(interfaces.ACTION_CHUNK, self._on_chunk)
         self._listen(interfaces.DIAGNOSTICS, self._on_diagnostics)
-        self._violations = -1
+        self._verdict: DiagnosticStatus | None = None
 
     def close(self) -> None:
         """Leave the graph."""
@@ -124,9 +124,9 @@ class Evaluator(Node):  # type: ignore[misc]
             episode.error = str(error)
         finally:
             self._episode = None
-        episode.digest = self._trace.digest()
         self._finish(episode)
-        episode.violations = self._violations
+        episode.violations = self._judgement()
+        episode.digest = self._trace.digest()  # only now: each node's last words come when they come
         return episode
 
     def wait_ready(self, health: Callable[[], None] | None = None) -> None:
@@ -197,6 +197,16 @@ class Evaluator(Node):  # type: ignore[misc]
         except EvaluationError as error:
             episode.error = episode.error or str(error)
 
+    def _judgement(self) -> int:
+        """Violations that the judge has counted when the episode was over; -1 without a judge or without word of it."""
+        wanted = self.sim.reset_id if self.sim is not None else 0
+        deadline = time.monotonic() + VERDICT_S
+        while self._verdict is None or _number(self._verdict, "ended_reset") < wanted:
+            if time.monotonic() > deadline:
+                return -1
+            self._ros.spin_once(0.1)
+        return _number(self._verdict, "violations") if _number(self._verdict, "judged") else -1
+
     def _call(self, service: Service, **fields: Any) -> Any:
         reply = self._request(service, **fields)
         if not reply.success:
@@ -249,9 +259,7 @@ class Evaluator(Node):  # type: ignore[misc]
             self._episode.stale += 1
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        for status in msg.status:
-            if status.name == "bridge":
-                self._violations = _number(status, "violations") if _number(status, "setpoints") > 0 else -1
+        self._verdict = next((status for status in msg.status if status.name == "bridge"), self._verdict)
 
     def _on_chunk(self, msg: ActionChunk) -> None:
         if self._episode is not None and msg.status == ActionChunk.STATUS_OK:

@@ -79,6 +79,7 @@ class Bridge(Node):
         else:
             self.episode.stop()
             self.log_judgement()
+            self.diagnose()
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         task = request.task or self.episode.scene.task
@@ -105,6 +106,11 @@ class Bridge(Node):
             more = f" ({len(played.violations) - 1} more)" if len(played.violations) > 1 else ""
             self.get_logger().error(f"judge: {violation}{more}", throttle_duration_sec=0.2)
 
+    def diagnose(self) -> None:
+        """Publish /diagnostics: once a second, and when an episode is over."""
+        ended = self.episode.reset_id - self.episode.running
+        self.out.diagnostics(self.rig, self.refused, self.time.overrun_ns, ended)
+
     def log_judgement(self) -> None:
         """One line with the judge's count."""
         if judge := self.rig.judge:
@@ -127,7 +133,7 @@ class Bridge(Node):
                 self.time.poll()
                 if (steady_ns := time.monotonic_ns()) - self._diagnosed_ns >= 1000 * MS:
                     self._diagnosed_ns = steady_ns
-                    self.out.diagnostics(self.rig, self.refused, self.time.overrun_ns)
+                    self.diagnose()
         finally:
             executor.remove_node(self)
 

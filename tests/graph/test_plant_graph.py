@@ -1,0 +1,61 @@
+"""The graph as users launch it, with the plant without physics in the robot's place: needs no simulator."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from e0_ros.core.bag_reader import Bag
+from e0_ros.launcher import Launcher
+from e0_ros.resolve import resolve
+from sim.runs import over_graph
+
+pytestmark = pytest.mark.ros
+NODES = ("bridge", "observation_sync", "experts", "chunk_executor", "episode_recorder")
+SMALL = {"simulator": "fr3_plant", "task": "Reach-v0", "size": 64}
+JUDGED = {"bridge": {"judge": True, "timeout_s": 60.0}, "chunk_executor": {"lead_ms": 50.0}}
+
+
+@pytest.mark.parametrize("controller", ["joint_trajectory", "impedance"])
+def test_reaches_in_lockstep_the_same_way_twice(tmp_path: Path, controller: str) -> None:
+    arguments = {**SMALL, "mode": "lockstep", "controller": controller}
+    runs = [over_graph(arguments, range(2), tmp_path / str(i), settings=JUDGED) for i in range(2)]
+    for first, second in zip(*runs, strict=True):
+        assert (first.success, first.error, first.violations, first.holds) == (True, "", 0, [])
+        assert (second.digest, second.steps) == (first.digest, first.steps)
+
+
+def test_an_episode_is_recorded_with_everything_that_was_said(tmp_path: Path) -> None:
+    (episode,) = over_graph({**SMALL, "mode": "lockstep"}, range(1), tmp_path, settings=JUDGED)
+    assert episode.lost == 0
+    counts: dict[str, int] = {}
+    for message in Bag(Path(episode.bag)).messages():
+        counts[message.topic] = counts.get(message.topic, 0) + 1
+    ticks = episode.steps + 1
+    for topic in ("/e0/observation", "/e0/action_chunk", "/e0/executor_state", "/e0/sim/state", "/clock"):
+        assert counts[topic] == ticks, topic
+    assert counts["/joint_trajectory_controller/joint_trajectory"] == ticks
+    assert counts["/cameras/base/color/image_raw/compressed"] == counts["/cameras/wrist/color/image_raw/compressed"]
+    assert counts["/cameras/base/color/image_raw/compressed"] == ticks
+    assert counts["/franka/joint_states"] == 50 * episode.steps + 1
+    assert counts["/e0/episode_event"] == 2
+
+
+@pytest.mark.parametrize("victim", NODES)
+def test_the_death_of_any_node_ends_the_graph_and_is_named(tmp_path: Path, victim: str) -> None:
+    heard: list[str] = []
+    graph = resolve("sim", {**SMALL, "bag_dir": str(tmp_path / "bags")})
+    with Launcher(graph, log_dir=tmp_path / "logs", echo=lambda name, text: heard.append(text)) as launcher:
+        launcher.wait_ready(120.0)
+        os.kill(launcher.pid(victim), signal.SIGKILL)
+        deadline = time.monotonic() + 60.0
+        while launcher.running() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not launcher.running()
+        assert launcher.wait(60.0) == 128 + signal.SIGKILL
+    assert any(text.startswith(f"{victim} ended with") and "stopping the graph" in text for text in heard)
+    assert all(status is not None for status in launcher.status().values())
