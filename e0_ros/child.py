@@ -15,9 +15,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
-    """So that no node outlives a launcher that was killed (Linux; fires when the thread that started it ends)."""
+def _prepare() -> None:
+    """No node outlives a launcher that was killed (Linux; fires when the thread that started it ends), and each hears
+    SIGINT, which a shell's background jobs inherit as ignored.
+    """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Child:
@@ -44,7 +47,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_prepare,
         )
         self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
         self._reader.start()

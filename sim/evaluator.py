@@ -12,6 +12,7 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -89,10 +90,10 @@ class Evaluator(Node):  # type: ignore[misc]
         timeout_s: steady-clock bound of each wait.
     """
 
-    def __init__(self, source: str, timeout_s: float = 60.0) -> None:
-        super().__init__("evaluator")
+    def __init__(self, source: str, timeout_s: float, context: Context) -> None:
+        super().__init__("evaluator", context=context)
         self._source, self._timeout_s = source, timeout_s
-        self._ros = SingleThreadedExecutor()
+        self._ros = SingleThreadedExecutor(context=context)
         self._ros.add_node(self)
         self._service_clients: dict[str, Any] = {}
         self.sim: SimState | None = None
@@ -111,6 +112,7 @@ class Evaluator(Node):  # type: ignore[misc]
         """Leave the graph."""
         self._ros.remove_node(self)
         self.destroy_node()
+        self.context.try_shutdown()
 
     def run(
         self, index: int, task: str, seed: int, max_steps: int, on_step: Callable[[Episode], None] | None = None
@@ -277,7 +279,7 @@ def _values(pose: Any) -> list[float]:
 
 
 def start(source: str, timeout_s: float = 60.0) -> Evaluator:
-    """Initialise rclpy if need be and join the graph."""
-    if not rclpy.ok():
-        rclpy.init()
-    return Evaluator(source, timeout_s)
+    """Join the graph, in a context of its own, so that the caller's rclpy is left alone."""
+    context = Context()
+    rclpy.init(context=context)
+    return Evaluator(source, timeout_s, context)

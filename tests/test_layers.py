@@ -78,6 +78,8 @@ def violations(path: str, source: str, torch_modules: set[str]) -> list[str]:
         bad += clocks_read(tree)
     elif path.startswith(("e0_ros/bootstrap/", "e0_ros/environment.py")):
         bad = foreign + [u for u in used if under(u, "sim", "e0_policy")]
+    elif path.startswith("e0_ros/bench/"):
+        bad = [u for u in used if top(u) in TORCH | SIMULATORS]
     elif path.startswith("e0_ros/"):
         bad = [u for u in used if top(u) in TORCH | SIMULATORS | {"sim"}]
         if path.startswith("e0_ros/nodes/"):

@@ -11,6 +11,7 @@ import argparse
 import array
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, JointState
 
 from e0_policy.embodiment import Embodiment, load_embodiment
@@ -166,7 +167,7 @@ class MeasuredExecutor(ChunkExecutorNode):
         self._running += self.core.mode is Mode.RUNNING
         super().tick()
         if self.core.mode is Mode.DISARMED:
-            self._arm()
+            self._arm(interfaces.message_class(interfaces.ARM.type).Request())
 
     def destroy_node(self) -> None:
         """Write the notes, then end."""
@@ -176,15 +177,13 @@ class MeasuredExecutor(ChunkExecutorNode):
 
 
 def _executor(trace: Path) -> None:
-    rclpy.init()
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda got, _: stop.append(got))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = MeasuredExecutor(trace)
-    try:
-        run_executor(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run_executor(node, lambda: bool(stop))
+    node.destroy_node()
+    rclpy.try_shutdown()
 
 
 def _publish_until(node: Node, publishers: Sequence[Any], seconds: float, steps: Callable[[int], int]) -> None:

@@ -197,7 +197,8 @@ class ChunkExecutorNode(Node):
     def _stream(self, status: Status, now_ns: int) -> None:
         """The impedance controller dies of a pause above 0.5 s, so the reference is sent whatever the mode."""
         steady_ns = time.monotonic_ns()
-        if self._streamed_ns and steady_ns - self._streamed_ns > _IMPEDANCE_GAP_NS and not self._gap:
+        paused = self._streamed_ns and steady_ns - self._streamed_ns > _IMPEDANCE_GAP_NS
+        if paused and not self._gap and not self._lockstep:
             self._gap = True
             pause_s = (steady_ns - self._streamed_ns) / 1e9
             self.core.disarm(f"targets paused for {pause_s:.2f} s; restart the impedance controller, then arm")

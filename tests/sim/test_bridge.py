@@ -185,7 +185,7 @@ def test_lockstep_episode_reaches_the_goal_in_exact_ticks(launch: Launch) -> Non
         peer.until(lambda topic=topic: peer[topic], topic.name)
     reply = peer.reset("Reach-v0", 4)
     assert reply.success and reply.instruction
-    first = to_ns(reply.stamp)
+    first = to_ns(reply.stamp) + PERIOD
     still = lambda: stamp(peer[topics.JOINT_STATES][-1]) == stamp(peer[topics.CLOCK][-1]) == first - PERIOD  # noqa: E731
     peer.until(still, "the still scene")
     assert not peer[VIEWS[0]], "no tick before START"
@@ -279,7 +279,7 @@ def test_lockstep_impedance(launch: Launch) -> None:
         peer.target.publish(target)
 
     peer = launch(stream, mode="lockstep", controller="impedance")
-    first = to_ns(peer.reset(max_steps=5).stamp)
+    first = to_ns(peer.reset(max_steps=5).stamp) + PERIOD
     peer.start()
     peer.until(peer.finished, "done")
     assert peer[topics.JOINT_STATES][-1].position[0] == pytest.approx(0.2)
