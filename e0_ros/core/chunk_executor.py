@@ -214,7 +214,8 @@ class ChunkExecutor:
         if self._brake_due or self._mode is Mode.RUNNING:
             target = self._target_from(commit_ns)
             message = message.then(plan(self._limits, self._command, target, commit_ns, span_ns))
-            self._command, self._committed_ns = message, commit_ns
+            self._command = message
+        self._committed_ns = commit_ns
         self._brake_due = False
         period_ns = int(1e9 / self.config.command_rate_hz)
         on_time = 0 <= now_ns - self._next_send_ns < period_ns

@@ -6,6 +6,7 @@ joint state of that stamp is there. It subscribes to no images.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -120,11 +121,8 @@ class ChunkExecutorNode(Node):
             self._tick_if_complete()
 
     def _on_chunk(self, msg: ChunkMsg) -> None:
-        if not self._lockstep:
-            self._offer(msg, self._now_ns())
-            return
         self._waiting = [*self._waiting[-_DRAIN:], msg]
-        if self.config.expected_source in ("", msg.source):
+        if self._lockstep and self.config.expected_source in ("", msg.source):
             self._answered_ns = max(self._answered_ns, to_ns(msg.in_reply_to))
             self._tick_if_complete()
 
@@ -159,9 +157,12 @@ class ChunkExecutorNode(Node):
     # -- outputs ---------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """One tick at the present (real time)."""
+        """One tick at the present (real time), then the chunks that came since: now the next tick is farthest away."""
         now_ns = self._now_ns()
         self._publish(self.core.tick(now_ns), now_ns)
+        waiting, self._waiting = self._waiting, []
+        for msg in waiting:
+            self._offer(msg, self._now_ns())
 
     def _publish(self, tick: Tick, now_ns: int) -> None:
         if self._impedance:
@@ -233,6 +234,8 @@ class ChunkExecutorNode(Node):
 
 def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:
     """Spin until told to stop: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
+    gc.collect()
+    gc.freeze()  # else a full collection walks all modules in the middle of a tick, for tens of milliseconds
     executor = SpinExecutor()
     executor.add_node(node)
     period_ns = int(1e9 / node.config.tick_rate_hz)

@@ -12,44 +12,19 @@ from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.checkpoint import Checkpoint, save_checkpoint
 from e0_policy.embodiment import load_embodiment
 from e0_policy.inference import E0Policy, InferenceError, load_policy, resample
-from e0_policy.normalization import NormalizationError, Normalizer
+from e0_policy.normalization import NormalizationError
 from e0_policy.policy import Plan, Policy
-from e0_policy.text_tokenizer import Prompt, TextTokenError, WordTokenizer
-from e0_policy.transforms import PolicyTransform, TransformError
+from e0_policy.text_tokenizer import TextTokenError
+from e0_policy.transforms import TransformError
 from e0_policy.types import Observation
-from tests.e0_policy.tiny import tiny_config, tiny_model
+from tests.e0_policy.tiny import PERIOD, SIZES, tiny_checkpoint, tiny_config, tiny_model, transform
 
 ARM = load_embodiment("panda")
-NAMES = (*ARM.joint_names, "gripper")
-PERIOD = 50_000_000
-SIZES = {"action_dim": 8, "proprio_dim": 8, "max_text_tokens": 12, "bins": 64, "committed_max": 3, "vocab_size": 320}
-
-
-def transform(**changes: Any) -> PolicyTransform:
-    low, high = np.append(ARM.position_lower, 0.0), np.append(ARM.position_upper, 1.0)
-    actions = Normalizer("quantile", NAMES, np.append(-0.2 * np.ones(7), 0.0), np.append(0.2 * np.ones(7), 1.0))
-    values: dict[str, Any] = {
-        "views": ("base", "wrist"),
-        "image_size": 32,
-        "prompt": Prompt(WordTokenizer(("pick", "up", "the", "cube"), 320), 12),
-        "proprioception": Normalizer("quantile", NAMES, low, high),
-        "proprio_dim": 8,
-        "actions": actions,
-        "relative": (True,) * 7 + (False,),
-        "action_dim": 8,
-        "prediction_horizon": 4,
-        "tokenizer": ActionTokenizer(64),
-    }
-    return PolicyTransform(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    model = tiny_model(**SIZES)
-    made = Checkpoint(model.config, transform().to_json(), "panda", PERIOD, 2)
-    path = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    save_checkpoint(path, model.state_dict(), made)
-    return str(path)
+    return str(tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny"))
 
 
 def observation(**changes: Any) -> Observation:

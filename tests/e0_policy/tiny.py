@@ -1,14 +1,27 @@
-"""A model of a few thousand parameters and batches for it."""
+"""A model of a few thousand parameters, batches for it, and a checkpoint that drives a Panda with random weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.batch import Batch
+from e0_policy.checkpoint import Checkpoint, save_checkpoint
+from e0_policy.embodiment import load_embodiment
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config
+from e0_policy.normalization import Normalizer
+from e0_policy.text_tokenizer import Prompt, WordTokenizer
+from e0_policy.transforms import PolicyTransform
+
+ARM = load_embodiment("panda")
+NAMES = (*ARM.joint_names, "gripper")
+PERIOD = 50_000_000
+SIZES = {"action_dim": 8, "proprio_dim": 8, "max_text_tokens": 12, "bins": 64, "committed_max": 3, "vocab_size": 320}
 
 
 def tiny_config(**changes: Any) -> E0Config:
@@ -59,3 +72,29 @@ def random_batch(config: E0Config, size: int = 2, seed: int = 0) -> Batch:
         action_mask=torch.ones(chunk, dtype=torch.bool),
         committed=torch.zeros(size, dtype=torch.long),
     )
+
+
+def transform(**changes: Any) -> PolicyTransform:
+    low, high = np.append(ARM.position_lower, 0.0), np.append(ARM.position_upper, 1.0)
+    actions = Normalizer("quantile", NAMES, np.append(-0.2 * np.ones(7), 0.0), np.append(0.2 * np.ones(7), 1.0))
+    values: dict[str, Any] = {
+        "views": ("base", "wrist"),
+        "image_size": 32,
+        "prompt": Prompt(WordTokenizer(("pick", "up", "the", "cube"), 320), 12),
+        "proprioception": Normalizer("quantile", NAMES, low, high),
+        "proprio_dim": 8,
+        "actions": actions,
+        "relative": (True,) * 7 + (False,),
+        "action_dim": 8,
+        "prediction_horizon": 4,
+        "tokenizer": ActionTokenizer(64),
+    }
+    return PolicyTransform(**{**values, **changes})
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    """A checkpoint with random weights for a Panda with the views `base` and `wrist`."""
+    model = tiny_model(**SIZES)
+    made = Checkpoint(model.config, transform().to_json(), "panda", PERIOD, 2)
+    save_checkpoint(folder, model.state_dict(), made)
+    return folder
