@@ -21,6 +21,7 @@ from e0_policy.transforms import PolicyTransform
 ARM = load_embodiment("panda")
 NAMES = (*ARM.joint_names, "gripper")
 PERIOD = 50_000_000
+WORDS = ("pick", "up", "the", "cube", "move", "every", "joint", "to", "its", "mark")
 SIZES = {"action_dim": 8, "proprio_dim": 8, "max_text_tokens": 12, "bins": 64, "committed_max": 3, "vocab_size": 320}
 
 
@@ -80,7 +81,7 @@ def transform(**changes: Any) -> PolicyTransform:
     values: dict[str, Any] = {
         "views": ("base", "wrist"),
         "image_size": 32,
-        "prompt": Prompt(WordTokenizer(("pick", "up", "the", "cube"), 320), 12),
+        "prompt": Prompt(WordTokenizer(WORDS, 320), 12),
         "proprioception": Normalizer("quantile", NAMES, low, high),
         "proprio_dim": 8,
         "actions": actions,

@@ -28,6 +28,7 @@ def test_a_checkpoint_drives_the_arm_legally_and_with_the_same_bits(tmp_path: Pa
     assert runs[0].digest == runs[1].digest
     bag = Bag(Path(runs[0].bag))
     chunks = [bag.decode(m) for m in bag.messages(["/e0/action_chunk"])]
+    assert {c.reason for c in chunks} <= {"", "the plan in force goes on"}
     plans = [chunk for chunk in chunks if chunk.status == 0]
     assert len(chunks) == 25
     assert 10 <= len(plans) <= 13, "a new plan every execution_horizon rows"
