@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from e0_policy.files import sha256, sync
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config
 
@@ -91,7 +91,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], checkpoint: Che
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(partial / WEIGHTS))
-    digest = _sha256(partial / WEIGHTS)
+    digest = sha256(partial / WEIGHTS)
     data = {
         "format": FORMAT,
         "model": checkpoint.model.to_dict(),
@@ -107,11 +107,11 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], checkpoint: Che
     data["sha256"] = _digest(data)
     (partial / CONFIG).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     for path in (partial / WEIGHTS, partial / CONFIG, partial):
-        _sync(path)
+        sync(path)
     if folder.exists():
         folder.replace(old)
     partial.replace(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
     return read_checkpoint(folder)
 
@@ -132,7 +132,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     size, sum_ = (folder / WEIGHTS).stat().st_size, data["weights_sha256"]
     if size != data["weights_bytes"]:
         raise CheckpointError(f"{folder / WEIGHTS} has {size} bytes; {data['weights_bytes']} were written (truncated?)")
-    if (got := _sha256(folder / WEIGHTS)) != sum_:
+    if (got := sha256(folder / WEIGHTS)) != sum_:
         raise CheckpointError(f"{folder / WEIGHTS} has SHA-256 {got}; {sum_} was written (changed or damaged)")
     return Checkpoint(
         model=E0Config.from_dict(data["model"]),
@@ -205,19 +205,3 @@ def _digest(data: Mapping[str, Any]) -> str:
     """SHA-256 of a configuration without its own sum, independent of layout."""
     content = {k: v for k, v in data.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,9 +8,7 @@ step is all there is to them.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from e0_policy.files import sha256, sync
 
 _STEP = re.compile(r"step_(\d{8,})")
 _PARTS = ("model", "ema", "optimizer")
@@ -90,14 +90,14 @@ def save(
     for part in _PARTS:
         file = partial / f"{part}.safetensors"
         save_file(dict(parts[part]), str(file))
-        sums[part] = _sha256(file)
+        sums[part] = sha256(file)
     state = partial / "state.json"
     state.write_text(json.dumps({"step": step, "sha256": sums, **meta}), encoding="utf-8")
     for file in partial.iterdir():
-        _sync(file)
+        sync(file)
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
-    _sync(root)
+    sync(root)
     for old in states(output)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -124,7 +124,7 @@ def newest(output: Path) -> Saved:
     try:
         meta = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         for part in _PARTS:
-            got = _sha256(folder / f"{part}.safetensors")
+            got = sha256(folder / f"{part}.safetensors")
             if got != meta["sha256"][part]:
                 raise TrainStateError(f"{folder}/{part}.safetensors has sha256 {got}; {meta['sha256'][part]} was saved")
         return Saved(folder, int(meta["step"]), meta)
@@ -137,19 +137,3 @@ def newest(output: Path) -> Saved:
 def load_part(saved: Saved, part: str) -> dict[str, Tensor]:
     """Tensors of one part."""
     return load_file(str(saved.folder / f"{part}.safetensors"))
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

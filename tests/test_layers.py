@@ -28,7 +28,7 @@ CLOCKS = {("time", n) for n in ("time", "time_ns", "monotonic", "monotonic_ns", 
     ("datetime", "now"),
     ("datetime", "utcnow"),
 }
-NUMPY_PART = ("types", "embodiment", "policy", "resources")
+NUMPY_PART = ("types", "embodiment", "policy", "resources", "files")
 IN_SIM_WITH_ROS = ("sim/bridge", "sim/experts.py", "sim/evaluator.py", "sim/demo.py")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from mcap.writer import CompressionType, Writer
 
+from e0_policy.files import sync
 from e0_ros.config import check, setting
 from e0_ros.core.definitions import Definitions
 from e0_ros.core.episode import is_episode_id
@@ -208,7 +209,7 @@ class BagWriter:
         final = folder / self._id
         self.path.rename(final)
         for changed in (final, folder, self._root):
-            _sync_folder(changed)
+            sync(changed)
         return final
 
 
@@ -244,11 +245,3 @@ def _write_synced(path: Path, data: Any) -> None:
         yaml.safe_dump(data, file, sort_keys=False, allow_unicode=True)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

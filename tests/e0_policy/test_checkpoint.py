@@ -103,7 +103,7 @@ def test_a_killed_save_leaves_the_old_checkpoint(saved: Checkpoint, monkeypatch:
     def killed(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_sync", killed)
+    monkeypatch.setattr(module, "sync", killed)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(saved.folder, tiny_model(seed=1).state_dict(), saved)
     monkeypatch.undo()
