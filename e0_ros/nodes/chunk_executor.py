@@ -7,6 +7,7 @@ joint state of that stamp is there. It subscribes to no images.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import time
@@ -51,6 +52,7 @@ class NodeConfig:
 
     tick_rate_hz: float = setting(250.0, "ticks in real time", unit="Hz", low=10.0, high=1000.0)
     state_rate_hz: float = setting(50.0, "executor states in real time, beside changes", unit="Hz", low=1.0, high=1000)
+    realtime_priority: int = setting(20, "SCHED_FIFO, where the system allows it; 0: none", low=0, high=98)
     expected_source: str = setting(
         "", "lock-step: whose answer completes a tick; empty: any", choices=("", "policy", "scripted", "replay")
     )
@@ -234,6 +236,8 @@ class ChunkExecutorNode(Node):
 
 def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:
     """Spin until told to stop: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
+    if node.config.realtime_priority and not node.core.config.lockstep:
+        _ask_for_priority(node)
     gc.collect()
     gc.freeze()  # else a full collection walks all modules in the middle of a tick, for tens of milliseconds
     executor = SpinExecutor()
@@ -255,6 +259,16 @@ def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:
             next_ns = time.monotonic_ns()
         node.tick()
         next_ns += period_ns
+
+
+def _ask_for_priority(node: ChunkExecutorNode) -> None:
+    """Let the ticks of this thread come before ordinary work, as on a machine set up for franka_ros2."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(node.config.realtime_priority))
+    except OSError:
+        node.get_logger().info(
+            "no real-time priority for the ticks; to allow it: '@realtime - rtprio 99' in /etc/security/limits.d"
+        )
 
 
 def main(args: Sequence[str] | None = None) -> int:
