@@ -22,17 +22,19 @@ Handler = Callable[[Topic, bytes, Any], None]
 """Called with the topic, CDR bytes, and rclpy's message info."""
 
 
-class _Polled(CallbackGroup):
+class Polled(CallbackGroup):
     """Entities that no executor waits for."""
 
     def can_execute(self, entity: Any) -> bool:
+        """Never."""
         return False
 
     def beginning_execution(self, entity: Any) -> bool:
+        """Never."""
         return False
 
     def ending_execution(self, entity: Any) -> None:
-        pass
+        """Nothing to do."""
 
 
 class RawInputs:
@@ -43,7 +45,7 @@ class RawInputs:
     """
 
     def __init__(self, node: Node, topics: Sequence[Topic], handler: Handler) -> None:
-        self._node, self._topics, self._handler, self._group = node, topics, handler, _Polled()
+        self._node, self._topics, self._handler, self._group = node, topics, handler, Polled()
         self.qos = {topic.name: topic.qos for topic in topics}
         self._subscriptions = {topic.name: self._subscribe(topic) for topic in topics}
 

@@ -102,12 +102,13 @@ class Lockstep:
         self._ticked = True
         self._deadline = time.monotonic() + self._bridge.config.timeout_s
         rig.adapter.start_render()
-        episode.observe(rig.adapter.privileged().success)
+        privileged = rig.adapter.privileged()
+        episode.observe(privileged.success)
         out.clock(rig.now_ns)
         out.joints(self._samples or [rig.sample()])
         out.gripper(rig.adapter.gripper_opening(), rig.now_ns)
         out.images(rig.adapter.finish_render(), rig.now_ns)
-        out.sim_state(episode, rig, 0)
+        out.sim_state(episode, rig, 0, privileged.poses)
 
     def _play(self) -> None:
         bridge, rig = self._bridge, self._bridge.rig
@@ -134,4 +135,4 @@ class Lockstep:
         self._gate.close()
         self._pending = None
         bridge.episode.abort()
-        bridge.out.sim_state(bridge.episode, bridge.rig, 0)
+        bridge.out.sim_state(bridge.episode, bridge.rig, 0, bridge.rig.adapter.privileged().poses)

@@ -21,16 +21,13 @@ from e0_msgs.srv import ResetSim
 from e0_ros import interfaces
 from e0_ros.config import declare_parameters
 from e0_ros.conversions import to_ns, to_time
+from e0_ros.raw_inputs import Polled
 from sim.bridge import lockstep, realtime
 from sim.bridge.outputs import Outputs
 from sim.bridge.settings import MS, BridgeConfig, make_adapter
 from sim.controllers import Point, Trajectory
 from sim.episode import Episode
 from sim.rig import Played, Rig, Target
-
-LATE_S = 0.002
-DRAIN = 20
-"""Messages to hear before time goes on, when it is late: they were received while the node was busy."""
 
 
 class Bridge(Node):
@@ -58,13 +55,25 @@ class Bridge(Node):
             kind = interfaces.message_class(topic.type)
             self.create_subscription(kind, topic.name, callback, topic.qos.profile())
 
-        if self.config.controller == "impedance":
-            listen(interfaces.IMPEDANCE_TARGET, self._on_target)
+        impedance = self.config.controller == "impedance"
+        topic = interfaces.IMPEDANCE_TARGET if impedance else interfaces.TRAJECTORY
+        self._on_command = self._on_target if impedance else self._on_trajectory
+        if self.config.mode == "lockstep":
+            listen(topic, self._on_command)
         else:
-            listen(interfaces.TRAJECTORY, self._on_trajectory)
+            kind, ignore = interfaces.message_class(topic.type), lambda _: None
+            self._commands = self.create_subscription(
+                kind, topic.name, ignore, topic.qos.profile(), callback_group=Polled()
+            )
         listen(interfaces.EPISODE_EVENT, self._on_event)
         self.time.subscribe(listen)
         self.create_service(ResetSim, interfaces.RESET_SIM.name, self._on_reset)
+
+    def hear(self) -> None:
+        """Take the commands that have come (real time); an executor would need a turn, and time, for each."""
+        with self._commands.handle:
+            while taken := self._commands.handle.take_message(self._commands.msg_type, False):
+                self._on_command(*taken)
 
     def _on_trajectory(self, msg: JointTrajectory, info: dict[str, Any]) -> None:
         self.time.on_command(trajectory_from_msg(msg), info["received_timestamp"])
@@ -91,7 +100,7 @@ class Bridge(Node):
         max_steps = request.max_steps or scene.max_steps
         self.episode = Episode(scene, self.episode.reset_id + 1, max_steps)
         self.time.on_reset()
-        self.out.sim_state(self.episode, self.rig, 0)
+        self.out.sim_state(self.episode, self.rig, 0, self.rig.adapter.privileged().poses)
         self.get_logger().info(f"reset {self.episode.reset_id}: {scene.task}, seed {scene.seed}: {scene.instruction}")
         response.success, response.instruction = True, scene.instruction
         response.stamp = to_time(self.time.scene_ns)
@@ -126,10 +135,7 @@ class Bridge(Node):
         executor.add_node(self)
         try:
             while not stop.is_set():
-                wait_s = self.time.wait_s()
-                executor.spin_once(timeout_sec=max(0.0, wait_s))
-                for _ in range(DRAIN if wait_s < -LATE_S else 0):
-                    executor.spin_once(timeout_sec=0.0)
+                executor.spin_once(timeout_sec=max(0.0, self.time.wait_s()))
                 self.time.poll()
                 if (steady_ns := time.monotonic_ns()) - self._diagnosed_ns >= 1000 * MS:
                     self._diagnosed_ns = steady_ns

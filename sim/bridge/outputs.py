@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 
 from e0_msgs.msg import SimState
-from e0_policy.types import ImageArray
+from e0_policy.types import FloatArray, ImageArray
 from e0_ros import interfaces
 from e0_ros.conversions import to_time
 from sim.bridge.settings import MS, BridgeConfig
@@ -76,14 +77,14 @@ class Outputs:
             np.frombuffer(msg.data, np.uint8).reshape(image.shape)[:] = image
             self._images[view].publish(msg)
 
-    def sim_state(self, episode: Episode, rig: Rig, overrun_ns: int) -> None:
-        """Publish the privileged state."""
+    def sim_state(self, episode: Episode, rig: Rig, overrun_ns: int, poses: Mapping[str, FloatArray]) -> None:
+        """Publish the privileged state; `poses` are those of `Privileged`."""
         scene = episode.scene
         msg = SimState(reset_id=episode.reset_id, task=scene.task, seed=scene.seed, step=episode.step)
         msg.header.stamp, msg.header.frame_id = to_time(rig.now_ns), rig.arm.base_frame
         msg.max_steps, msg.overrun_ns = episode.max_steps, overrun_ns
         msg.success, msg.success_once, msg.done = episode.success, episode.success_once, episode.done
-        for name, pose in rig.adapter.privileged().poses.items():
+        for name, pose in poses.items():
             msg.names.append(name)
             msg.poses.append(_pose(pose.tolist()))
         self._state.publish(msg)

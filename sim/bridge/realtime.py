@@ -83,6 +83,7 @@ class Realtime:
         due_ns = self._pacer.due_ns(time.monotonic_ns())
         if due_ns < min(rig.now_ns + self._wake_ns, self._boundary_ns):
             return
+        bridge.hear()
         self._give_up()
         played = rig.advance(min(due_ns, rig.now_ns + max(BURST_NS, self._wake_ns), self._boundary_ns))
         bridge.out.joints(played.samples)
@@ -102,9 +103,10 @@ class Realtime:
         self._pacer.follow(time.time_ns(), time.monotonic_ns())
         was_running = bridge.episode.running
         bridge.episode.step += was_running
-        bridge.episode.observe(rig.adapter.privileged().success)
+        privileged = rig.adapter.privileged()
+        bridge.episode.observe(privileged.success)
         bridge.out.gripper(rig.adapter.gripper_opening(), rig.now_ns)
-        bridge.out.sim_state(bridge.episode, rig, self.overrun_ns)
+        bridge.out.sim_state(bridge.episode, rig, self.overrun_ns, privileged.poses)
         if was_running and bridge.episode.done:
             bridge.episode.stop()
             bridge.log_judgement()
