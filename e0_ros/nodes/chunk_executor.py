@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import rclpy
 from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
@@ -242,6 +243,14 @@ def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:
     gc.freeze()  # else a full collection walks all modules in the middle of a tick, for tens of milliseconds
     executor = SpinExecutor()
     executor.add_node(node)
+    try:
+        _spin(node, executor, stopping)
+    finally:  # an events executor that outlives its node crashes
+        executor.remove_node(node)
+        executor.shutdown()
+
+
+def _spin(node: ChunkExecutorNode, executor: Executor, stopping: Callable[[], bool]) -> None:
     period_ns = int(1e9 / node.config.tick_rate_hz)
     next_ns = time.monotonic_ns()
     while not stopping():

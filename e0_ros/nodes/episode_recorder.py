@@ -285,6 +285,10 @@ def _custom(episode: Episode) -> dict[str, str]:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; returns 2 after one line on stderr if a parameter is wrong."""
+    # rclpy's own handlers shut the context down at once, and with it the way to say that the episode has ended
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = EpisodeRecorder()
@@ -293,10 +297,6 @@ def main(args: list[str] | None = None) -> int:
         rclpy.try_shutdown()
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # rclpy's own handlers shut the context down at once, and with it the way to say that the episode has ended
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not stopped.is_set():
