@@ -11,9 +11,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Qos:
-    """Quality of service: keep-last `depth`, reliable or best effort, latched (transient local) or volatile."""
+    """Quality of service: keep-last `depth`, reliable or best effort, latched (transient local) or volatile.
 
-    depth: int = 10
+    A depth is what a subscriber may fall behind before it loses messages, so small messages get a large one.
+    """
+
+    depth: int = 100
     reliable: bool = True
     latched: bool = False
 
@@ -66,17 +69,17 @@ def compressed_camera_topic(view: str) -> Topic:
     return Topic(name, "sensor_msgs/msg/CompressedImage", Qos(depth=5), "camera", "capture of the image")
 
 
-CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", Qos(depth=1), "lock-step: per tick", "-")
+CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", Qos(), "lock-step: per tick", "-")
 JOINT_STATES = Topic(
-    "/franka/joint_states", "sensor_msgs/msg/JointState", Qos(depth=100), "1 kHz (ManiSkill 100 Hz)", "measurement"
+    "/franka/joint_states", "sensor_msgs/msg/JointState", Qos(depth=1000), "1 kHz (ManiSkill 100 Hz)", "measurement"
 )
 GRIPPER_STATES = Topic(
-    "/franka_gripper/joint_states", "sensor_msgs/msg/JointState", Qos(depth=10), "15 Hz and up", "measurement"
+    "/franka_gripper/joint_states", "sensor_msgs/msg/JointState", Qos(), "15 Hz and up", "measurement"
 )
 TRAJECTORY = Topic(
     "/joint_trajectory_controller/joint_trajectory",
     "trajectory_msgs/msg/JointTrajectory",
-    Qos(depth=10),
+    Qos(),
     "50 Hz (lock-step: per tick)",
     "time of the trajectory's start, before its receipt",
 )
@@ -87,10 +90,14 @@ GRIPPER_COMMAND = Topic("/e0/gripper_command", "e0_msgs/msg/GripperCommand", Qos
 OBSERVATION = Topic(
     "/e0/observation", "e0_msgs/msg/Observation", Qos(depth=5), "per reference image", "capture of the reference image"
 )
-ACTION_CHUNK = Topic("/e0/action_chunk", "e0_msgs/msg/ActionChunk", Qos(depth=10), "per plan", "publishing")
-EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(depth=10), "per tick", "tick")
-EPISODE_EVENT = Topic("/e0/episode_event", "e0_msgs/msg/EpisodeEvent", Qos(latched=True), "on change", "event")
-RECORDER_STATE = Topic("/e0/recorder_state", "e0_msgs/msg/RecorderState", Qos(latched=True), "1 Hz", "publishing")
+ACTION_CHUNK = Topic("/e0/action_chunk", "e0_msgs/msg/ActionChunk", Qos(), "per plan", "publishing")
+EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(), "per tick", "tick")
+EPISODE_EVENT = Topic(
+    "/e0/episode_event", "e0_msgs/msg/EpisodeEvent", Qos(depth=10, latched=True), "on change", "event"
+)
+RECORDER_STATE = Topic(
+    "/e0/recorder_state", "e0_msgs/msg/RecorderState", Qos(depth=10, latched=True), "1 Hz", "publishing"
+)
 INSTRUCTION = Topic("/e0/instruction", "std_msgs/msg/String", Qos(depth=1, latched=True), "on change", "-")
 SIM_STATE = Topic("/e0/sim/state", "e0_msgs/msg/SimState", Qos(), "per control step", "control step", privileged=True)
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos(), "1 Hz", "publishing")

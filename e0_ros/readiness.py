@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 
 from e0_ros.interfaces import SERVICES
 
+SETTLE_S = 1.0
+"""Discovery is not symmetric: a publisher may learn of a reader some time after everyone else sees both."""
+
 
 def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[], bool]) -> list[str]:
     """What is still missing of the nodes and their services, after `timeout_s` or when `give_up` says so.
@@ -30,6 +33,8 @@ def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[],
             served = {name for name, _ in node.get_service_names_and_types()}
             found |= {f"service {s.name} of {s.owner}" for s in SERVICES if s.name in served}
             missing = wanted - found
+        if not missing:
+            time.sleep(SETTLE_S)
     finally:
         node.destroy_node()
         context.try_shutdown()
