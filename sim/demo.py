@@ -12,7 +12,7 @@ from typing import Any
 
 from e0_ros.episode_report import report
 from e0_ros.resolve import GraphError
-from sim.evaluator import Episode, EvaluationError
+from sim.evaluator import Episode, EvaluationError, violations
 from sim.runs import over_graph
 from sim.statistics import percentile, wilson_interval
 
@@ -43,7 +43,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "real_time_factor": (sim_s - overrun_s) / wall_s if wall_s else 0.0,
         "stale_observations": sum(e.stale for e in valid),
         "refused_chunks": sum(e.refused for e in valid),
-        "violations": max((e.violations for e in episodes), default=0),
+        "violations": violations(episodes),
         "lost_messages": sum(e.lost for e in valid),
         "megabytes_per_episode": sum(e.bytes for e in valid) / 1e6 / len(valid) if valid else 0.0,
     }
@@ -63,7 +63,7 @@ def table(figures: dict[str, Any]) -> str:
         ("stale observations", str(f["stale_observations"])),
         ("refused chunks", str(f["refused_chunks"])),
         ("lost messages", str(f["lost_messages"])),
-        ("limit violations", f"{f['violations']} (independent judge, 1 kHz)"),
+        ("limit violations", f"{f['violations']:.0f} (independent judge, 1 kHz)"),
         ("bag size", f"{f['megabytes_per_episode']:.1f} MB per episode"),
     ]
     width = max(len(name) for name, _ in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ class EvaluationError(RuntimeError):
 class Episode:
     """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured.
 
-    `violations` counts what the bridge's judge has found since its start (-1: it does not judge).
+    `violations` counts what the bridge's judge has found since its start (-1: it does not judge, or said nothing).
     `digest` is a hash of every pose of the scene and every commanded reference, step by step: in lock-step the same
     seed gives the same digest.
     """
@@ -88,11 +88,12 @@ class Evaluator(Node):  # type: ignore[misc]
     Args:
         source: "scripted" (the experts plan each episode) or "policy".
         timeout_s: steady-clock bound of each wait.
+        health: called while waiting; raises `EvaluationError` if the graph is gone.
     """
 
-    def __init__(self, source: str, timeout_s: float, context: Context) -> None:
+    def __init__(self, source: str, timeout_s: float, health: Callable[[], None], context: Context) -> None:
         super().__init__("evaluator", context=context)
-        self._source, self._timeout_s = source, timeout_s
+        self._source, self._timeout_s, self._health = source, timeout_s, health
         self._ros = SingleThreadedExecutor(context=context)
         self._ros.add_node(self)
         self._service_clients: dict[str, Any] = {}
@@ -127,22 +128,21 @@ class Evaluator(Node):  # type: ignore[misc]
         finally:
             self._episode = None
         self._finish(episode)
-        episode.violations = self._judgement()
+        episode.violations = -1 if episode.error else self._judgement()
         episode.digest = self._trace.digest()  # only now: each node's last words come when they come
         return episode
 
-    def wait_ready(self, health: Callable[[], None] | None = None) -> None:
-        """Wait until every service of an episode is there; `health` may raise to end the wait.
+    def wait_ready(self) -> None:
+        """Wait until every service of an episode is there.
 
         Raises:
-            EvaluationError: names the services that did not come up within the timeout.
+            EvaluationError: names the services that did not come up within the timeout, or what died.
         """
         needed = [interfaces.ARM, interfaces.RESET_SIM, interfaces.SET_INSTRUCTION, interfaces.START_EPISODE]
         needed.append(interfaces.RESET_EXPERT if self._source == "scripted" else interfaces.RESET_POLICY)
         deadline = time.monotonic() + self._timeout_s
         while missing := [s for s in needed if not self._client(s).service_is_ready()]:
-            if health is not None:
-                health()
+            self._health()
             if time.monotonic() > deadline:
                 names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
                 raise EvaluationError(f"not up within {self._timeout_s:.0f} s: {names}; look at their logs")
@@ -187,6 +187,7 @@ class Evaluator(Node):  # type: ignore[misc]
                     on_step(episode)
             if state is not None and state.done:
                 return
+            self._health()
             if time.monotonic() - alive > self._timeout_s:
                 raise EvaluationError(f"bridge ({interfaces.SIM_STATE.name}) is silent for {self._timeout_s:.0f} s")
 
@@ -218,10 +219,13 @@ class Evaluator(Node):  # type: ignore[misc]
     def _request(self, service: Service, **fields: Any) -> Any:
         client = self._client(service)
         future = client.call_async(message_class(service.type).Request(**fields))
-        self._ros.spin_until_future_complete(future, self._timeout_s)
-        if not future.done():
-            client.remove_pending_request(future)
-            raise EvaluationError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
+        deadline = time.monotonic() + self._timeout_s
+        while not future.done():
+            self._health()
+            if time.monotonic() > deadline:
+                client.remove_pending_request(future)
+                raise EvaluationError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
+            self._ros.spin_until_future_complete(future, 0.2)
         return future.result()
 
     def _client(self, service: Service) -> Any:
@@ -278,8 +282,14 @@ def _values(pose: Any) -> list[float]:
     return [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
 
 
-def start(source: str, timeout_s: float = 60.0) -> Evaluator:
+def violations(episodes: Sequence[Episode]) -> float:
+    """Violations of a whole run; NaN if the judge did not speak of every episode that ran."""
+    judged = [episode.violations for episode in episodes if not episode.error]
+    return math.nan if not judged or min(judged) < 0 else float(max(judged))
+
+
+def start(source: str, health: Callable[[], None] = lambda: None, timeout_s: float = 60.0) -> Evaluator:
     """Join the graph, in a context of its own, so that the caller's rclpy is left alone."""
     context = Context()
     rclpy.init(context=context)
-    return Evaluator(source, timeout_s, context)
+    return Evaluator(source, timeout_s, health, context)

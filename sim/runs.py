@@ -11,7 +11,7 @@ from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from sim.adapter import SimAdapter
 from sim.direct import DirectEpisode, DirectLoop
-from sim.evaluator import Episode, start
+from sim.evaluator import Episode, EvaluationError, start
 from sim.playback import PlaybackConfig
 from sim.scripted import ScriptedSource, make_planner
 
@@ -44,7 +44,13 @@ def over_graph(
     values = {"bag_dir": str(folder / "bags"), **arguments}
     episodes: list[Episode] = []
     with Launcher(resolve("sim", values, settings), log_dir=folder / "logs") as launcher:
-        evaluator = start(str(values.get("source", "scripted")))
+
+        def health() -> None:
+            if not launcher.running():
+                ended = ", ".join(f"{name} ({status})" for name, status in launcher.status().items() if status)
+                raise EvaluationError(f"the graph has stopped: {ended or 'asked to'}; its last words are in the log")
+
+        evaluator = start(str(values.get("source", "scripted")), health)
         try:
             launcher.wait_ready(READY_S)
             evaluator.wait_ready()

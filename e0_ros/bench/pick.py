@@ -9,7 +9,7 @@ EPISODES = 20
 TARGETS = {
     "realtime_successes": ">= 19",
     "lockstep_successes": ">= 19",
-    "realtime_factor": ">= 0.99",
+    "realtime_factor": ">= 1.0",
     "realtime_violations": "<= 0",
     "lockstep_violations": "<= 0",
     "realtime_lost": "<= 0",
@@ -19,6 +19,7 @@ TARGETS = {
 
 def run(seconds: float) -> dict[str, float]:
     """Run the same 20 episodes three times; `seconds` does not matter, an episode lasts as long as its task."""
+    from sim.evaluator import violations
     from sim.maniskill import ManiSkillAdapter
     from sim.runs import over_graph, scripted_directly
 
@@ -34,8 +35,8 @@ def run(seconds: float) -> dict[str, float]:
         "realtime_successes": sum(e.success for e in live),
         "lockstep_successes": sum(e.success for e in stepped),
         "realtime_factor": sum(e.sim_s - e.overrun_s for e in live) / sum(e.wall_s for e in live),
-        "realtime_violations": max(e.violations for e in live),
-        "lockstep_violations": max(e.violations for e in stepped),
+        "realtime_violations": violations(live),
+        "lockstep_violations": violations(stepped),
         "realtime_lost": sum(e.lost for e in live),
         "lockstep_over_direct": sum(s.wall_s for s, _ in both) / sum(d.wall_s for _, d in both),
         "lockstep_same_as_direct": sum(s.digest == d.digest for s, d in zip(stepped, direct, strict=True)),

@@ -30,7 +30,7 @@ from e0_ros.interfaces import END_EPISODE, JOINT_STATES, START_EPISODE, camera_t
 
 VIEWS = ("base", "wrist")
 RATES_HZ = {"cameras": 30, "robot": 1000}
-TARGETS = {"lost": "<= 0", "lost_by_own_count": "<= 0", "received_mb_per_s": ">= 50"}
+TARGETS = {"lost": "<= 0", "lost_by_own_count": "<= 0", "received_mb_per_s": ">= 55"}
 
 
 def run(seconds: float = 30.0, images: str = "raw") -> dict[str, float]:
