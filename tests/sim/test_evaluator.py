@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sim.evaluator import Episode, EvaluationError, start, violations
+
+
+def episode(found: int, error: str = "") -> Episode:
+    return Episode(0, "Reach-v0", 0, error=error, violations=found)
+
+
+def test_violations_of_a_run_are_the_last_count_and_silence_is_no_verdict():
+    assert violations([episode(0), episode(0)]) == 0
+    assert violations([episode(0), episode(3)]) == 3
+    assert violations([episode(0), episode(-1, error="the graph has stopped")]) == 0
+    assert math.isnan(violations([episode(0), episode(-1)]))
+    assert math.isnan(violations([]))
+
+
+@pytest.mark.ros
+def test_a_graph_that_is_gone_ends_the_wait_and_is_the_episodes_error():
+    def health() -> None:
+        raise EvaluationError("the graph has stopped: bridge (-9)")
+
+    evaluator = start("scripted", health)
+    try:
+        with pytest.raises(EvaluationError, match="bridge"):
+            evaluator.wait_ready()
+        ended = evaluator.run(0, "Reach-v0", 0, 0)
+        assert "bridge" in ended.error and not ended.success and ended.violations == -1
+    finally:
+        evaluator.close()
