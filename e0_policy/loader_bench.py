@@ -1,7 +1,8 @@
 """`e0 bench loader`: how fast one core reads demonstrations, from the videos and from decoded arrays.
 
-A frame is one image of one view; seconds are those of the processor, so other programs hardly matter. Videos are read in their own size, and scaled to the model's; the last line is a whole
-batch (images, text, state, action tokens) against a training step of the model on one thread.
+A frame is one image of one view; seconds are those of the processor, so that other programs hardly matter. Videos are
+read in their own size and scaled to the model's; the last line is a whole batch (images, text, state, action tokens)
+against a training step of the model on one thread.
 """
 
 from __future__ import annotations
