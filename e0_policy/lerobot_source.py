@@ -91,10 +91,11 @@ class LeRobotSource:
         self.period_ns = int(own["period_ns"]) if own else round(1e9 / float(self._info["fps"]))
         names = tuple(own["joint_names"]) if own else load_embodiment(self.embodiment).joint_names
         self.proprioception_names = self.action_names = (*names, "gripper")
+        self._own_frames = sum(int(e["frames"]) for e in own["episodes"]) if own else None
         self._features = self._views()
         self.views: tuple[str, ...] = tuple(self._features)
         self._videos = Videos()
-        self._read(whole=own is not None)
+        self._read()
 
     def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
         """Views of one frame."""
@@ -138,7 +139,7 @@ class LeRobotSource:
                 raise DatasetError(f"{self.folder} has no video {feature!r}; it has {', '.join(images.values())}")
         return chosen
 
-    def _read(self, whole: bool) -> None:
+    def _read(self) -> None:
         rows = self._episode_rows()
         files = {self._path("data_path", r["data/chunk_index"], r["data/file_index"]): None for r in rows}
         columns = sorted({self.layout.state, self.layout.action} - {"next_state"})
@@ -153,7 +154,7 @@ class LeRobotSource:
         else:
             actions = self._columns(data, self.layout.action, self.layout.action_columns)
         self._make_episodes(rows, numbers, states, actions)
-        self._places = {view: self._video_places(rows, feature, whole) for view, feature in self._features.items()}
+        self._places = {view: self._video_places(rows, feature) for view, feature in self._features.items()}
 
     def _make_episodes(
         self, rows: list[dict[str, Any]], numbers: Mapping[str, Any], states: FloatArray, actions: FloatArray
@@ -195,14 +196,16 @@ class LeRobotSource:
     def _check_counts(self, rows: list[dict[str, Any]], data_rows: int) -> None:
         frames, stated = sum(r["length"] for r in rows), int(self._info["total_frames"])
         counts = {f"{INFO} says": stated, "its episodes have": frames, "its data files have": data_rows}
+        if self._own_frames is not None:
+            counts[f"{OWN} says"] = self._own_frames
         if len(set(counts.values())) > 1 or len(rows) != int(self._info["total_episodes"]):
             text = ", ".join(f"{name} {count} frames" for name, count in counts.items())
             raise DatasetError(
                 f"{self.folder} is not whole: {text}; {self._info['total_episodes']} episodes stated, {len(rows)} there"
             )
 
-    def _video_places(self, rows: list[dict[str, Any]], feature: str, whole: bool) -> list[tuple[Path, float]]:
-        """File and time of the first frame of each row's episode; as many frames in each file as rows."""
+    def _video_places(self, rows: list[dict[str, Any]], feature: str) -> list[tuple[Path, float]]:
+        """File and time of each episode's first frame; every file has as many frames as rows (of others: or more)."""
         places, frames = [], dict[Path, int]()
         for row in rows:
             key = f"videos/{feature}"
@@ -211,7 +214,7 @@ class LeRobotSource:
             frames[path] = frames.get(path, 0) + row["length"]
         for path, needed in frames.items():
             there = frames_in_header(path) or self._videos.count(path)
-            if there < needed or (whole and there != needed):
+            if there < needed or (self._own_frames is not None and there != needed):
                 raise DatasetError(f"{self.folder} is not whole: {path} has {there} frames for {needed} rows")
         return places
 

@@ -92,6 +92,7 @@ def write_folder(
     _write_meta(folder, rows, instructions, side)
     if own:
         data = {"embodiment": "panda", "joint_names": list(JOINTS), "period_ns": 10**9 // FPS}
+        data["episodes"] = [{"episode_index": e, "frames": length} for e, length in enumerate(lengths)]
         (path / "meta/e0.json").write_text(json.dumps(data))
     return folder
 

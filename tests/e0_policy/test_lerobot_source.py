@@ -89,6 +89,13 @@ def test_what_is_not_whole_is_refused_with_both_numbers(tmp_path):
     info.write_text(json.dumps({**good, "total_frames": 20}))
     with pytest.raises(DatasetError, match=r"not whole: meta/info\.json says 20 frames, its episodes have 19 frames"):
         LeRobotSource(tmp_path / "d")
+    info.write_text(json.dumps(good))
+    own = tmp_path / "d/meta/e0.json"
+    said = own.read_text()
+    own.write_text(said.replace('"frames": 5', '"frames": 7'))
+    with pytest.raises(DatasetError, match=r"its data files have 19 frames, meta/e0\.json says 21 frames"):
+        LeRobotSource(tmp_path / "d")
+    own.write_text(said)
     info.write_text(json.dumps({**good, "total_episodes": 4}))
     with pytest.raises(DatasetError, match="4 episodes stated, 3 there"):
         LeRobotSource(tmp_path / "d")
