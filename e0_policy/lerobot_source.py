@@ -31,6 +31,7 @@ GRIPPER_SLACK = 0.1
 """By how much a measured opening may leave [0, 1]; it is clipped."""
 
 MAX_META_BYTES = 256 * 1024 * 1024
+_OWN_KEYS = ("embodiment", "joint_names", "period_ns", "episodes")
 _TEMPLATE = re.compile(r"(?:[\w./-]|\{(?:chunk_index|file_index|video_key)(?::0?\d+d)?\})+")
 
 
@@ -82,6 +83,8 @@ class LeRobotSource:
         if not version.startswith("v3."):
             raise DatasetError(f"{folder} is LeRobotDataset {version}; v3.0 is read. lerobot has a converter")
         own = _read_json(folder / OWN) if (folder / OWN).is_file() else None
+        if own is not None and (missing := [key for key in _OWN_KEYS if key not in own]):
+            raise DatasetError(f"{folder / OWN} lacks {', '.join(missing)}")
         if own is None and not self.layout.embodiment:
             raise DatasetError(
                 f"{folder} has no {OWN}: it is not whole (go on with e0 convert), or was written by others "

@@ -16,7 +16,7 @@ from e0_policy.train_config import from_mapping
 from e0_policy.train_setup import load_data
 from e0_ros.convert import convert
 from e0_ros.core.dataset_config import ConvertConfig, Selection
-from e0_ros.synthetic_episode import SyntheticEpisode
+from e0_ros.synthetic_episode import MS, START_NS, SyntheticEpisode
 from tests.core.test_dataset_video import decoded
 
 EPISODE = SyntheticEpisode(seconds=1.0, joint_hz=200.0, lockstep=True)
@@ -46,6 +46,15 @@ def test_the_loader_gives_what_the_converter_wrote(converted):
         assert len(frames) == len(places) == 63
         for number in (62, 0, 41, 20, 21):
             np.testing.assert_array_equal(source.images(*places[number])[view], frames[number])
+
+
+def test_a_lossless_dataset_gives_back_every_pixel(tmp_path):
+    replace(EPISODE, images="png").write(tmp_path / "bags")
+    convert([tmp_path / "bags"], tmp_path / "out", ConvertConfig(codec="lossless"), Selection())
+    source = LeRobotSource(tmp_path / "out")
+    for t in (0, 7, 20):
+        for view, image in source.images(0, t).items():
+            np.testing.assert_array_equal(image, EPISODE.image(view, START_NS + t * 50 * MS))
 
 
 def test_training_reads_it(converted, tmp_path):

@@ -95,6 +95,9 @@ def test_what_is_not_whole_is_refused_with_both_numbers(tmp_path):
     own.write_text(said.replace('"frames": 5', '"frames": 7'))
     with pytest.raises(DatasetError, match=r"its data files have 19 frames, meta/e0\.json says 21 frames"):
         LeRobotSource(tmp_path / "d")
+    own.write_text("{}")
+    with pytest.raises(DatasetError, match=r"e0\.json lacks embodiment, joint_names, period_ns, episodes"):
+        LeRobotSource(tmp_path / "d")
     own.write_text(said)
     info.write_text(json.dumps({**good, "total_episodes": 4}))
     with pytest.raises(DatasetError, match="4 episodes stated, 3 there"):
