@@ -12,7 +12,7 @@ from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from sim.adapter import SimAdapter
 from sim.direct import DirectEpisode, DirectLoop
-from sim.evaluator import Episode, EvaluationError, start
+from sim.evaluator import Episode, EvaluationError, Evaluator, start
 from sim.playback import PlaybackConfig
 from sim.scripted import ScriptedSource, make_planner
 
