@@ -75,7 +75,7 @@ class Progress:
     def __call__(self, said: dict[str, Any]) -> None:
         """Take in an episode."""
         self.results.append(said)
-        if self._live and not said["error"]:
+        if self._live and not said["error"] and not said["flags"]:
             print(f"\r{self._bar()}\x1b[K", end="", flush=True)
         else:
             end = "\r\x1b[K" if self._live else ""
@@ -103,8 +103,8 @@ def line(said: Mapping[str, Any]) -> str:
     if said["error"]:
         return f"{said['name']:<26} ERROR   {said['error']}"
     label = "success" if said["success"] else "failure"
-    size = f"{said['bytes'] / 1e6:.2f} MB"
-    return f"{said['name']:<26} {label} {said['steps']:4d} steps  {said['wall_s']:5.1f} s  {size}  lost {said['lost']}"
+    text = f"{said['name']:<26} {label} {said['steps']:4d} steps  {said['wall_s']:5.1f} s  {said['bytes'] / 1e6:.2f} MB"
+    return text + "".join(f"  FLAG {flag}" for flag in said["flags"])
 
 
 def summary(results: Sequence[Mapping[str, Any]], skipped: int, wall_s: float, reason: str) -> dict[str, Any]:
@@ -123,6 +123,7 @@ def summary(results: Sequence[Mapping[str, Any]], skipped: int, wall_s: float, r
         "successes": sum(r["success"] for r in whole),
         "by_task": by_task,
         "errors": [{"name": r["name"], "error": r["error"]} for r in results if r["error"]],
+        "flagged": [{"name": r["name"], "flags": r["flags"]} for r in whole if r["flags"]],
         "skipped": skipped,
         "lost_messages": sum(r["lost"] for r in whole),
         "stale_observations": sum(r["stale"] for r in whole),
@@ -213,6 +214,11 @@ def _show(figures: Mapping[str, Any], out: Path, wanted: int) -> None:
     if figures["errors"]:
         names = ", ".join(error["name"] for error in figures["errors"][:8])
         print(f"  {'errors':<22}{len(figures['errors'])}: {names}; the last: {figures['errors'][-1]['error']}")
+    if figures["flagged"]:
+        names = ", ".join(take["name"] for take in figures["flagged"][:8])
+        print(
+            f"  {'flagged takes':<22}{len(figures['flagged'])}: {names}; the last: {figures['flagged'][-1]['flags'][0]}"
+        )
     if figures["stopped"]:
         print(f"  {'stopped':<22}{figures['stopped']}")
     missing = wanted - figures["episodes"]
