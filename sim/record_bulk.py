@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -150,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if todo:
         _run(pool, todo)
     figures = summary(progress.results, skipped, time.monotonic() - begun, pool.reason)
-    _show(figures, options.out, len(todo))
+    print(f"\n{table(figures, len(todo))}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0 if figures["episodes"] == len(todo) else 1
@@ -205,25 +204,22 @@ def _run(pool: Pool, todo: Sequence[Job]) -> None:
             signal.signal(number, handler)
 
 
-def _show(figures: Mapping[str, Any], out: Path, wanted: int) -> None:
-    print()
-    for task, counts in figures["by_task"].items():
-        print(f"  {task:<22}{counts['episodes']} episodes, {counts['successes']} successes")
-    print(f"  {'speed':<22}{figures['episodes_per_minute']:.1f} episodes/min over {_clock(figures['wall_s'])}")
-    print(f"  {'size':<22}{figures['megabytes']:.1f} MB, {figures['lost_messages']} messages lost")
-    if figures["errors"]:
-        names = ", ".join(error["name"] for error in figures["errors"][:8])
-        print(f"  {'errors':<22}{len(figures['errors'])}: {names}; the last: {figures['errors'][-1]['error']}")
-    if figures["flagged"]:
-        names = ", ".join(take["name"] for take in figures["flagged"][:8])
-        print(
-            f"  {'flagged takes':<22}{len(figures['flagged'])}: {names}; the last: {figures['flagged'][-1]['flags'][0]}"
-        )
-    if figures["stopped"]:
-        print(f"  {'stopped':<22}{figures['stopped']}")
-    missing = wanted - figures["episodes"]
-    print(f"  {'missing':<22}{missing}" + ("; the same command records them" if missing else ""))
-    print(f"  {'free space':<22}{shutil.disk_usage(out if out.exists() else '.').free / 1e9:.1f} GB")
+def table(figures: Mapping[str, Any], wanted: int) -> str:
+    """The closing table."""
+    f, missing = figures, wanted - figures["episodes"]
+    rows = [(task, f"{n['episodes']} episodes, {n['successes']} successes") for task, n in f["by_task"].items()]
+    rows.append(("speed", f"{f['episodes_per_minute']:.1f} episodes/min over {_clock(f['wall_s'])}"))
+    rows.append(("size", f"{f['megabytes']:.1f} MB, {f['lost_messages']} messages lost"))
+    if f["flagged"]:
+        last = f["flagged"][-1]
+        rows.append(("flagged takes", f"{len(f['flagged'])}; the last: {last['name']}: {last['flags'][0]}"))
+    if f["errors"]:
+        last = f["errors"][-1]
+        rows.append(("errors", f"{len(f['errors'])}; the last: {last['name']}: {last['error']}"))
+    if f["stopped"]:
+        rows.append(("stopped", f["stopped"]))
+    rows.append(("missing", f"{missing}; the same command records them" if missing else "0"))
+    return "\n".join(f"  {name:<22}{value}" for name, value in rows)
 
 
 def _clock(seconds: float) -> str:
