@@ -133,7 +133,8 @@ def read_take(bag: Bag, views: tuple[str, ...]) -> Take:
         last = max(last, message.log_ns)
         if message.topic in wanted:
             gatherer.add(message, bag.decode)
-    lost = {str(topic): int(count) for topic, count in json.loads(bag.custom.get("lost_by_topic") or "{}").items()}
+    counts = json.loads(bag.custom.get("lost_by_topic") or "{}").items()
+    lost = {str(topic): int(count) for topic, count in counts if count is not None}  # null: not known
     fault = bag.custom.get("fault") or "; ".join(bag.damage)
     if not fault and bag.custom.get("recovered_from"):
         fault = f"recovered from {bag.custom['recovered_from']}, which did not finish"
