@@ -57,7 +57,7 @@ class Episode:
     holds: list[str] = field(default_factory=list)
     name: str = ""
     bag: str = ""
-    lost: int = 0
+    lost: int = 0  # -1: not known
     bytes: int = 0
     digest: str = ""
     violations: int = 0
@@ -78,7 +78,7 @@ class Episode:
         text = (
             f"seed {self.seed:<5} {outcome} {self.steps:3d}/{self.max_steps} steps"
             f"  obs age {percentile(self.observation_age_ms, 0.5):5.1f} ms"
-            f"  rtf {self.real_time_factor:4.2f}  lost {self.lost}"
+            f"  rtf {self.real_time_factor:4.2f}  lost {self.lost if self.lost >= 0 else 'unknown'}"
         )
         return text + (f"  {self.error}" if self.error else "") + (f"  hold: {self.holds[-1]}" if self.holds else "")
 
@@ -207,7 +207,8 @@ class Evaluator(Node):  # type: ignore[misc]
         outcome = "discard" if episode.error else ("success" if episode.success else "failure")
         try:
             reply = self._call(interfaces.END_EPISODE, outcome=outcome, note=episode.error)
-            episode.lost, episode.bytes, episode.bag = reply.lost, reply.bytes, reply.bag
+            episode.lost = -1 if reply.unnumbered else reply.lost
+            episode.bytes, episode.bag = reply.bytes, reply.bag
             self._call(interfaces.DISARM)
         except EvaluationError as error:
             episode.error = episode.error or str(error)

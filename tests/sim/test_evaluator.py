@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
+from e0_ros.json_file import write_json
+from sim.demo import summary, table
 from sim.evaluator import Episode, EvaluationError, start, violations
 
 
@@ -32,3 +36,16 @@ def test_a_graph_that_is_gone_ends_the_wait_and_is_the_episodes_error():
         assert "bridge" in ended.error and not ended.success and ended.violations == -1
     finally:
         evaluator.close()
+
+
+def test_the_demos_table_and_json_never_show_what_is_not_known_as_a_number(tmp_path: Path) -> None:
+    unknown = Episode(0, "t", 0, success=True, violations=-1, lost=-1)
+    figures = summary([unknown])
+    shown = table(figures)
+    assert "lost messages        unknown" in shown and "limit violations     not judged" in shown
+    assert "lost unknown" in unknown.line()
+    write_json(tmp_path / "f.json", figures)
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert (found["lost_messages"], found["violations"]) == (None, None)
+    whole = summary([Episode(0, "t", 0, success=True, violations=0, lost=2)])
+    assert "lost messages        2" in table(whole) and "0 (independent judge, 1 kHz)" in table(whole)
