@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ class EvaluationError(RuntimeError):
 class Episode:
     """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured.
 
+    `wall_s` runs from publishing to publishing of the very states that `sim_s` runs between, by the publisher's clock.
     `violations` counts what the bridge's judge has found since its start (-1: it does not judge, or said nothing).
     `digest` is a hash of every pose of the scene and every commanded reference, step by step: in lock-step the same
     seed gives the same digest.
@@ -99,7 +100,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._ros.add_node(self)
         self._service_clients: dict[str, Any] = {}
         self.sim: SimState | None = None
-        self._heard_s = 0.0
+        self._told_s = 0.0
         self.executor_state: ExecutorState | None = None
         self._episode: Episode | None = None
         self._trace = Trace()
@@ -246,16 +247,16 @@ class Evaluator(Node):  # type: ignore[misc]
             self._service_clients[service.name] = self.create_client(message_class(service.type), service.name)
         return self._service_clients[service.name]
 
-    def _listen(self, topic: Topic, callback: Callable[[Any], None]) -> None:
+    def _listen(self, topic: Topic, callback: Callable[..., None]) -> None:
         self.create_subscription(message_class(topic.type), topic.name, callback, topic.qos.profile())
 
-    def _on_sim(self, msg: SimState) -> None:
-        heard_s, episode, before = time.monotonic(), self._episode, self.sim
+    def _on_sim(self, msg: SimState, info: Mapping[str, Any]) -> None:
+        told_s, episode, before = info["source_timestamp"] / 1e9, self._episode, self.sim
         if episode is not None and before is not None and before.reset_id == msg.reset_id and msg.step > before.step:
             episode.sim_s += (to_ns(msg.header.stamp) - to_ns(before.header.stamp)) / 1e9
             episode.overrun_s += (msg.overrun_ns - before.overrun_ns) / 1e9
-            episode.wall_s += heard_s - self._heard_s
-        self.sim, self._heard_s = msg, heard_s
+            episode.wall_s += told_s - self._told_s
+        self.sim, self._told_s = msg, told_s
         if self._episode is not None:
             self._trace.scene(to_ns(msg.header.stamp), np.array([_values(pose) for pose in msg.poses]))
 
