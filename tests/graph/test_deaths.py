@@ -257,7 +257,7 @@ def test_on_the_arm_what_it_cannot_do_without_ends_the_graph(franka: Any, tmp_pa
 def test_on_the_arm_a_dead_policy_leaves_an_arm_that_holds(franka: Any, tmp_path: Path) -> None:
     run, held = until_held(lambda folder: Killed(franka(folder), "policy", folder, holds, "policy"), tmp_path)
     assert run.said("policy ended with SIGKILL; the graph goes on without it") < SECOND_NS
-    assert "replay is silent" in held.reason
+    assert held.reason.startswith(("replay is silent", "plan exhausted")), "whichever comes first"
     assert run.after_ns(held) < SECOND_NS
     comes_to_rest(run.bag())
     assert "0 violations" in (run.folder / "logs" / "franka.log").read_text()
