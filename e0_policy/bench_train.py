@@ -111,11 +111,13 @@ def measure_step(run: Run, ceiling_gflops: float, repeat: int) -> dict[str, Any]
     config, device = run.config, run.workers.device.type
     samples = random_samples(config.model, config.batch_size), None
     clock = _Clock(device)
-    times = []
+    times, busy = [], []
     for step in range(-2, repeat):
-        start = clock.now()
+        start, worked = clock.now(), time.thread_time()
         run.update(max(step, 0), samples)
-        times += [clock.now() - start] if step >= 0 else []
+        if step >= 0:
+            times.append(clock.now() - start)
+            busy.append(time.thread_time() - worked)
     parts = _parts(run, samples, clock, max(3, repeat // 3))
     with FlopCounterMode(display=False) as counter:
         run.update(0, samples)
@@ -126,6 +128,7 @@ def measure_step(run: Run, ceiling_gflops: float, repeat: int) -> dict[str, Any]
         "views": len(config.model.views),
         "committed": config.model.committed_max,
         "step_s": {"p50": p50, "p99": quantile(times, 0.99), "n": len(times)},
+        "on_cpu_s": statistics.median(busy),
         "samples_per_s": config.batch_size / p50,
         "parts_s": parts,
         "gflop": flops / 1e9,
@@ -174,8 +177,11 @@ def table(report: dict[str, Any]) -> str:
         f"{report['size']} training step on {report['machine']['cpu']} ({report['machine']['threads']} threads), GPU "
         f"{report['machine']['gpu']}, torch {report['machine']['torch']}"
     ]
-    head = f"{'device':<6}{'batch':>6}{'views':>6}{'committed':>10}{'p50':>8}{'p99':>8}{'samples/s':>11}"
-    lines.append(head + f"{'augment':>9}{'forward':>9}{'backward':>9}{'optimizer':>10}{'of peak':>9}   target [s]")
+    head = f"{'device':<6}{'batch':>6}{'views':>6}{'committed':>10}{'p50':>8}{'p99':>8}{'on CPU':>8}"
+    lines.append(
+        head
+        + f"{'samples/s':>11}{'augment':>9}{'forward':>9}{'backward':>9}{'optimizer':>10}{'of peak':>9}   target [s]"
+    )
     for device, figures in report["devices"].items():
         if figures == UNMEASURED:
             lines.append(f"{device:<6}  {UNMEASURED}")
@@ -183,7 +189,7 @@ def table(report: dict[str, Any]) -> str:
         for row in figures["rows"]:
             target = TARGETS_S.get((report["size"], device, row["batch"]))
             cells = f"{device:<6}{row['batch']:>6}{row['views']:>6}{row['committed']:>10}{row['step_s']['p50']:>8.3f}"
-            cells += f"{row['step_s']['p99']:>8.3f}{row['samples_per_s']:>11.1f}"
+            cells += f"{row['step_s']['p99']:>8.3f}{row['on_cpu_s']:>8.3f}{row['samples_per_s']:>11.1f}"
             parts = row["parts_s"]
             cells += f"{parts['augment']:>9.3f}{parts['forward']:>9.3f}{parts['backward']:>9.3f}"
             share = f"{row['share_of_ceiling']:.0%}"
