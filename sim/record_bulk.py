@@ -16,7 +16,7 @@ import yaml
 
 from e0_ros.config import ConfigError
 from e0_ros.resolve import GraphError, resolve
-from sim.record_jobs import Job, finished, jobs, parse_seeds
+from sim.record_jobs import Job, finished, jobs, parse_seeds, remember
 from sim.record_pool import Pool
 
 EXAMPLE = "example: e0 record --task PickCube-v1 PushCube-v1 --seeds 1000:1600 --workers 2 --out data/bags"
@@ -140,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     wanted = jobs(options.task, parse_seeds(options.seeds))
     spec, domains = _spec(options), _domains(options)
+    remember(options.out, _choices(spec))
     todo = [job for job in wanted if not finished(options.out, job)]
     skipped = len(wanted) - len(todo)
     print(f"{len(wanted)} episodes under {options.out}; {skipped} are there, {len(todo)} to record")
@@ -174,6 +175,12 @@ def _spec(options: argparse.Namespace) -> dict[str, Any]:
     except GraphError as error:
         raise ConfigError(str(error)) from None
     return {"arguments": arguments, "settings": settings, "max_steps": options.max_steps}
+
+
+def _choices(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What all episodes of a folder have in common."""
+    arguments = {key: value for key, value in spec["arguments"].items() if key not in ("task", "bag_dir")}
+    return {**arguments, "settings": spec["settings"], "max_steps": spec["max_steps"]}
 
 
 def _domains(options: argparse.Namespace) -> range:
