@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device
-from e0_policy.dataset import DataOrder
+from e0_policy.data_order import DataOrder
 from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
 from e0_policy.insulation import autoregressive_loss
 from e0_policy.model import E0Model
@@ -53,6 +53,8 @@ FREE_ON_RESUME = (
     "output",
     "device",
     "workers",
+    "decode",
+    "cache_dir",
     "log_every",
     "validate_every",
     "validation_samples",
@@ -187,10 +189,10 @@ class Run:
         }
         if not self.workers.first:
             return
-        transform, data = self.data.transform.to_json(), fingerprint(source)
-        meta = {"config": config.to_dict(), "transform": transform, "data": data}
+        transform, data, settings = self.data.transform.to_json(), fingerprint(source), config.to_dict()
+        meta = {"config": settings, "transform": transform, "data": data}
         save(Path(config.output), step, parts, meta, config.keep)
-        making: dict[str, Any] = {"data": config.data, "data_sha256": data, "step": step, "seed": config.seed}
+        making: dict[str, Any] = {"data": settings["data"], "data_sha256": data, "step": step, "seed": config.seed}
         making["open_loop"] = asdict(result) if result else None
         horizon = config.execution_horizon
         whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
@@ -302,7 +304,7 @@ def _batches(run: Run, first: int) -> Iterator[Samples]:
     loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=DataOrder(len(dataset), config.batch_size, config.seed, first, workers.rank, workers.world),
-        collate_fn=Collator(run.data.transform, run.data.writing),
+        collate_fn=Collator(run.data.transform, run.data.writing),  # type: ignore[arg-type]
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
         worker_init_fn=_leave_signals,
