@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
+from e0_policy.augmentation import augment, draw_augmentation, homographies
 from e0_policy.model import E0Model
+from e0_policy.train_config import TrainConfig
 
 _BEND = 0.1
 """Where the loss turns from squared to absolute, in standard deviations of a target: a wrist view that does not see
@@ -70,3 +72,12 @@ def location_loss(located: Located, targets: Tensor) -> Tensor:
     """Mean over kinds and views, plus the joint head's; `targets` `(B, targets)` normalised."""
     views = targets[:, None, None].expand_as(located.views)
     return smooth_l1_loss(located.views, views, beta=_BEND) + smooth_l1_loss(located.joint, targets, beta=_BEND)
+
+
+def jittered(images: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """Images with random colours, where the configuration augments; the geometry is what is learnt, and stays."""
+    draw = draw_augmentation(config.augmentation, config.model.views, len(images), generator)
+    if not config.augment:
+        return images
+    maps = homographies(draw, config.cameras, config.model.views, config.model.image_size)
+    return augment(images, draw, torch.eye(3, dtype=maps.dtype).expand_as(maps))

@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from e0_policy.augmentation import augment, draw_augmentation, homographies
 from e0_policy.dataset import DataOrder, split_episodes
 from e0_policy.distributed import pick_device
 from e0_policy.files import sha256, sync
-from e0_policy.localisation import Localiser, location_loss
+from e0_policy.localisation import Localiser, jittered, location_loss
 from e0_policy.model import E0Model
 from e0_policy.scene_data import METRES, TARGETS, SceneData
 from e0_policy.train import Interrupted, TrainingError, learning_rate
@@ -38,7 +37,7 @@ from e0_policy.train import _stop_signal as stop_signal
 from e0_policy.train_batch import step_generator
 from e0_policy.train_config import TrainConfig, load_config
 from e0_policy.train_state import Saved, TrainStateError, fill_optimizer, full, load_part, optimizer_tensors, save
-from e0_policy.weights import named_slots
+from e0_policy.weights import load_pretrained, named_slots
 
 ENCODER, REPORT = "encoder.safetensors", "localisation.json"
 Errors = dict[str, dict[str, dict[str, float]]]
@@ -156,15 +155,6 @@ class Pretraining:
             (output / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def jittered(images: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """Images with random colours, where the configuration augments; the geometry is what is learnt, and stays."""
-    draw = draw_augmentation(config.augmentation, config.model.views, len(images), generator)
-    if not config.augment:
-        return images
-    maps = homographies(draw, config.cameras, config.model.views, config.model.image_size)
-    return augment(images, draw, torch.eye(3, dtype=maps.dtype).expand_as(maps))
-
-
 def fill_parameters(module: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Copy values into all parameters of a module."""
     with torch.no_grad():
@@ -186,12 +176,13 @@ def prepare(config: TrainConfig, saved: Saved | None) -> Pretraining:
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     model = E0Model(config.model).to(device)
+    if config.initial_weights and not saved:
+        print(load_pretrained(model, Path(config.initial_weights)), flush=True)
     heads = Localiser(model, len(TARGETS)).to(device)
     learner = nn.ModuleDict({"vision": model.vision, "projector": model.projector, "heads": heads})
     ema = {name: p.detach().clone() for name, p in learner.named_parameters()}
     optimizer = torch.optim.AdamW(learner.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=config.weight_decay)
-    known = scenes.targets[training]
-    shift, scale = known.mean(0).to(device), known.std(0).clamp(min=1e-3).to(device)
+    shift, scale = scenes.normalization(training, device)
     run = Pretraining(config, scenes, training, held_out, shift, scale, learner, model, ema, optimizer)
     if saved:
         fill_parameters(learner, load_part(saved, "model"))

@@ -78,6 +78,11 @@ class SceneData:
             views.append(pictures.round().clamp(0.0, 255.0))
         return torch.stack(views, 1) / 127.5 - 1.0
 
+    def normalization(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the targets of these scenes, `(len(TARGETS),)` each."""
+        known = self.targets[rows]
+        return known.mean(0).to(device), known.std(0).clamp(min=1e-3).to(device)
+
 
 def targets_of(labels: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
     """Targets `(N, len(TARGETS))` from labels `(N, len(names))`.

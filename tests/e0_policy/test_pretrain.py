@@ -112,6 +112,14 @@ def test_an_encoder_gets_to_the_views_it_was_trained_on(scenes, tmp_path):
     assert torch.equal(model.projector.weight, trained["projector.weight"])
 
 
+def test_pretraining_goes_on_from_an_encoder(scenes, tmp_path):
+    pretrain(config(scenes, tmp_path / "first", steps=100, validate_every=100, save_every=100))
+    second = config(scenes, tmp_path / "second", initial_weights=str(tmp_path / "first" / ENCODER))
+    run, trained = prepare(second, None), load_file(tmp_path / "first" / ENCODER)
+    assert torch.equal(run.model.vision.stems[0].grid.weight, trained["vision.stems.base.grid.weight"])
+    assert torch.equal(run.ema["projector.weight"], trained["projector.weight"])
+
+
 def test_the_joint_head_is_blind_to_views_that_are_not_seen():
     model = tiny_model()
     localiser = Localiser(model, 5)
