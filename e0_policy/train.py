@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from e0_policy.auxiliary import Auxiliary
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device
@@ -123,6 +124,7 @@ class Run:
     module: nn.Module  # the model's TrainStep, wrapped for several processes
     ema: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
+    auxiliary: Auxiliary | None = None
 
     def update(self, step: int, samples: Samples) -> tuple[dict[str, Tensor], float]:
         """One step of the optimizer and of the moving average; returns parts of the loss and the gradient norm.
@@ -135,6 +137,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         parts = _gradient(self.module, samples, self.config, step, self.workers)
+        if self.auxiliary:
+            parts |= self.auxiliary.backward(step, rate)
         clipped = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         norm = float(full(clipped))
         if not math.isfinite(norm):
@@ -178,6 +182,8 @@ class Run:
             for name, value in load_part(saved, part).items():
                 fill(tensors[name], value)
         fill_optimizer(self.model, self.optimizer, load_part(saved, "optimizer"))
+        if self.auxiliary:
+            self.auxiliary.restore(load_part(saved, "optimizer"))
 
     def save(self, step: int, result: OpenLoop | None) -> None:
         """Write the state, and the moving average as the policy's checkpoint."""
@@ -187,6 +193,8 @@ class Run:
             "ema": {n: full(p) for n, p in self.ema.items()},
             "optimizer": optimizer_tensors(self.model, self.optimizer),
         }
+        if self.auxiliary:
+            parts["optimizer"] |= self.auxiliary.tensors()
         if not self.workers.first:
             return
         transform, data, settings = self.data.transform.to_json(), fingerprint(source), config.to_dict()
@@ -258,7 +266,8 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=config.weight_decay)
-    run = Run(config, workers, data, model, wrapped, ema, optimizer)
+    auxiliary = Auxiliary(config, model, workers.world) if config.auxiliary_scenes else None
+    run = Run(config, workers, data, model, wrapped, ema, optimizer, auxiliary)
     if saved:
         run.restore(saved)
     return run

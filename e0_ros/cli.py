@@ -21,6 +21,8 @@ VERBS = {
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
     "bench steps": ("e0_policy.steps_report:main", "agreement and error against N: e0 bench steps --checkpoint DIR"),
+    "scenes": ("sim.scenes:main", "random scenes with labels, for pretraining: e0 scenes --out data/scenes"),
+    "pretrain": ("e0_policy.pretrain:main", "teach an encoder where things are: e0 pretrain --config FILE"),
     "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
