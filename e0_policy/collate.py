@@ -47,4 +47,4 @@ def as_batch(inputs: ModelInput, targets: Targets) -> Batch:
 def on_device(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on a device, images as float in [-1, 1]."""
     moved = batch.to(device)
-    return replace(moved, images=moved.images.float() / 127.5 - 1.0)
+    return replace(moved, images=moved.images.to(torch.float32, copy=True).div_(127.5).sub_(1.0))

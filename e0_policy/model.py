@@ -214,7 +214,7 @@ class E0Model(nn.Module):
         out = self.denoise(cache, x, tau, clean if config.committed_max else None, flow)
         counts = batch.action_mask & ~clean[..., None]
         entropy = diffusion.cross_entropy(out.logits, tokens, counts)
-        right = ((out.logits.argmax(-1) == tokens) & counts).sum() / counts.sum().clamp(min=1)
+        right = ((out.logits.max(-1).indices == tokens) & counts).sum() / counts.sum().clamp(min=1)
         if velocity is None or out.velocity is None:
             return Loss(entropy, entropy.detach(), right)
         error = ((out.velocity.float() - velocity).square() * counts).sum() / counts.sum().clamp(min=1)
