@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from e0_policy.types import FloatArray
+
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson score interval of a success rate, 95 % by default; `(0, 1)` without trials.
@@ -31,3 +35,19 @@ def percentile(values: list[float], share: float) -> float:
         return math.nan
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
+
+
+def rms_jerk(positions: FloatArray, period_s: float) -> float:
+    """Root of the mean squared jerk of a motion, over time and joints; 0 is a parabola, less is smoother.
+
+    Args:
+        positions: `(n, joints)` [rad], equally spaced.
+        period_s: their spacing.
+
+    Returns:
+        From third differences [rad/s^3]; NaN for fewer than four positions.
+
+    """
+    if len(positions) < 4:
+        return math.nan
+    return float(np.sqrt(np.mean((np.diff(positions, n=3, axis=0) / period_s**3) ** 2)))
