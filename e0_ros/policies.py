@@ -25,6 +25,7 @@ class Card:
 
     Attributes:
         identifier: the first digits of the SHA-256 of its weights.
+        digest: the first digits of the SHA-256 of its configuration.
         embodiment: whose actions it predicts.
         views: camera views that it was trained on, in order.
         image_px: side of the pictures that it was trained on before they were scaled for the network, if its maker
@@ -34,6 +35,7 @@ class Card:
     """
 
     identifier: str
+    digest: str
     embodiment: str
     views: tuple[str, ...]
     image_px: int
@@ -55,6 +57,7 @@ def read_card(folder: Path) -> Card:
         model, training = data["model"], data["training"]
         return Card(
             identifier=str(data["weights_sha256"])[:16],
+            digest=str(data["sha256"])[:8],
             embodiment=str(data["embodiment"]),
             views=tuple(str(view) for view in model["views"]),
             image_px=int(training.get("image_px", model["image_size"])),

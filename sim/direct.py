@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from e0_policy.types import ActionChunk, FloatArray, ImageArray, NoChunk, Observation, Stale
+from e0_policy.types import ActionChunk, ImageArray, Observation, Stale
 from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode
 from e0_ros.core.command import Command
-from e0_ros.core.joint_names import gripper_opening
 from e0_ros.core.executor_types import Status
+from e0_ros.core.joint_names import gripper_opening
 from e0_ros.core.observation_sync import ObservationSync
 from e0_ros.core.pairing import SyncConfig
 from e0_ros.core.plan_keeper import InForce
@@ -25,12 +25,13 @@ from sim.controllers import Point, Trajectory
 from sim.episode import Episode
 from sim.rig import JointSample, Rig
 from sim.sources import Source
+from sim.statistics import rms_jerk
 from sim.trace import Trace
 
 START_NS = RESET_GAP_NS = 1_000_000_000
 
 
-_UNSEEN: ImageArray = np.zeros((0, 0, 3), np.uint8)
+UNSEEN: ImageArray = np.zeros((0, 0, 3), np.uint8)
 """Stands for a picture that nobody will look at."""
 
 
@@ -39,7 +40,9 @@ class DirectEpisode:
     """What an episode came to.
 
     Attributes:
-        references: commanded joint positions `(ticks, joints)` [rad], one per tick.
+        jerk_rad_s3: `rms_jerk` of the commanded positions, every control period.
+        first: pictures of the first observation.
+        violations: found by the judge; -1 if nobody judged.
         stale: observations that could not be made.
         refused: chunks that the executor refused.
         holds: reasons of its holds.
@@ -51,21 +54,23 @@ class DirectEpisode:
     max_steps: int
     wall_s: float
     digest: str
-    violations: int
-    references: FloatArray
-    stale: int
-    refused: int
-    holds: tuple[str, ...]
+    jerk_rad_s3: float
+    first: Mapping[str, ImageArray]
+    violations: int = -1
+    stale: int = 0
+    refused: int = 0
+    holds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One tick as an onlooker sees it: the pictures, the answer that came in reply, and the executor's state."""
+    """One tick as an onlooker sees it: the pictures, the chunk in force, the executor's mode in words."""
 
     step: int
+    now_ns: int
     images: Mapping[str, ImageArray]
-    answer: ActionChunk | NoChunk
-    status: Status
+    chunk: ActionChunk | None
+    mode: str
     success: bool
 
 
@@ -77,7 +82,7 @@ class _Run:
     source: Source
     onlooker: Callable[[Moment], None] | None
     trace: Trace = field(default_factory=Trace)
-    references: list[FloatArray] = field(default_factory=list)
+    first: Mapping[str, ImageArray] = field(default_factory=dict)
     in_force: InForce | None = None
     stale: int = 0
     holds: list[str] = field(default_factory=list)
@@ -94,6 +99,7 @@ class DirectLoop:
 
     def __init__(self, adapter: SimAdapter, task: str = "") -> None:
         adapter.reset(task or adapter.tasks[0], 0)
+        self.adapter = adapter
         self.rig = Rig(adapter, "joint_trajectory", True, START_NS)
         arm = self.rig.arm.name
         self._executor = ChunkExecutor(ExecutorConfig(embodiment=arm, lockstep=True))
@@ -132,7 +138,8 @@ class DirectLoop:
             wall_s=time.perf_counter() - begin,
             digest=run.trace.digest(),
             violations=self._violations() - violations,
-            references=np.array(run.references),
+            jerk_rad_s3=rms_jerk(*run.trace.motion(), rig.adapter.control_period_ns),
+            first=run.first,
             stale=run.stale,
             refused=self._executor.status(rig.now_ns).refused - refused,
             holds=tuple(run.holds),
@@ -152,9 +159,10 @@ class DirectLoop:
         now_ns, privileged = rig.now_ns, rig.adapter.privileged()
         episode.observe(privileged.success)
         run.trace.scene(now_ns, np.array(list(privileged.poses.values())))
-        seen = self._observe(now_ns, run.onlooker is not None or run.source.looks(now_ns))
+        seen = self._observe(now_ns, not run.first or run.onlooker is not None or run.source.looks(now_ns))
         run.stale += isinstance(seen, Stale)
         if isinstance(seen, Observation):
+            run.first = run.first or seen.views
             arm, text = rig.arm, episode.scene.instruction
             seen = replace(seen, instruction=text, embodiment=arm.name, joint_names=arm.joint_names)
         answer = run.source.answer(seen, run.in_force)
@@ -163,7 +171,8 @@ class DirectLoop:
         self._move(run, now_ns)
         if run.onlooker and isinstance(seen, Observation):
             status = self._executor.status(now_ns)
-            run.onlooker(Moment(episode.step, seen.views, answer, status, episode.success))
+            mode = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
+            run.onlooker(Moment(episode.step, now_ns, seen.views, status.chunk, mode, episode.success))
         if episode.done:
             episode.stop()
             return
@@ -180,7 +189,6 @@ class DirectLoop:
         run.mode = status.mode
         if status.reference is not None:
             run.trace.reference(now_ns, status.reference.position)
-            run.references.append(status.reference.position)
         if status.mode is not Mode.DISARMED and np.isfinite(status.gripper_opening):
             rig.gripper_target = min(max(status.gripper_opening, 0.0), 1.0)
         if tick.command is not None:
@@ -192,7 +200,7 @@ class DirectLoop:
             adapter.start_render()
         self._hear(self._samples or [self.rig.sample()])
         self._sync.add_gripper(now_ns, self._opening(), now_ns)
-        images = adapter.finish_render() if look else dict.fromkeys(adapter.views, _UNSEEN)
+        images = adapter.finish_render() if look else dict.fromkeys(adapter.views, UNSEEN)
         results = [r for view, image in images.items() for r in self._sync.add_image(view, now_ns, image, now_ns)]
         if len(results) != 1:
             raise RuntimeError(f"{len(results)} observations at {now_ns} ns; a tick has exactly one")

@@ -1,17 +1,17 @@
-"""Rollouts of a policy or the scripted expert in this process.
+"""Rollouts of a policy or of the scripted expert in this process.
 
-config = completed(EvalConfig(checkpoint="checkpoints/nano", settings="{steps: 4}"))
+config = completed(EvalConfig(mode="direct", checkpoint="checkpoints/nano", settings="{steps: 4}"))
 with RolloutRunner(config) as runner:
     rollout = runner.run(Job(POLICY, "PickCube-v1", 1000))
 rollout.outcome   # success, failure, or error: something broke, which says nothing of the policy
 
-`sim.eval_workers.run_jobs` does the same in several processes.
+`sim.eval_run.evaluate` runs many, in several processes or over the ROS graph, and `sim.eval_summary` sums them up.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -20,18 +20,20 @@ from typing import Any
 import yaml
 
 from e0_policy.embodiment import load_embodiment
+from e0_policy.policy import Policy
+from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError, check, closest, setting
-from e0_ros.policies import load_checkpoint, read_card
+from e0_ros.policies import Card, load_checkpoint, read_card
 from e0_ros.version import code_version
-from sim.adapter import SimAdapter
 from sim.direct import DirectEpisode, DirectLoop, Moment
-from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, POLICY, SUCCESS, Job, Rollout
-from sim.simulators import SIMULATORS, instructions, make_adapter
+from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, SUCCESS, Job, Rollout
+from sim.raw import RawLoop
+from sim.simulators import SIMULATORS, instructions, make_adapter, make_raw_adapter
 from sim.sources import Disguise, ExpertSource, PolicySource
-from sim.statistics import percentile, rms_jerk
+from sim.statistics import percentile
 
-MODES = ("lockstep", "realtime", "direct", "raw")
-DEFAULT_VIEWS, DEFAULT_PX = ("base", "wrist"), 224
+GRAPH_MODES, LOCAL_MODES = ("lockstep", "realtime"), ("direct", "raw")
+DEFAULT_VIEWS, DEFAULT_PX, DEFAULT_ARM = ("base", "wrist"), 224, "panda"
 SETTINGS = {"threads": 1}
 """Settings of inference that an evaluation has of its own: one thread, so that every mode computes the same bits."""
 
@@ -41,9 +43,8 @@ class EvalConfig:
     """What is evaluated, and how."""
 
     simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
-    mode: str = setting(
-        "lockstep", "over the ROS graph (lockstep, realtime), or without it (direct, raw)", choices=MODES
-    )
+    mode: str = setting("lockstep", "over the ROS graph (lockstep, realtime) or in one process (direct, raw)",
+                        choices=GRAPH_MODES + LOCAL_MODES)  # fmt: skip
     checkpoint: str = setting("", "folder of the checkpoint; empty: the scripted expert")
     device: str = setting("auto", "torch device, or auto")
     settings: str = setting("{}", "settings of inference as a YAML mapping")
@@ -54,10 +55,12 @@ class EvalConfig:
     def __post_init__(self) -> None:
         check(self)
         inference_settings(self.settings)
+        if self.mode == "raw" and self.simulator != "maniskill":
+            raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for maniskill")
 
 
 def inference_settings(text: str) -> dict[str, Any]:
-    """Settings of inference from YAML, with those of every evaluation.
+    """Settings of inference from YAML, over those of every evaluation.
 
     Raises:
         ConfigError: the text is no mapping.
@@ -68,8 +71,18 @@ def inference_settings(text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         given = None
     if not isinstance(given, dict):
-        raise ConfigError(f"settings is {text!r}; a YAML mapping is needed")
+        raise ConfigError(f"the settings of inference are {text!r}; a YAML mapping is needed")
     return {**SETTINGS, **given}
+
+
+def card_of(config: EvalConfig) -> Card | None:
+    """What the checkpoint expects; None for the expert.
+
+    Raises:
+        ConfigError: there is no such checkpoint.
+
+    """
+    return read_card(Path(config.checkpoint)) if config.checkpoint else None
 
 
 def completed(config: EvalConfig) -> EvalConfig:
@@ -79,51 +92,57 @@ def completed(config: EvalConfig) -> EvalConfig:
         ConfigError: there is no such checkpoint.
 
     """
-    views, px = DEFAULT_VIEWS, DEFAULT_PX
-    if config.checkpoint:
-        card = read_card(Path(config.checkpoint))
-        views, px = card.views, card.image_px
+    card = card_of(config)
+    views, px = (card.views, card.image_px) if card else (DEFAULT_VIEWS, DEFAULT_PX)
     return replace(config, views=config.views or views, size=config.size or px)
 
 
 def identity(config: EvalConfig) -> dict[str, Any]:
     """Everything that outcomes depend on, for a completed configuration: the weights count, not where they lie."""
+    card = card_of(config)
     known = {**asdict(config), "views": list(config.views), "settings": inference_settings(config.settings)}
-    known["checkpoint"] = read_card(Path(config.checkpoint)).identifier if config.checkpoint else ""
+    known["checkpoint"] = f"{card.identifier}/{card.digest}" if card else ""
     return {**known, "code_version": code_version()}
 
 
-def other_instruction(simulator: str, task: str) -> str:
-    """Instruction of the first other task; empty if there is no other.
+def check_tasks(simulator: str, tasks: tuple[str, ...]) -> None:
+    """Refuse an unknown task before anything starts.
 
     Raises:
-        ConfigError: unknown task.
+        ConfigError: the closest one is named.
 
     """
     known = instructions(simulator)
-    if task not in known:
-        raise ConfigError(f"{simulator} has no task {task!r}{closest(task, known)}")
-    return next((text for name, text in known.items() if name != task), "")
+    for task in tasks:
+        if task not in known:
+            raise ConfigError(f"{simulator} has no task {task!r}{closest(task, known)}")
+
+
+def other_instruction(simulator: str, task: str) -> str:
+    """Instruction of the first other task; empty if there is no other."""
+    return next((text for name, text in instructions(simulator).items() if name != task), "")
 
 
 class RolloutRunner:
-    """Runs rollouts in the direct loop, one after the other. No rollout depends on the ones before.
+    """Runs rollouts one after the other; none depends on the ones before. The simulator starts with the first.
 
     Args:
-        config: a completed one, of mode direct.
+        config: a completed one, of mode direct or raw.
+        on_first: gets the pictures of each rollout's first observation.
 
     Raises:
         ValueError: the checkpoint or its settings are wrong.
 
     """
 
-    def __init__(self, config: EvalConfig) -> None:
-        self._config = config
-        self._policy = None
+    def __init__(
+        self, config: EvalConfig, on_first: Callable[[Job, Mapping[str, ImageArray]], None] | None = None
+    ) -> None:
+        self._config, self._on_first = config, on_first
+        self._policy: Policy | None = None
         if config.checkpoint:
             self._policy = load_checkpoint(config.checkpoint, config.device, inference_settings(config.settings))
-        self._adapter: SimAdapter | None = None
-        self._loop: DirectLoop | None = None
+        self._loop: DirectLoop | RawLoop | None = None
         self._source: ExpertSource | PolicySource | None = None
 
     def __enter__(self) -> RolloutRunner:
@@ -138,51 +157,50 @@ class RolloutRunner:
             return self._run(job, onlooker)
         except Exception as error:
             self.close()
-            return Rollout(job.condition, job.task, job.seed, ERROR, error=f"{type(error).__name__}: {error}")
+            return error_of(job, f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Free simulator and planner; the next run makes new ones."""
         if self._source is not None:
             self._source.close()
-        if self._adapter is not None:
-            self._adapter.close()
-        self._adapter = self._loop = self._source = None
+        if self._loop is not None:
+            self._loop.adapter.close()
+        self._loop = self._source = None
 
     def _run(self, job: Job, onlooker: Callable[[Moment], None] | None) -> Rollout:
-        loop, source = self._ready(job.task)
+        self._loop = loop = self._loop or self._make_loop(job.task)
+        self._source = source = self._source or self._make_source()
         if isinstance(source, PolicySource):
             source.disguise = disguise(self._config.simulator, job)
         source.reset(job.task, job.seed)
         episode = loop.run(job.task, job.seed, source, self._config.max_steps, onlooker)
-        period_s = loop.rig.adapter.control_period_ns / 1e9
-        rollout = _rollout(job, episode, period_s)
-        if not isinstance(source, PolicySource):
-            return rollout
-        latencies = source.latencies_ms
-        rollout = replace(
-            rollout,
-            plans=len(latencies),
-            latency_ms_p50=percentile(latencies, 0.5),
-            latency_ms_p99=percentile(latencies, 0.99),
-        )
-        return replace(rollout, outcome=ERROR, error=f"the policy: {source.fault}") if source.fault else rollout
+        if self._on_first:
+            self._on_first(job, episode.first)
+        rollout = _rollout(job, episode, loop.adapter.control_period_ns / 1e9)
+        return _with_policy(rollout, source) if isinstance(source, PolicySource) else rollout
 
-    def _ready(self, task: str) -> tuple[DirectLoop, ExpertSource | PolicySource]:
-        if self._loop is None or self._source is None:
-            config = self._config
-            arm = self._policy.embodiment if self._policy else "panda"
-            self._adapter = make_adapter(config.simulator, config.views, (config.size, config.size), arm)
-            self._loop = DirectLoop(self._adapter, task)
-            model = load_embodiment(arm)
-            expert = self._policy is None
-            self._source = ExpertSource(config.simulator, model) if expert else PolicySource(self._policy, model)
-        return self._loop, self._source
+    def _make_loop(self, task: str) -> DirectLoop | RawLoop:
+        config, size_px = self._config, (self._config.size, self._config.size)
+        if config.mode == "raw":
+            return RawLoop(make_raw_adapter(config.simulator, config.views, size_px))
+        arm = self._policy.embodiment if self._policy else DEFAULT_ARM
+        return DirectLoop(make_adapter(config.simulator, config.views, size_px, arm), task)
+
+    def _make_source(self) -> ExpertSource | PolicySource:
+        if self._policy is None:
+            return ExpertSource(self._config.simulator, load_embodiment(DEFAULT_ARM))
+        return PolicySource(self._policy, load_embodiment(self._policy.embodiment))
 
 
 def disguise(simulator: str, job: Job) -> Disguise:
-    """What a job's condition takes away from the policy."""
+    """What a job's condition changes of what the policy sees."""
     other = other_instruction(simulator, job.task) if job.condition == OTHER else ""
     return Disguise(blank=job.condition == BLANK, instruction=other)
+
+
+def error_of(job: Job, text: str) -> Rollout:
+    """A rollout that something broke."""
+    return Rollout(job.condition, job.task, job.seed, ERROR, error=" ".join(text.split()))
 
 
 def _rollout(job: Job, episode: DirectEpisode, period_s: float) -> Rollout:
@@ -193,8 +211,8 @@ def _rollout(job: Job, episode: DirectEpisode, period_s: float) -> Rollout:
         SUCCESS if episode.success else FAILURE,
         steps=episode.steps,
         max_steps=episode.max_steps,
-        time_to_success_s=episode.steps * period_s if episode.success else math.nan,
-        jerk_rad_s3=rms_jerk(episode.references, period_s),
+        time_to_success_s=round(episode.steps * period_s, 6) if episode.success else math.nan,
+        jerk_rad_s3=episode.jerk_rad_s3,
         stale=episode.stale,
         refused=episode.refused,
         holds=len(episode.holds),
@@ -204,4 +222,10 @@ def _rollout(job: Job, episode: DirectEpisode, period_s: float) -> Rollout:
     )
 
 
-__all__ = ["POLICY", "EvalConfig", "Job", "Rollout", "RolloutRunner", "completed", "identity"]
+def _with_policy(rollout: Rollout, source: PolicySource) -> Rollout:
+    """The rollout with what the policy's side tells."""
+    if source.fault:
+        return error_of(rollout.job, f"the policy: {source.fault}")
+    latencies = source.latencies_ms
+    p50, p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
+    return replace(rollout, plans=len(latencies), latency_ms_p50=p50, latency_ms_p99=p99)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sim.adapter import SimAdapter
+from sim.raw import RawAdapter
 
 SIMULATORS = ("maniskill", "fr3_plant")
 
@@ -40,6 +41,20 @@ def make_adapter(
     from sim.fr3_plant import Fr3Plant
 
     return Fr3Plant(views, *size_px, embodiment, control_period_ns, lag_s)
+
+
+def make_raw_adapter(simulator: str, views: tuple[str, ...], size_px: tuple[int, int]) -> RawAdapter:
+    """A simulator that takes rows by its benchmark's own protocol.
+
+    Raises:
+        ValueError: it has none, or an unknown view.
+
+    """
+    if simulator != "maniskill":
+        raise ValueError(f"{simulator} has no protocol of its own")
+    from sim.maniskill_raw import ManiSkillRaw
+
+    return ManiSkillRaw(views, *size_px)
 
 
 def instructions(simulator: str) -> dict[str, str]:
