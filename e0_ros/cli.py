@@ -24,6 +24,7 @@ VERBS = {
     "scenes": ("sim.scenes:main", "random scenes with labels, for pretraining: e0 scenes --out data/scenes"),
     "pretrain": ("e0_policy.pretrain:main", "teach an encoder where things are: e0 pretrain --config FILE"),
     "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
+    "eval": ("sim.eval:main", "success of a policy in a simulator: e0 eval --task PickCube-v1 --seeds 0:20 --direct"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""

@@ -52,6 +52,8 @@ class ManiSkillAdapter:
     tasks = tuple(TASKS)
     control_period_ns = _NS // CONTROL_HZ
     physics_period_ns = _NS // PHYSICS_HZ
+    drive = ("pd_joint_pos_vel", PHYSICS_HZ)
+    """ManiSkill's control mode and rate."""
 
     def __init__(self, views: tuple[str, ...] = ("base", "wrist"), width_px: int = 224, height_px: int = 224) -> None:
         for view in views:
@@ -76,7 +78,7 @@ class ManiSkillAdapter:
         fresh, before = task != self._task, _threads()
         if fresh:
             self.close()
-            self._env = make_env(task, "pd_joint_pos_vel", PHYSICS_HZ, sensor_configs=self._size)
+            self._env = make_env(task, *self.drive, sensor_configs=self._size)
             self._task = task
         self._env.reset(seed=seed, options=FRESH)
         self._robot = self._env.agent.robot
