@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from e0_policy.dataset import DataOrder
+from e0_policy.data_order import DataOrder
 from e0_policy.localisation import Localiser, jittered, location_loss
 from e0_policy.model import E0Model
 from e0_policy.scene_data import TARGETS, SceneData

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from e0_policy.dataset import DataOrder, split_episodes
+from e0_policy.data_order import DataOrder, split_episodes
 from e0_policy.distributed import pick_device
 from e0_policy.files import sha256, sync
 from e0_policy.localisation import Localiser, jittered, location_loss
