@@ -80,7 +80,7 @@ def open_source(config: TrainConfig) -> Source:
     if config.data == "synthetic":
         source: Source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
     else:
-        source = mixed([_open_folder(f, config) for f in config.folders], [f.folder for f in config.folders])
+        source = mixed([open_folder(f, config) for f in config.folders], [f.folder for f in config.folders])
     if missing := sorted(set(config.model.views) - set(source.views)):
         where = ", ".join(f.folder for f in config.folders) or config.data
         raise TrainConfigError(f"model.views has {', '.join(missing)}; {where} has {', '.join(source.views)}")
@@ -91,7 +91,7 @@ def open_source(config: TrainConfig) -> Source:
     return source
 
 
-def _open_folder(data: DataFolder, config: TrainConfig) -> Source:
+def open_folder(data: DataFolder, config: TrainConfig) -> Source:
     """Demonstrations of one folder, their images at the model's size in mapped memory unless decoded always."""
     folder, side = Path(data.folder), config.model.image_size
     source: LeRobotSource | PackedSource
@@ -110,9 +110,13 @@ def _open_folder(data: DataFolder, config: TrainConfig) -> Source:
 
 
 def fingerprint(source: Source) -> str:
-    """SHA-256 of the identifiers, instructions and lengths of all episodes: whether a resumed run has the same data."""
-    lines = [[e.identifier, e.instruction, len(e)] for e in source.episodes]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    """SHA-256 of identifiers, instructions and numbers of all episodes: whether a resumed run has the same data."""
+    digest = hashlib.sha256()
+    for episode in source.episodes:
+        digest.update(json.dumps([episode.identifier, episode.instruction, len(episode)]).encode())
+        for table in (episode.proprioception, episode.actions):
+            digest.update(np.ascontiguousarray(table).tobytes())
+    return digest.hexdigest()
 
 
 def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) -> PolicyTransform:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,32 @@ def test_folders_are_mixed_and_filtered_by_instruction(folder, tmp_path):
     assert read_checkpoint(tmp_path / "run" / "checkpoint").training["data"] == config.to_dict()["data"]
     only = open_source(make_config(tmp_path / "run", data=data, instructions=["push*"]))
     assert [e.instruction for e in only.episodes] == ["push the cube"] * 4
+
+
+def test_the_best_weights_by_validation_loss_are_kept_also_over_a_resumption(tmp_path, monkeypatch):
+    real, falling = training.open_loop, iter([3.0, 1.0, 2.0, 1.5])
+
+    def scripted(*arguments, **settings):
+        return replace(real(*arguments, **settings), loss=next(falling))
+
+    def stop(self, number, result):
+        logged(self, number, result)
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    logged = training.Log.validation
+    monkeypatch.setattr(training, "open_loop", scripted)
+    monkeypatch.setattr(training.Log, "validation", stop)
+    config = make_config(tmp_path, validate_every=2, save_every=100)
+    with pytest.raises(Interrupted):
+        train(config)
+    best = read_checkpoint(tmp_path / "best")
+    assert (best.training["step"], best.training["open_loop"]["loss"]) == (4, 1.0)
+    monkeypatch.setattr(training.Log, "validation", logged)
+    result = train(config, resume=True)
+    assert result.best_validation_loss == 1.0 and result.validation.loss == 2.0
+    assert read_checkpoint(tmp_path / "best").identifier == best.identifier
+    assert read_checkpoint(tmp_path / "checkpoint").identifier != best.identifier
 
 
 def test_sigterm_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
