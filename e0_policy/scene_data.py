@@ -29,6 +29,7 @@ A cube looks the same after a quarter: the turn is that of four times the angle.
 """
 METRES = 12
 """The first targets, which are positions."""
+_BLOCK = 256
 
 
 class SceneData:
@@ -59,8 +60,9 @@ class SceneData:
         if missing := sorted(set(views) - set(data["views"])):
             raise DatasetError(f"{folder} has the views {', '.join(data['views'])}; it lacks {', '.join(missing)}")
         count, px = int(data["count"]), int(data["side_px"])
-        self.views, self._side, self.tasks = tuple(views), side, tuple(str(task) for task in data["tasks"])
-        self._images = [_array(folder / f"view_{view}.npy", (count, px, px, 3), np.uint8) for view in views]
+        self.views, self.tasks = tuple(views), tuple(str(task) for task in data["tasks"])
+        arrays = [_array(folder / f"view_{view}.npy", (count, px, px, 3), np.uint8) for view in views]
+        self._images = [_scaled(array, side) for array in arrays]
         labels = _array(folder / "labels.npy", (count, len(data["labels"])), np.float32)
         self.task = np.array(_array(folder / "task.npy", (count,), np.uint8))
         self.targets = torch.from_numpy(targets_of(labels, list(data["labels"])))
@@ -69,14 +71,9 @@ class SceneData:
         return len(self.targets)
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
-        """Pictures of scenes, `(B, V, 3, S, S)` float in [-1, 1], scaled as `transforms.resize_with_pad` scales."""
-        views = []
-        for array in self._images:
-            pictures = torch.from_numpy(array[rows]).permute(0, 3, 1, 2).float()
-            if pictures.shape[-1] != self._side:
-                pictures = interpolate(pictures, (self._side, self._side), mode="bilinear", antialias=True)
-            views.append(pictures.round().clamp(0.0, 255.0))
-        return torch.stack(views, 1) / 127.5 - 1.0
+        """Pictures of scenes, `(B, V, 3, S, S)` float in [-1, 1]."""
+        views = [torch.from_numpy(np.ascontiguousarray(array[rows])).permute(0, 3, 1, 2) for array in self._images]
+        return torch.stack(views, 1).float() / 127.5 - 1.0
 
     def normalization(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the targets of these scenes, `(len(TARGETS),)` each."""
@@ -118,6 +115,18 @@ def _rotations(quaternions: FloatArray) -> FloatArray:
         [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
     ]
     return np.stack([np.stack(row, -1) for row in rows], 1)
+
+
+def _scaled(array: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """All pictures as `transforms.resize_with_pad` scales them, in memory; as they are, if their size is right."""
+    if array.shape[1] == side:
+        return array
+    scaled = np.empty((len(array), side, side, 3), np.uint8)
+    for start in range(0, len(array), _BLOCK):
+        block = torch.from_numpy(np.array(array[start : start + _BLOCK])).permute(0, 3, 1, 2).float()
+        block = interpolate(block, (side, side), mode="bilinear", antialias=True).round().clamp(0.0, 255.0)
+        scaled[start : start + _BLOCK] = block.permute(0, 2, 3, 1).byte().numpy()
+    return scaled
 
 
 def _array(path: Path, shape: tuple[int, ...], kind: type) -> NDArray:  # type: ignore[type-arg]
