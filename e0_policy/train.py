@@ -286,13 +286,18 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
             vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
-    decay = config.weight_decay
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=decay, fused=True)
+    optimizer = make_optimizer(model, config)
     auxiliary = Auxiliary(config, model, workers.world) if config.auxiliary_scenes else None
     run = Run(config, workers, data, model, wrapped, ema, optimizer, auxiliary)
     if saved:
         run.restore(saved)
     return run
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW as pi0 and E0 train with, as one fused operation per step."""
+    decay = config.weight_decay
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=decay, fused=True)
 
 
 def _gradient(

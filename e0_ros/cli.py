@@ -21,6 +21,7 @@ VERBS = {
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
     "bench loader": ("e0_policy.loader_bench:main", "frames per second of a dataset: e0 bench loader --data DIR"),
+    "bench train": ("e0_policy.bench_train:main", "time of a training step: e0 bench train --size nano"),
     "bench steps": ("e0_policy.steps_report:main", "agreement and error against N: e0 bench steps --checkpoint DIR"),
     "scenes": ("sim.scenes:main", "random scenes with labels, for pretraining: e0 scenes --out data/scenes"),
     "pretrain": ("e0_policy.pretrain:main", "teach an encoder where things are: e0 pretrain --config FILE"),
