@@ -41,7 +41,8 @@ class Rollout:
     """What one rollout came to; NaN and -1 where nothing was measured.
 
     `steps` are control steps of 50 ms. `jerk_rad_s3` is `rms_jerk` of the commanded positions every 50 ms. `violations`
-    are those of the independent judge. `digest` hashes every pose and every command.
+    are those of the independent judge. `digest` hashes every pose and every command. `bag` is what was recorded of
+    it, if anything.
     """
 
     condition: str
@@ -61,6 +62,7 @@ class Rollout:
     violations: int = -1
     wall_s: float = math.nan
     digest: str = ""
+    bag: str = ""
     error: str = ""
 
     @property

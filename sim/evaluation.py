@@ -176,7 +176,7 @@ class RolloutRunner:
         episode = loop.run(job.task, job.seed, source, self._config.max_steps, onlooker)
         if self._on_first:
             self._on_first(job, episode.first)
-        rollout = _rollout(job, episode, loop.adapter.control_period_ns / 1e9)
+        rollout = _rollout(job, episode, loop.adapter.control_period_ns)
         return _with_policy(rollout, source) if isinstance(source, PolicySource) else rollout
 
     def _make_loop(self, task: str) -> DirectLoop | RawLoop:
@@ -203,7 +203,7 @@ def error_of(job: Job, text: str) -> Rollout:
     return Rollout(job.condition, job.task, job.seed, ERROR, error=" ".join(text.split()))
 
 
-def _rollout(job: Job, episode: DirectEpisode, period_s: float) -> Rollout:
+def _rollout(job: Job, episode: DirectEpisode, period_ns: int) -> Rollout:
     return Rollout(
         job.condition,
         job.task,
@@ -211,7 +211,7 @@ def _rollout(job: Job, episode: DirectEpisode, period_s: float) -> Rollout:
         SUCCESS if episode.success else FAILURE,
         steps=episode.steps,
         max_steps=episode.max_steps,
-        time_to_success_s=round(episode.steps * period_s, 6) if episode.success else math.nan,
+        time_to_success_s=round(episode.steps * period_ns / 1e9, 6) if episode.success else math.nan,
         jerk_rad_s3=episode.jerk_rad_s3,
         stale=episode.stale,
         refused=episode.refused,

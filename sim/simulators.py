@@ -57,6 +57,15 @@ def make_raw_adapter(simulator: str, views: tuple[str, ...], size_px: tuple[int,
     return ManiSkillRaw(views, *size_px)
 
 
+def official_steps(simulator: str, task: str) -> int:
+    """The benchmark's registered limit of a task in control steps; 0 if there is none."""
+    if simulator != "maniskill":
+        return 0
+    from sim.maniskill_tasks import task_named
+
+    return task_named(task).official_steps
+
+
 def instructions(simulator: str) -> dict[str, str]:
     """The instruction of each task of a simulator."""
     if simulator == "maniskill":
