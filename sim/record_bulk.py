@@ -19,14 +19,17 @@ from e0_ros.resolve import GraphError, resolve
 from sim.record_jobs import Job, finished, jobs, parse_seeds, remember
 from sim.record_pool import Pool
 
-EXAMPLE = "example: e0 record --task PickCube-v1 PushCube-v1 --seeds 1000:1600 --workers 2 --out data/bags"
+EXAMPLE = """example: e0 record --task PickCube-v1 PushCube-v1 --seeds 1000:1600 --workers 2 --out data/bags
+by hand: e0 record --attach --help"""
 DOMAINS = 101
 """ROS domains 0 to 100 are safe on every system."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of the unattended `e0 record`."""
-    p = argparse.ArgumentParser(prog="e0 record", description=__doc__, epilog=EXAMPLE)
+    p = argparse.ArgumentParser(
+        prog="e0 record", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--task", nargs="+", required=True, help="tasks of the simulator")
     p.add_argument("--seeds", required=True, help="FIRST:END, an episode each (END not included)")
     p.add_argument("--out", type=Path, required=True, help="folder of the bags; what it has of them is not made again")

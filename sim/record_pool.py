@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from e0_ros.child import adopt_orphans, orphans
 from sim.record_jobs import Job
 
 WORKER = (sys.executable, "-m", "sim.record_worker")
-END_S = 30.0
+END_S, ORPHAN_S = 30.0, 10.0
 ATTEMPTS = 2
 """An episode that ends in an error is tried so often."""
 BAD_IN_A_ROW = 6
@@ -45,12 +48,14 @@ class Pool:
         worker: Sequence[str] = WORKER,
     ) -> None:
         self.reason = ""
-        self._workers = [_Worker(worker, spec, domain, folder) for domain in domains]
+        self._starting = threading.Lock()
+        self._workers = [_Worker(worker, spec, domain, folder, self._starting) for domain in domains]
         self._on_result = on_result
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._bad = 0
+        adopt_orphans()
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Record them all; returns when that is done, or `stop` was called and the running episodes are over."""
@@ -81,6 +86,8 @@ class Pool:
                 job = self._jobs.get_nowait()
                 for _ in range(ATTEMPTS):
                     said = worker.ask(job)
+                    if worker.pid is None:
+                        self._end_orphans()
                     if not said["error"] or self._stopping.is_set():
                         break
                 self._report(said)
@@ -91,6 +98,20 @@ class Pool:
             raise
         finally:
             worker.end()
+
+    def _end_orphans(self) -> None:
+        """Wait for the nodes of a worker that died; kill those that do not end, for they keep its ROS domain."""
+        deadline = time.monotonic() + ORPHAN_S
+        while True:
+            with self._starting:
+                left = orphans(worker.pid for worker in self._workers if worker.pid is not None)
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                for pid in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
 
     def _report(self, said: dict[str, Any]) -> None:
         with self._lock:
@@ -103,8 +124,11 @@ class Pool:
 class _Worker:
     """A worker's process; one that has died is started anew for the next episode."""
 
-    def __init__(self, command: Sequence[str], spec: Mapping[str, Any], domain: int, folder: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], spec: Mapping[str, Any], domain: int, folder: Path, starting: threading.Lock
+    ) -> None:
         self._command, self._spec, self._domain, self._folder = command, spec, domain, folder
+        self._starting = starting
         self._starts = 0
         self._process: subprocess.Popen[str] | None = None
 
@@ -121,7 +145,7 @@ class _Worker:
 
     def end(self) -> None:
         """Let the worker end its graph."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None or process.stdin is None:
             return
         with suppress(BrokenPipeError):
@@ -131,6 +155,12 @@ class _Worker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        self._process = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None if it does not run."""
+        return self._process.pid if self._process is not None else None
 
     def kill(self) -> None:
         """End at once."""
@@ -145,7 +175,7 @@ class _Worker:
         self._starts += 1
         self._log_folder.mkdir(parents=True, exist_ok=True)
         spec = json.dumps({**self._spec, "folder": str(self._log_folder)})
-        with (self._log_folder / "worker.log").open("w", encoding="utf-8") as log:
+        with (self._log_folder / "worker.log").open("w", encoding="utf-8") as log, self._starting:
             self._process = subprocess.Popen(
                 [*self._command, spec],
                 stdin=subprocess.PIPE,

@@ -43,6 +43,14 @@ def test_a_worker_that_dies_is_started_again_and_its_episode_recorded(tmp_path):
     assert len({r["pid"] for r in results}) >= 2 and len(list(tmp_path.glob("worker-*"))) == 3
 
 
+def test_what_a_dead_worker_left_running_is_ended_and_the_other_worker_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("sim.record_pool.ORPHAN_S", 0.3)
+    script = {"0": ["leave", "fine"], **{str(seed): ["slow"] for seed in range(1, 8)}}
+    _, results = record(tmp_path, range(8), script=script)
+    assert not any(r["error"] for r in results) and len({r["pid"] for r in results}) == 2
+    assert not Path(f"/proc/{(tmp_path / 'left').read_text()}").exists()
+
+
 def test_an_episode_that_fails_again_is_an_error_and_the_rest_goes_on(tmp_path):
     _, results = record(tmp_path, range(6), workers=1, script={"2": ["error"], "4": ["die"], "3": ["error", "fine"]})
     errors = {r["seed"]: r["error"] for r in results if r["error"]}

@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(300)"
 spec = json.loads(sys.argv[1])
 folder = Path(spec["folder"]).parent
 
@@ -27,7 +29,11 @@ for line in sys.stdin:
     job = json.loads(line)
     fates = spec["script"].get(str(job["seed"]), ["fine"])
     fate = fates[min(attempts(job["seed"]), len(fates) - 1)]
-    if fate == "die":
+    if fate == "leave":
+        child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True)
+        child.stdout.readline()
+        (folder / "left").write_text(str(child.pid))
+    if fate in ("die", "leave"):
         os._exit(7)
     if fate == "slow":
         time.sleep(0.5)
