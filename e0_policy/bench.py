@@ -293,8 +293,8 @@ def table(report: dict[str, Any]) -> str:
         f"{report['size']} on {report['machine']['cpu']} ({report['machine']['threads']} threads), GPU "
         f"{report['machine']['gpu']}, torch {report['machine']['torch']}"
     ]
-    head = f"{'device':<6}{'views':>6}{'H':>4}{'N':>4}{'fast p50':>10}{'p99':>8}{'on CPU':>8}{'eager p50':>11}"
-    lines.append(head + f"{'ratio':>7}{'embed':>8}{'prefix':>8}{'steps':>8}{'floor':>8}{'agree':>8}   target [ms]")
+    head = f"{'device':<6}{'views':>6}{'H':>4}{'N':>4}{'fast p50':>10}{'p99':>10}{'on CPU':>9}{'eager p50':>11}"
+    lines.append(head + f"{'ratio':>7}{'embed':>9}{'prefix':>9}{'steps':>10}{'floor':>9}{'agree':>8}   target [ms]")
     for device, figures in report["devices"].items():
         if figures == UNMEASURED:
             lines.append(f"{device:<6}  {UNMEASURED}")
@@ -303,9 +303,9 @@ def table(report: dict[str, Any]) -> str:
             target = TARGETS_MS.get((report["size"], device, row["steps"], row["views"], row["horizon"]))
             fast, stages = row["fast_ms"], row["stages_ms"]
             lines.append(
-                f"{device:<6}{row['views']:>6}{row['horizon']:>4}{row['steps']:>4}{fast['p50']:>10.2f}{fast['p99']:>8.2f}{row['fast_on_cpu_ms']:>8.2f}{row['eager_ms']['p50']:>11.2f}"
-                f"{row['speedup']:>7.1f}{stages['embed']:>8.2f}{stages['prefix']:>8.2f}{stages['steps']:>8.2f}"
-                f"{row['floor_ms']:>8.2f}{row['token_agreement']:>8.4f}   {f'<= {target:g}' if target else ''}"
+                f"{device:<6}{row['views']:>6}{row['horizon']:>4}{row['steps']:>4}{fast['p50']:>10.2f}{fast['p99']:>10.2f}{row['fast_on_cpu_ms']:>9.2f}{row['eager_ms']['p50']:>11.2f}"
+                f"{row['speedup']:>7.1f}{stages['embed']:>9.2f}{stages['prefix']:>9.2f}{stages['steps']:>10.2f}"
+                f"{row['floor_ms']:>9.2f}{row['token_agreement']:>8.4f}   {f'<= {target:g}' if target else ''}"
             )
         ceilings = figures["ceilings"]
         lines.append(

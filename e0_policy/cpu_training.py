@@ -1,6 +1,6 @@
 """Training on a CPU: attention and adaRMS as in `gemma.py`, with gradients in fewer passes over memory.
 
-At nano size a third of a step goes by in elementwise passes over activations. What autograd derives from the plain
+At nano size much of a step goes by in elementwise passes over activations. What autograd derives from the plain
 formulas makes two to three times as many of them as are needed; tests compare values and gradients of both.
 """
 

@@ -109,7 +109,9 @@ class Engine:
             if value is not None:
                 getattr(slot.captured.inputs, name).copy_(value, non_blocking=True)
         slot.captured.replay()
-        return Sample(**{name: t if t is None else t.clone() for name, t in vars(slot.captured.out).items()})
+        out = slot.captured.out
+        rest = (t if t is None else t.clone() for t in (out.flow, out.mean))
+        return Sample(out.tokens.clone(), out.entropy.clone(), *rest)
 
     @torch.inference_mode()
     def stages(self, batch: Batch, noise: NoiseDraw) -> dict[str, Callable[[], object]]:
