@@ -13,14 +13,19 @@ import numpy as np
 
 from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.checkpoint import CONFIG, MAX_CONFIG_BYTES, Checkpoint, read_checkpoint
-from e0_policy.dataset import ChunkDataset, PackedSource, Source, WithoutIdle, fit_statistics, split_episodes
+from e0_policy.data_order import split_episodes
+from e0_policy.dataset import ChunkDataset, DatasetError, PackedSource, Source, fit_statistics
 from e0_policy.fast_tokens import FastTokenizer, NaiveTokenizer
+from e0_policy.image_cache import cached
 from e0_policy.insulation import ActionWriting
+from e0_policy.lerobot_source import INFO, LeRobotSource
 from e0_policy.model_config import E0Config
 from e0_policy.normalization import Normalizer
+from e0_policy.progress import Bar
+from e0_policy.selection import mixed, with_instructions, without_idle
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.text_tokenizer import PaliGemmaTokenizer, Prompt, TextTokenizer, WordTokenizer
-from e0_policy.train_config import TrainConfig, TrainConfigError
+from e0_policy.train_config import DataFolder, TrainConfig, TrainConfigError
 from e0_policy.transforms import PolicyTransform
 from e0_policy.types import FloatArray
 
@@ -65,29 +70,53 @@ def load_data(config: TrainConfig, transform: Mapping[str, Any] | None) -> Data:
 
 
 def open_source(config: TrainConfig) -> Source:
-    """The demonstrations.
+    """The demonstrations: all folders as one, without what the configuration leaves out.
 
     Raises:
         TrainConfigError: the model wants a view that they lack.
-        DatasetError: no such folder.
+        DatasetError: no such folder, not whole, or folders that cannot be mixed.
 
     """
-    source: Source
     if config.data == "synthetic":
-        source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
+        source: Source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
     else:
-        source = PackedSource(Path(config.data))
+        source = mixed([open_folder(f, config) for f in config.folders], [f.folder for f in config.folders])
     if missing := sorted(set(config.model.views) - set(source.views)):
-        raise TrainConfigError(f"model.views has {', '.join(missing)}; {config.data} has {', '.join(source.views)}")
+        where = ", ".join(f.folder for f in config.folders) or config.data
+        raise TrainConfigError(f"model.views has {', '.join(missing)}; {where} has {', '.join(source.views)}")
+    if config.instructions:
+        source = with_instructions(source, config.instructions)
     if config.drop_idle_rad:
-        source = WithoutIdle(source, [name != GRIPPER for name in source.action_names], config.drop_idle_rad)
+        source = without_idle(source, [name != GRIPPER for name in source.action_names], config.drop_idle_rad)
     return source
 
 
+def open_folder(data: DataFolder, config: TrainConfig) -> Source:
+    """Demonstrations of one folder, their images at the model's size in mapped memory unless decoded always."""
+    folder, side = Path(data.folder), config.model.image_size
+    source: LeRobotSource | PackedSource
+    if (folder / INFO).is_file():
+        source = LeRobotSource(folder, data.layout)
+    elif (folder / "index.json").is_file():
+        source = PackedSource(folder)
+    else:
+        raise DatasetError(f"{folder} holds no demonstrations: neither {INFO} (LeRobotDataset) nor index.json (packed)")
+    views = [view for view in config.model.views if view in source.views]
+    ready = isinstance(source, PackedSource) and all(source.side_px(view) == side for view in views)
+    if ready or config.decode == "always" or not views:
+        return source
+    cache = Path(config.cache_dir) if config.cache_dir else folder.with_name(f"{folder.name}.cache")
+    return cached(source, source.digest(), views, side, cache, Bar(f"decode {folder}", "frames"))
+
+
 def fingerprint(source: Source) -> str:
-    """SHA-256 of the identifiers, instructions and lengths of all episodes: whether a resumed run has the same data."""
-    lines = [[e.identifier, e.instruction, len(e)] for e in source.episodes]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    """SHA-256 of identifiers, instructions and numbers of all episodes: whether a resumed run has the same data."""
+    digest = hashlib.sha256()
+    for episode in source.episodes:
+        digest.update(json.dumps([episode.identifier, episode.instruction, len(episode)]).encode())
+        for table in (episode.proprioception, episode.actions):
+            digest.update(np.ascontiguousarray(table).tobytes())
+    return digest.hexdigest()
 
 
 def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) -> PolicyTransform:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from e0_policy.collate import on_device, stack
+from e0_policy.collate import as_batch, on_device
 from e0_policy.dataset import ChunkDataset
 from e0_policy.diffusion import Sample, SamplerSettings, draw_noise
 from e0_policy.kinematics import tcp_position_m
@@ -52,7 +52,7 @@ def open_loop(
     losses, right, predicted, wanted = [], [], [], []
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
-        batch = on_device(stack(*zip(*(dataset[i] for i in part), strict=True)), device)
+        batch = on_device(as_batch(*dataset.batch(part)), device)
         loss = model.loss(batch, generator)
         losses.append(float(loss.cross_entropy) * len(part))
         right.append(float(loss.accuracy) * len(part))

@@ -36,8 +36,12 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"(?:model\.)?action_time_mlp_(in|out)\.(.+)", r"action_time_\1.\2"),
     (r"(?:model\.)?e0_action_(in|out)_proj\.(.+)", r"action_\1.\2"),
     (r"(?:model\.)?action_(in|out)_proj\.(.+)", r"flow_\1.\2"),
+    (r"((?:vision|projector)\..+)", r"\1"),
 )
-"""Published name (whole, as a regular expression) to ours. The output embedding is tied to the input embedding."""
+"""Published name (whole, as a regular expression) to ours. The output embedding is tied to the input embedding.
+
+The last row is our own pretrained encoder, whose names are those of `named_slots`.
+"""
 
 
 class WeightsError(ValueError):
@@ -87,7 +91,7 @@ def load_pretrained(model: E0Model, path: Path) -> WeightsReport:
         WeightsError: nothing to read, a pickle, a damaged file, or none of its tensors fits.
 
     """
-    ours = dict(model.named_parameters())
+    ours = named_slots(model)
     report = WeightsReport()
     filled: dict[str, str] = {}
     for name, tensor in _tensors(path):
@@ -106,6 +110,22 @@ def load_pretrained(model: E0Model, path: Path) -> WeightsReport:
         raise WeightsError(f"{path} has no tensor that fits this model: {report}")
     report.loaded, report.random = sorted(filled), sorted(ours.keys() - filled.keys())
     return report
+
+
+def named_slots(model: E0Model) -> dict[str, Tensor]:
+    """A model's parameters by name; those of one view of a `ConvTower` are named by the view, not by its number.
+
+    So an encoder that was trained on other views, or on the same in another order, gets to the right places.
+    """
+    slots: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if stem := re.fullmatch(r"vision\.stems\.(\d+)\.(.+)", name):
+            slots[f"vision.stems.{model.config.views[int(stem[1])]}.{stem[2]}"] = parameter
+        elif name == "vision.position_embedding":
+            slots |= {f"{name}.{view}": parameter.detach()[i] for i, view in enumerate(model.config.views)}
+        else:
+            slots[name] = parameter
+    return slots
 
 
 def _fit(name: str, tensor: Tensor, ours: Tensor) -> Tensor | None:

@@ -17,10 +17,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from e0_msgs.msg import ActionChunk, ExecutorState, Observation, SimState
+from e0_policy.types import ImageArray
 from e0_ros import interfaces
-from e0_ros.conversions import to_ns
+from e0_ros.conversions import rgb8_from_msg, to_ns
+from e0_ros.core.policy_session import is_error
 from e0_ros.interfaces import Service, Topic, message_class
-from sim.statistics import percentile
+from sim.demonstration import PERIOD_NS
+from sim.statistics import percentile, rms_jerk
 from sim.trace import Trace
 
 VERDICT_S = 10.0
@@ -36,6 +39,7 @@ class Episode:
 
     `wall_s` runs from publishing to publishing of the very states that `sim_s` runs between, by the publisher's clock.
     `violations` counts what the bridge's judge has found since its start (-1: it does not judge, or said nothing).
+    `fault` is the first exception that the policy told of; `first` holds the pictures of the first observation.
     `digest` is a hash of every pose of the scene and every commanded reference, step by step: in lock-step the same
     seed gives the same digest.
     """
@@ -52,6 +56,10 @@ class Episode:
     overrun_s: float = 0.0
     observation_age_ms: list[float] = field(default_factory=list)
     chunk_latency_ms: list[float] = field(default_factory=list)
+    inference_ms: list[float] = field(default_factory=list)
+    fault: str = ""
+    jerk_rad_s3: float = math.nan
+    first: Mapping[str, ImageArray] = field(default_factory=dict, repr=False)
     stale: int = 0
     commands: int = 0
     refused: int = 0
@@ -141,6 +149,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._finish(episode)
         episode.violations = -1 if episode.error else self._judgement()
         episode.digest = self._trace.digest()  # only now: each node's last words come when they come
+        episode.jerk_rad_s3 = rms_jerk(*self._trace.motion(), PERIOD_NS)
         return episode
 
     def wait_ready(self) -> None:
@@ -275,6 +284,9 @@ class Evaluator(Node):  # type: ignore[misc]
             return
         if msg.status == Observation.STATUS_OK:
             self._episode.observation_age_ms.append(msg.age_ns / 1e6)
+            if not self._episode.first:
+                views = zip(msg.view_names, msg.views, strict=True)
+                self._episode.first = {name: rgb8_from_msg(image) for name, image in views}
         else:
             self._episode.stale += 1
 
@@ -282,9 +294,14 @@ class Evaluator(Node):  # type: ignore[misc]
         self._verdict = next((status for status in msg.status if status.name == "bridge"), self._verdict)
 
     def _on_chunk(self, msg: ActionChunk) -> None:
-        if self._episode is not None and msg.status == ActionChunk.STATUS_OK:
+        if self._episode is None:
+            return
+        if msg.status == ActionChunk.STATUS_OK:
             latency_ns = to_ns(msg.header.stamp) - to_ns(msg.in_reply_to)
             self._episode.chunk_latency_ms.append(latency_ns / 1e6)
+            self._episode.inference_ms.append(msg.latency_ns / 1e6)
+        elif is_error(msg.reason):
+            self._episode.fault = self._episode.fault or msg.reason
 
 
 def _number(status: Any, key: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ VIEWS = ("base", "side", "wrist")
 FRESH = {"reconfigure": True}
 """Options of a reset that leaves nothing of the episode before."""
 _ROBOT = "panda_wristcam"
+_TOOL = "panda_hand_tcp"
 _SIDE = "side_camera"
 _ARM = 7
 _FINGER_OPEN_M, _SQUEEZE_M = 0.04, -0.01
@@ -50,6 +52,8 @@ class ManiSkillAdapter:
     tasks = tuple(TASKS)
     control_period_ns = _NS // CONTROL_HZ
     physics_period_ns = _NS // PHYSICS_HZ
+    drive = ("pd_joint_pos_vel", PHYSICS_HZ)
+    """ManiSkill's control mode and rate."""
 
     def __init__(self, views: tuple[str, ...] = ("base", "wrist"), width_px: int = 224, height_px: int = 224) -> None:
         for view in views:
@@ -74,7 +78,7 @@ class ManiSkillAdapter:
         fresh, before = task != self._task, _threads()
         if fresh:
             self.close()
-            self._env = make_env(task, "pd_joint_pos_vel", PHYSICS_HZ, sensor_configs=self._size)
+            self._env = make_env(task, *self.drive, sensor_configs=self._size)
             self._task = task
         self._env.reset(seed=seed, options=FRESH)
         self._robot = self._env.agent.robot
@@ -116,6 +120,42 @@ class ManiSkillAdapter:
         for joint, speed in zip(self._joints, velocity.tolist(), strict=False):
             joint.set_drive_velocity_target(speed)
         self._env.scene.step()
+
+    def reach(self, tool: FloatArray, near: FloatArray) -> FloatArray | None:
+        """Joint positions `(7,)`, inside the limits, with the tool at a pose of `Privileged`; None if there are none.
+
+        Found from the joint positions `near`. Nothing moves.
+        """
+        import sapien
+
+        robot = self._robot._objs[0]
+        link = next(i for i, one in enumerate(robot.get_links()) if one.name.endswith(_TOOL))
+        goal = sapien.Pose(tool[:3], tool[[6, 3, 4, 5]])
+        start, mask = np.concatenate([near, [0.0, 0.0]]), [1] * _ARM + [0, 0]
+        solve = robot.create_pinocchio_model().compute_inverse_kinematics
+        found, solved, _ = solve(link, goal, initial_qpos=start, active_qmask=mask, max_iterations=200)
+        low, high = robot.get_qlimits()[:_ARM].T
+        joints: FloatArray = np.asarray(found, np.float64)[:_ARM]
+        return joints if solved and ((low <= joints) & (joints <= high)).all() else None
+
+    def place(self, position: FloatArray, gripper_opening: float, poses: Mapping[str, FloatArray]) -> None:
+        """Put arm and actors somewhere at rest, without a step of physics; poses are those of `Privileged`.
+
+        Raises:
+            ValueError: no such actor; the closest one is named.
+
+        """
+        import sapien
+
+        robot, actors = self._robot._objs[0], self._env.scene.actors
+        for name in poses:
+            if name not in actors:
+                raise ValueError(f"{self._task} has no actor {name!r}{closest(name, actors)}")
+        robot.set_qpos(np.array([*position, *[gripper_opening * _FINGER_OPEN_M] * 2], np.float32))
+        robot.set_qvel(np.zeros(_ARM + 2, np.float32))
+        for name, pose in poses.items():
+            actors[name]._objs[0].set_pose(robot.root_pose * sapien.Pose(pose[:3], pose[[6, 3, 4, 5]]))
+        self._target, self._target_velocity = np.array(position), np.zeros(_ARM)
 
     def start_render(self) -> None:
         """Hand the present poses to the renderer, which works in threads of its own."""

@@ -16,18 +16,21 @@ import yaml
 from e0_ros.config import ConfigError
 from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError, resolve
-from sim.record_jobs import Job, finished, jobs, parse_seeds
+from sim.record_jobs import Job, finished, jobs, parse_seeds, remember
 from sim.record_pool import Pool
 from sim.statistics import known, total
 
-EXAMPLE = "example: e0 record --task PickCube-v1 PushCube-v1 --seeds 1000:1600 --workers 2 --out data/bags"
+EXAMPLE = """example: e0 record --task PickCube-v1 PushCube-v1 --seeds 1000:1600 --workers 2 --out data/bags
+by hand: e0 record --attach --help"""
 DOMAINS = 101
 """ROS domains 0 to 100 are safe on every system."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of the unattended `e0 record`."""
-    p = argparse.ArgumentParser(prog="e0 record", description=__doc__, epilog=EXAMPLE)
+    p = argparse.ArgumentParser(
+        prog="e0 record", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--task", nargs="+", required=True, help="tasks of the simulator")
     p.add_argument("--seeds", required=True, help="FIRST:END, an episode each (END not included)")
     p.add_argument("--out", type=Path, required=True, help="folder of the bags; what it has of them is not made again")
@@ -141,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     wanted = jobs(options.task, parse_seeds(options.seeds))
     spec, domains = _spec(options), _domains(options)
+    remember(options.out, _choices(spec))
     todo = [job for job in wanted if not finished(options.out, job)]
     skipped = len(wanted) - len(todo)
     print(f"{len(wanted)} episodes under {options.out}; {skipped} are there, {len(todo)} to record")
@@ -175,6 +179,12 @@ def _spec(options: argparse.Namespace) -> dict[str, Any]:
     except GraphError as error:
         raise ConfigError(str(error)) from None
     return {"arguments": arguments, "settings": settings, "max_steps": options.max_steps}
+
+
+def _choices(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What all episodes of a folder have in common."""
+    arguments = {key: value for key, value in spec["arguments"].items() if key not in ("task", "bag_dir")}
+    return {**arguments, "settings": spec["settings"], "max_steps": spec["max_steps"]}
 
 
 def _domains(options: argparse.Namespace) -> range:
