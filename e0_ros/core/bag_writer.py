@@ -26,6 +26,8 @@ from e0_ros.interfaces import Qos
 
 PARTIAL = ".partial"
 DISCARDED = "discarded"
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml, where it is: in Python the metadata of a bag costs more than all its pictures."""
 _COMPRESSION = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
 _INFINITE = {"sec": 9223372036, "nsec": 854775807}
 
@@ -137,7 +139,7 @@ class BagWriter:
         information = self._information(custom)
         try:
             self.metadata(custom)
-            inner = yaml.safe_dump(information, sort_keys=False)
+            inner = yaml.dump(information, Dumper=DUMPER, sort_keys=False)
             self._mcap.add_metadata("rosbag2", {"serialized_metadata": inner})
             self._mcap.finish()
             size = self._stream.tell()
@@ -168,7 +170,7 @@ class BagWriter:
             "type_description_hash": self._definitions.type_hash(type_name),
         }
         channel: dict[str, str] = {
-            "offered_qos_profiles": yaml.safe_dump([_offered(qos)], sort_keys=False),
+            "offered_qos_profiles": yaml.dump([_offered(qos)], Dumper=DUMPER, sort_keys=False),
             "topic_type_hash": str(metadata["type_description_hash"]),
         }
         channel_id = self._mcap.register_channel(topic, "cdr", self._schemas[type_name], channel)
@@ -242,6 +244,6 @@ def _offered(qos: Qos) -> dict[str, Any]:
 
 def _write_synced(path: Path, data: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
-        yaml.safe_dump(data, file, sort_keys=False, allow_unicode=True)
+        yaml.dump(data, file, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
         file.flush()
         os.fsync(file.fileno())
