@@ -29,6 +29,8 @@ from e0_ros.interfaces import Qos
 
 PARTIAL = ".partial"
 DISCARDED = "discarded"
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml, where it is: in Python the metadata of a bag costs more than all its pictures."""
 _COMPRESSION = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
 _INFINITE = {"sec": 9223372036, "nsec": 854775807}
 
@@ -140,7 +142,7 @@ class BagWriter:
         information = self._information(custom)
         try:
             self.metadata(custom)
-            inner = yaml.safe_dump(information, sort_keys=False)
+            inner = yaml.dump(information, Dumper=DUMPER, sort_keys=False)
             self._mcap.add_metadata("rosbag2", {"serialized_metadata": inner})
             self._mcap.finish()
             size = self._stream.tell()
@@ -163,7 +165,7 @@ class BagWriter:
         if type_name not in self._schemas:
             text = self._definitions.schema(type_name).encode()
             self._schemas[type_name] = self._mcap.register_schema(type_name, "ros2msg", text)
-        offered = yaml.safe_dump([_offered(qos)], sort_keys=False)
+        offered = yaml.dump([_offered(qos)], Dumper=DUMPER, sort_keys=False)
         metadata = {
             "name": topic,
             "type": type_name,
@@ -247,6 +249,6 @@ def _offered(qos: Qos) -> dict[str, Any]:
 
 def _write_synced(path: Path, data: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
-        yaml.safe_dump(data, file, sort_keys=False, allow_unicode=True)
+        yaml.dump(data, file, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
         file.flush()
         os.fsync(file.fileno())

@@ -45,7 +45,7 @@ from e0_ros.process import run_node
 from e0_ros.raw_inputs import RawInputs
 from e0_ros.version import code_version
 
-POLL_S = 0.005
+POLL_S = 0.02
 
 
 class EpisodeRecorder(Node):
