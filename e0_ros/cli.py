@@ -15,6 +15,7 @@ from e0_ros.config import ConfigError, closest
 VERBS = {
     "launch": ("e0_ros.launch_command:main", "run a graph: e0 launch sim simulator:=fr3_plant"),
     "demo": ("sim.demo:main", "pick cubes in a simulator, from bridge to recorder: e0 demo --episodes 3"),
+    "record": ("sim.record_bulk:main", "record demonstrations: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
     "episode": ("e0_ros.episode_report:main", "what a bag holds, its plots and its video: e0 episode bags/<episode>"),
     "convert": ("e0_ros.convert:main", "bags to a LeRobotDataset v3.0: e0 convert bags --out datasets/pick"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
