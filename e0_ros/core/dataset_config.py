@@ -37,7 +37,9 @@ class ConvertConfig:
         "refuse", "an episode with a gap is left out, or goes on with what came last", choices=("refuse", "hold")
     )
     salvage: bool = setting(True, "take a damaged bag up to its first gap; else it is left out")
-    codec: str = setting("h264", "video codec", choices=("h264", "av1"))
+    codec: str = setting(
+        "h264", "video codec; lossless (H.264 in RGB) keeps every pixel", choices=("h264", "av1", "lossless")
+    )
     crf: int = setting(18, "constant rate factor of the video, lower is better and larger", low=0, high=51)
     gop: int = setting(2, "frames from one key frame to the next, the most that a random read decodes", low=1, high=250)
 

@@ -1,7 +1,7 @@
 """Videos of a dataset: written frame by frame, joined without a new encoding, counted.
 
 Constant rate, no B-frames and a key frame every other frame, so that a random frame costs at most two decodes. Colours
-are BT.601, limited range, 4:2:0.
+are BT.601, limited range, 4:2:0; with the codec `lossless` they are RGB, and every pixel comes back as it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from e0_policy.types import ImageArray
 from e0_ros.core.dataset_config import ConvertConfig
 
-ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
+ENCODERS = {"h264": "libx264", "av1": "libsvtav1", "lossless": "libx264rgb"}
 _BT601 = 6  # AVCOL_SPC_SMPTE170M, also the primaries' and the transfer's number
 
 
@@ -42,9 +42,19 @@ class VideoFormat:
         """The format that a conversion asks for, for images of this size [px]."""
         return cls(config.fps, height, width, config.codec, config.crf, config.gop)
 
+    @property
+    def lossless(self) -> bool:
+        """Whether every pixel comes back as it was."""
+        return self.codec == "lossless"
+
+    @property
+    def stored(self) -> tuple[str, str]:
+        """Codec and pixel format as a decoder names them."""
+        return ("h264", "gbrp") if self.lossless else (self.codec, "yuv420p")
+
     def options(self) -> dict[str, str]:
         """The encoder's options; one thread, so that the same frames give the same bytes."""
-        common = {"g": str(self.gop), "crf": str(self.crf)}
+        common = {"g": str(self.gop), "crf": "0" if self.lossless else str(self.crf)}
         if self.codec == "av1":
             return {**common, "preset": "12", "svtav1-params": "lp=1"}
         return {**common, "preset": "ultrafast", "bf": "0", "sc_threshold": "0", "threads": "1"}
@@ -59,7 +69,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, form: VideoFormat) -> None:
-        if form.height % 2 or form.width % 2:
+        if not form.lossless and (form.height % 2 or form.width % 2):
             raise VideoError(f"images are {form.width} x {form.height} px; video needs even numbers, resize them")
         self._form, self.frames = form, 0
         self._container: Any = av.open(str(path), "w", format="mp4")
@@ -67,11 +77,12 @@ class VideoWriter:
             stream: Any = self._container.add_stream(ENCODERS[form.codec], rate=form.fps, options=form.options())
         except av.codec.codec.UnknownCodecError:
             raise VideoError(f"this PyAV has no encoder {ENCODERS[form.codec]}; choose another codec") from None
-        stream.width, stream.height, stream.pix_fmt = form.width, form.height, "yuv420p"
+        stream.width, stream.height = form.width, form.height
+        stream.pix_fmt = "rgb24" if form.lossless else form.stored[1]
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = Fraction(1, form.fps)
-        context = stream.codec_context
-        context.colorspace, context.color_primaries, context.color_trc, context.color_range = _BT601, _BT601, _BT601, 1
+        if not form.lossless:
+            _tag_colours(stream.codec_context)
         self._stream = stream
 
     def add(self, image: ImageArray) -> None:
@@ -134,6 +145,10 @@ def frame_times(path: Path, fps: int) -> list[int]:
     if any(time.denominator != 1 for time in times):
         raise VideoError(f"{path}: frames do not lie 1/{fps} s apart")
     return sorted(int(time) for time in times)
+
+
+def _tag_colours(context: Any) -> None:
+    context.colorspace, context.color_primaries, context.color_trc, context.color_range = _BT601, _BT601, _BT601, 1
 
 
 def _copy(source: Any, own: Any, output: Any, stream: Any, before: int, fps: int) -> int:

@@ -25,7 +25,7 @@ from e0_policy.files import sync
 from e0_ros.core.dataset_config import ConvertConfig
 from e0_ros.core.dataset_episode import ACTION, STATE, Facts, arrow_column, plain_stats
 from e0_ros.core.dataset_stats import Stats, aggregate, vector_stats
-from e0_ros.core.dataset_video import VideoError, frame_times, join
+from e0_ros.core.dataset_video import VideoError, VideoFormat, frame_times, join
 from e0_ros.core.pairing import GRIPPER, JOINTS
 
 VERSION = 1
@@ -317,11 +317,12 @@ def features(facts: Facts, config: ConvertConfig) -> dict[str, Any]:
         STATE: {"dtype": "float32", "shape": [len(names)], "names": names},
         ACTION: {"dtype": "float32", "shape": [len(names)], "names": names},
     }
+    codec, pixels = VideoFormat.of(config, facts.height, facts.width).stored
     video = {
         "video.height": facts.height,
         "video.width": facts.width,
-        "video.codec": config.codec,
-        "video.pix_fmt": "yuv420p",
+        "video.codec": codec,
+        "video.pix_fmt": pixels,
         "video.is_depth_map": False,
         "video.fps": config.fps,
         "video.channels": 3,
