@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -276,16 +277,19 @@ class PackedSource:
         return images, present
 
 
-def write_packed(source: Source, folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
+def write_packed(
+    source: Source, folder: Path, progress: Callable[[int, int], None] | None = None, threads: int = 1
+) -> None:
     """Write a source as a folder of arrays; the folder appears only when it is whole.
 
     Args:
         source: demonstrations.
         folder: to be made.
-        progress: called with the number of frames done and of all frames.
+        progress: called after each episode with the number of frames done and of all frames.
+        threads: that read episodes.
 
     Raises:
-        DatasetError: the folder exists, or a view is missing in a frame (packed frames have every view).
+        DatasetError: the folder exists, or a view is missing or of another size in a frame.
 
     """
     if folder.exists():
@@ -293,22 +297,21 @@ def write_packed(source: Source, folder: Path, progress: Callable[[int, int], No
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    total = sum(map(len, source.episodes))
+    lengths = [len(episode) for episode in source.episodes]
     np.save(partial / "proprioception.npy", np.concatenate([e.proprioception for e in source.episodes]))
     np.save(partial / "actions.npy", np.concatenate([e.actions for e in source.episodes]))
     arrays: dict[str, NDArray[np.uint8]] = {}
-    frames = ((e, t) for e in range(len(source.episodes)) for t in range(len(source.episodes[e])))
-    for at, (episode, frame) in enumerate(frames):
-        views = source.images(episode, frame)
-        for view in source.views:
-            if view not in views:
-                raise DatasetError(f"episode {source.episodes[episode].identifier}, frame {frame}: no view {view!r}")
-            if view not in arrays:
-                path, shape = partial / f"view_{_checked(view)}.npy", (total, *views[view].shape)
-                arrays[view] = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-            arrays[view][at] = views[view]
-        if progress:
-            progress(at + 1, total)
+    for view, image in source.images(0, 0).items():
+        path, shape = partial / f"view_{_checked(view)}.npy", (sum(lengths), *image.shape)
+        arrays[view] = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    pool, starts = ThreadPoolExecutor(threads), np.cumsum([0, *lengths]).tolist()
+    try:
+        filled = pool.map(lambda e: _fill(source, e, starts[e], arrays), range(len(lengths)))
+        for done, _ in zip(np.cumsum(lengths).tolist(), filled, strict=True):
+            if progress:
+                progress(done, sum(lengths))
+    finally:
+        pool.shutdown(cancel_futures=True)
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
     index = {
@@ -326,6 +329,19 @@ def write_packed(source: Source, folder: Path, progress: Callable[[int, int], No
         sync(path)
     partial.replace(folder)
     sync(folder.parent)
+
+
+def _fill(source: Source, episode: int, start: int, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Copy an episode's images to the rows from `start` on."""
+    for frame in range(len(source.episodes[episode])):
+        views = source.images(episode, frame)
+        for view in source.views:
+            where = f"episode {source.episodes[episode].identifier}, frame {frame}"
+            if view not in views or view not in arrays:
+                raise DatasetError(f"{where}: no view {view!r}")
+            if views[view].shape != arrays[view].shape[1:]:
+                raise DatasetError(f"{where}: view {view!r} is {views[view].shape}, before it {arrays[view].shape[1:]}")
+            arrays[view][start + frame] = views[view]
 
 
 def _load(path: Path, rows: int, columns: int) -> FloatArray:

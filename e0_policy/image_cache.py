@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def cached(
             with _lock(folder / f".{target.name}.lock"):
                 if not target.is_dir():
                     _check_room(folder, sum(map(len, source.episodes)) * len(views) * side * side * 3)
-                    write_packed(Scaled(source, views, side), target, progress)
+                    write_packed(Scaled(source, views, side), target, progress, len(os.sched_getaffinity(0)))
         except OSError as error:
             raise DatasetError(f"{folder} cannot be written ({error.strerror}); give another cache_dir") from None
     return PackedSource(target)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,48 +20,17 @@ import pyarrow.parquet as pq
 
 from e0_policy.dataset import DatasetError, Episode, IndexArray
 from e0_policy.embodiment import load_embodiment
+from e0_policy.lerobot_layout import NEXT_STATE, Layout, LayoutError
+from e0_policy.picture_reader import Pictures
 from e0_policy.transforms import BoolArray, resize_with_pad
 from e0_policy.types import FloatArray, ImageArray
 from e0_policy.video_reader import Videos, frames_in_header
 
 INFO, OWN = "meta/info.json", "meta/e0.json"
 IMAGES = "observation.images."
-GRIPPER_SLACK = 0.1
-"""By how much a measured opening may leave [0, 1]; it is clipped."""
-
 MAX_META_BYTES = 256 * 1024 * 1024
+_OWN_KEYS = ("embodiment", "joint_names", "period_ns", "episodes")
 _TEMPLATE = re.compile(r"(?:[\w./-]|\{(?:chunk_index|file_index|video_key)(?::0?\d+d)?\})+")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a dataset of others keeps what we need. The defaults are right for ours.
-
-    Actions must be absolute joint positions; where a dataset has none, `action: next_state` takes the state of the
-    frame after.
-
-    Args:
-        embodiment: whose demonstrations they are, as in `config/embodiment/`.
-        views: our names of views to the dataset's features; empty takes every `observation.images.<view>`.
-        state: feature with the joint positions and the gripper.
-        state_columns: columns of the joints in the embodiment's order, then the gripper; empty takes all.
-        action: feature with the commands, or `next_state`.
-        action_columns: as `state_columns`.
-        degrees: whether joints are in degrees.
-        gripper_closed: the dataset's value for a closed gripper.
-        gripper_open: its value for an open one.
-
-    """
-
-    embodiment: str = ""
-    views: Mapping[str, str] = field(default_factory=dict)
-    state: str = "observation.state"
-    state_columns: tuple[int, ...] = ()
-    action: str = "action"
-    action_columns: tuple[int, ...] = ()
-    degrees: bool = False
-    gripper_closed: float = 0.0
-    gripper_open: float = 1.0
 
 
 class LeRobotSource:
@@ -82,6 +50,8 @@ class LeRobotSource:
         if not version.startswith("v3."):
             raise DatasetError(f"{folder} is LeRobotDataset {version}; v3.0 is read. lerobot has a converter")
         own = _read_json(folder / OWN) if (folder / OWN).is_file() else None
+        if own is not None and (missing := [key for key in _OWN_KEYS if key not in own]):
+            raise DatasetError(f"{folder / OWN} lacks {', '.join(missing)}")
         if own is None and not self.layout.embodiment:
             raise DatasetError(
                 f"{folder} has no {OWN}: it is not whole (go on with e0 convert), or was written by others "
@@ -91,10 +61,11 @@ class LeRobotSource:
         self.period_ns = int(own["period_ns"]) if own else round(1e9 / float(self._info["fps"]))
         names = tuple(own["joint_names"]) if own else load_embodiment(self.embodiment).joint_names
         self.proprioception_names = self.action_names = (*names, "gripper")
+        self._own_frames = sum(int(e["frames"]) for e in own["episodes"]) if own else None
         self._features = self._views()
         self.views: tuple[str, ...] = tuple(self._features)
-        self._videos = Videos()
-        self._read(whole=own is not None)
+        self._videos, self._pictures = Videos(), Pictures()
+        self._read()
 
     def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
         """Views of one frame."""
@@ -124,36 +95,42 @@ class LeRobotSource:
         return hashlib.sha256("".join([repr(self.layout), *lines]).encode()).hexdigest()
 
     def _image(self, view: str, episode: int, frame: int) -> ImageArray:
-        path, start_s = self._places[view][self._part[episode][0]]
-        time_s = start_s + (self._part[episode][1] + frame) / float(self._info["fps"])
-        return self._videos.read(path, time_s)
+        row, first = self._part[episode]
+        path, start = self._places[view][row]
+        feature = self._features[view]
+        if self._info["features"][feature]["dtype"] == "image":
+            return self._pictures.read(path, feature, int(start) + first + frame)
+        return self._videos.read(path, start + (first + frame) / float(self._info["fps"]))
 
     def _views(self) -> dict[str, str]:
-        """Our names of views to features, checked to be videos."""
+        """Our names of views to features, checked to be videos or pictures."""
         features: Mapping[str, Any] = self._info["features"]
         images = {k.removeprefix(IMAGES): k for k, v in features.items() if v["dtype"] in ("video", "image")}
         chosen = dict(self.layout.views) or images
         for feature in chosen.values():
-            if features.get(feature, {}).get("dtype") != "video":
-                raise DatasetError(f"{self.folder} has no video {feature!r}; it has {', '.join(images.values())}")
+            if feature not in images.values():
+                raise DatasetError(f"{self.folder} has no images {feature!r}; it has {', '.join(images.values())}")
         return chosen
 
-    def _read(self, whole: bool) -> None:
+    def _read(self) -> None:
         rows = self._episode_rows()
         files = {self._path("data_path", r["data/chunk_index"], r["data/file_index"]): None for r in rows}
-        columns = sorted({self.layout.state, self.layout.action} - {"next_state"})
+        columns = sorted({self.layout.state, self.layout.action} - {NEXT_STATE})
         tables = [_read_table(p, [*columns, "episode_index", "frame_index", "task_index"]) for p in files]
         data = pa.concat_tables(tables)
         self._check_counts(rows, len(data))
         states = self._columns(data, self.layout.state, self.layout.state_columns)
         numbers = {n: data[n].to_numpy() for n in ("episode_index", "frame_index", "task_index")}
-        if self.layout.action == "next_state":
+        if self.layout.action == NEXT_STATE:
             same = np.append(np.diff(numbers["episode_index"]) == 0, False)
             actions = states[np.arange(len(states)) + same]
         else:
             actions = self._columns(data, self.layout.action, self.layout.action_columns)
         self._make_episodes(rows, numbers, states, actions)
-        self._places = {view: self._video_places(rows, feature, whole) for view, feature in self._features.items()}
+        self._places: dict[str, list[tuple[Path, float]]] = {}
+        for view, feature in self._features.items():
+            video = self._info["features"][feature]["dtype"] == "video"
+            self._places[view] = self._video_places(rows, feature) if video else self._row_places(rows)
 
     def _make_episodes(
         self, rows: list[dict[str, Any]], numbers: Mapping[str, Any], states: FloatArray, actions: FloatArray
@@ -185,6 +162,8 @@ class LeRobotSource:
         """Rows of meta/episodes in order, without their statistics."""
         wanted = ["episode_index", "length", "data/chunk_index", "data/file_index"]
         for feature in self._features.values():
+            if self._info["features"][feature]["dtype"] == "image":
+                continue
             wanted += [f"videos/{feature}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
         tables = [_read_table(p, wanted) for p in sorted((self.folder / "meta/episodes").glob("*/*.parquet"))]
         if not tables:
@@ -195,14 +174,16 @@ class LeRobotSource:
     def _check_counts(self, rows: list[dict[str, Any]], data_rows: int) -> None:
         frames, stated = sum(r["length"] for r in rows), int(self._info["total_frames"])
         counts = {f"{INFO} says": stated, "its episodes have": frames, "its data files have": data_rows}
+        if self._own_frames is not None:
+            counts[f"{OWN} says"] = self._own_frames
         if len(set(counts.values())) > 1 or len(rows) != int(self._info["total_episodes"]):
             text = ", ".join(f"{name} {count} frames" for name, count in counts.items())
             raise DatasetError(
                 f"{self.folder} is not whole: {text}; {self._info['total_episodes']} episodes stated, {len(rows)} there"
             )
 
-    def _video_places(self, rows: list[dict[str, Any]], feature: str, whole: bool) -> list[tuple[Path, float]]:
-        """File and time of the first frame of each row's episode; as many frames in each file as rows."""
+    def _video_places(self, rows: list[dict[str, Any]], feature: str) -> list[tuple[Path, float]]:
+        """File and time of each episode's first frame; every file has as many frames as rows (of others: or more)."""
         places, frames = [], dict[Path, int]()
         for row in rows:
             key = f"videos/{feature}"
@@ -211,33 +192,26 @@ class LeRobotSource:
             frames[path] = frames.get(path, 0) + row["length"]
         for path, needed in frames.items():
             there = frames_in_header(path) or self._videos.count(path)
-            if there < needed or (whole and there != needed):
+            if there < needed or (self._own_frames is not None and there != needed):
                 raise DatasetError(f"{self.folder} is not whole: {path} has {there} frames for {needed} rows")
+        return places
+
+    def _row_places(self, rows: list[dict[str, Any]]) -> list[tuple[Path, float]]:
+        """Data file of each episode, and the number of its first row there."""
+        places, frames = [], dict[Path, int]()
+        for row in rows:
+            path = self._path("data_path", row["data/chunk_index"], row["data/file_index"])
+            places.append((path, float(frames.get(path, 0))))
+            frames[path] = frames.get(path, 0) + row["length"]
         return places
 
     def _columns(self, data: pa.Table, feature: str, columns: Sequence[int]) -> FloatArray:
         """Joints [rad] and gripper [0, 1] of a feature `(rows, P)`."""
-        if feature not in data.column_names:
-            raise DatasetError(f"{self.folder} has no feature {feature!r}")
-        flat = data[feature].combine_chunks()
-        table = flat.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(data), -1)
-        picked = table[:, list(columns)] if columns else table
-        count = len(self.action_names)
-        if picked.shape[1] != count:
-            raise DatasetError(
-                f"{self.folder}: {feature} has {picked.shape[1]} columns; {count} are needed: "
-                f"{', '.join(self.action_names)}. Pick them with state_columns and action_columns"
-            )
-        joints = np.deg2rad(picked[:, :-1]) if self.layout.degrees else picked[:, :-1]
-        closed, opened = self.layout.gripper_closed, self.layout.gripper_open
-        gripper = (picked[:, -1:] - closed) / (opened - closed)
-        if gripper.min() < -GRIPPER_SLACK or gripper.max() > 1.0 + GRIPPER_SLACK:
-            low, high = picked[:, -1].min(), picked[:, -1].max()
-            raise DatasetError(
-                f"{self.folder}: the gripper's column of {feature} spans {low:g} to {high:g}; closed is {closed:g}, "
-                f"open {opened:g}. Give gripper_closed and gripper_open"
-            )
-        return np.concatenate([joints, np.clip(gripper, 0.0, 1.0)], 1)
+        values = data[feature].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(data), -1)
+        try:
+            return self.layout.joints_and_gripper(values, feature, columns, self.action_names)
+        except LayoutError as error:
+            raise DatasetError(f"{self.folder}: {error}") from None
 
     def _path(self, template: str, chunk: int, file: int, feature: str = "") -> Path:
         """A file below the folder by the template of that name in info.json."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from e0_policy.augmentation import AugmentationConfig, Camera
-from e0_policy.lerobot_source import Layout
+from e0_policy.lerobot_layout import Layout
 from e0_policy.model_config import E0Config, preset
 
 MAX_CONFIG_BYTES = 1024 * 1024

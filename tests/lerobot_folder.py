@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 FPS = 20
+THREADS = {"libx264": {"threads": "1"}, "libsvtav1": {"svtav1-params": "lp=1"}}
 
 
 @dataclass
@@ -92,6 +93,7 @@ def write_folder(
     _write_meta(folder, rows, instructions, side)
     if own:
         data = {"embodiment": "panda", "joint_names": list(JOINTS), "period_ns": 10**9 // FPS}
+        data["episodes"] = [{"episode_index": e, "frames": length} for e, length in enumerate(lengths)]
         (path / "meta/e0.json").write_text(json.dumps(data))
     return folder
 
@@ -99,7 +101,7 @@ def write_folder(
 def write_video(path: Path, frames: list[np.ndarray], gop: int, codec: str = "libx264") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options={"g": str(gop), "crf": "12"})
+        stream = container.add_stream(codec, rate=FPS, options={"g": str(gop), "crf": "12", **THREADS[codec]})
         stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

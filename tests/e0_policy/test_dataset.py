@@ -130,6 +130,46 @@ def test_a_packed_folder_that_does_not_fit_is_refused(tmp_path):
         PackedSource(folder)
 
 
+def test_several_threads_pack_the_same_and_tell_how_far_they_are(tmp_path):
+    source, calls = TinySource((5, 3, 4, 6)), []
+    write_packed(source, tmp_path / "one")
+    write_packed(source, tmp_path / "four", lambda done, total: calls.append((done, total)), threads=4)
+    assert (tmp_path / "one/view_base.npy").read_bytes() == (tmp_path / "four/view_base.npy").read_bytes()
+    assert calls == [(5, 18), (8, 18), (12, 18), (18, 18)]
+    source.images = lambda episode, frame: {"base": np.zeros((8 + (episode == 2), 8, 3), np.uint8)}
+    with pytest.raises(DatasetError, match=r"episode e2, frame 0: view 'base' is \(9, 8, 3\), before it \(8, 8, 3\)"):
+        write_packed(source, tmp_path / "other", threads=2)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_batch_is_its_samples_whatever_the_size_of_the_images(tmp_path):
+    source = TinySource((6, 5))
+    rng = np.random.default_rng(0)
+    stored = {(e, t): rng.integers(0, 256, (12, 8, 3), np.uint8) for e in range(2) for t in range(6)}
+    source.images = lambda episode, frame: {"base": stored[episode, frame]}
+    write_packed(source, tmp_path / "packed")
+    transform = _transform()
+    for kind in (source, PackedSource(tmp_path / "packed")):
+        dataset = ChunkDataset(kind, [0, 1], transform)
+        inputs, targets = dataset.batch([7, 0, 10, 5])
+        for i, index in enumerate([7, 0, 10, 5]):
+            (episode, t), (proprioception, rows) = dataset.where(index), dataset.numbers(index)
+            one = transform.inputs(kind.images(index // 6, t), proprioception, episode.instruction)
+            for name in ("images", "view_mask", "text_tokens", "text_mask", "proprio"):
+                np.testing.assert_array_equal(getattr(inputs, name)[i], getattr(one, name))
+                np.testing.assert_array_equal(getattr(dataset[index][0], name), getattr(one, name))
+            chunk = transform.targets(rows, proprioception)
+            np.testing.assert_array_equal(targets.tokens[i], chunk.tokens)
+            np.testing.assert_array_equal(targets.mask[i], chunk.mask)
+
+
+def test_a_frame_without_any_known_view_is_named():
+    source = TinySource()
+    source.images = lambda episode, frame: {} if (episode, frame) == (1, 2) else {"base": np.zeros((8, 8, 3), np.uint8)}
+    with pytest.raises(DatasetError, match="episode e1, frame 2: none of the views base"):
+        ChunkDataset(source, [0, 1], _transform()).batch([0, 7])
+
+
 def test_an_unfinished_folder_is_not_there(tmp_path):
     source = TinySource()
     source.images = lambda episode, frame: {} if episode else {"base": np.zeros((8, 8, 3), np.uint8)}

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
+import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_folder import FPS, JOINTS, number_of, write_folder, write_video
+from lerobot_folder import FPS, JOINTS, number_of, picture, write_folder, write_video
 
 from e0_policy.dataset import DatasetError, gather
-from e0_policy.lerobot_source import Layout, LeRobotSource
+from e0_policy.lerobot_layout import Layout
+from e0_policy.lerobot_source import LeRobotSource
+
+
+def png(image: np.ndarray) -> bytes:
+    codec = av.CodecContext.create("png", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = image.shape[1], image.shape[0], "rgb24", Fraction(1, 1)
+    return b"".join(bytes(p) for p in codec.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
 
 
 def test_numbers_instructions_and_frames_come_back_over_files_and_chunks(tmp_path):
@@ -82,6 +92,23 @@ def test_a_dataset_of_others_needs_a_layout(tmp_path):
     np.testing.assert_array_equal(source.episodes[1].actions[-1], source.episodes[1].proprioception[-1])
 
 
+def test_pictures_in_the_rows_are_read_too(tmp_path):
+    write_folder(tmp_path / "d", (6, 4, 5))
+    path, info = tmp_path / "d/data/chunk-000/file-000.parquet", tmp_path / "d/meta/info.json"
+    for file, first, count in ((path, 0, 10), (tmp_path / "d/data/chunk-001/file-000.parquet", 10, 5)):
+        pictures = [{"bytes": png(picture(0, n, 32)), "path": f"{n}.png"} for n in range(first, first + count)]
+        table = pq.read_table(file).append_column("observation.images.top", pa.array(pictures))
+        pq.write_table(table, file, row_group_size=4)
+    said = json.loads(info.read_text())
+    said["features"]["observation.images.top"] = {"dtype": "image", "shape": [32, 32, 3]}
+    info.write_text(json.dumps(said))
+    source = LeRobotSource(tmp_path / "d")
+    assert source.views == ("base", "wrist", "top")
+    places = [(0, t) for t in range(6)] + [(1, t) for t in range(4)] + [(2, t) for t in range(5)]
+    for number in (0, 14, 3, 4, 9, 10, 1):
+        np.testing.assert_array_equal(source.images(*places[number])["top"], picture(0, number, 32))
+
+
 def test_what_is_not_whole_is_refused_with_both_numbers(tmp_path):
     write_folder(tmp_path / "d", (8, 6, 5))
     info = tmp_path / "d/meta/info.json"
@@ -89,6 +116,16 @@ def test_what_is_not_whole_is_refused_with_both_numbers(tmp_path):
     info.write_text(json.dumps({**good, "total_frames": 20}))
     with pytest.raises(DatasetError, match=r"not whole: meta/info\.json says 20 frames, its episodes have 19 frames"):
         LeRobotSource(tmp_path / "d")
+    info.write_text(json.dumps(good))
+    own = tmp_path / "d/meta/e0.json"
+    said = own.read_text()
+    own.write_text(said.replace('"frames": 5', '"frames": 7'))
+    with pytest.raises(DatasetError, match=r"its data files have 19 frames, meta/e0\.json says 21 frames"):
+        LeRobotSource(tmp_path / "d")
+    own.write_text("{}")
+    with pytest.raises(DatasetError, match=r"e0\.json lacks embodiment, joint_names, period_ns, episodes"):
+        LeRobotSource(tmp_path / "d")
+    own.write_text(said)
     info.write_text(json.dumps({**good, "total_episodes": 4}))
     with pytest.raises(DatasetError, match="4 episodes stated, 3 there"):
         LeRobotSource(tmp_path / "d")
@@ -132,7 +169,7 @@ def test_what_a_dataset_says_of_itself_is_checked(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        ({"views": {"base": "observation.images.top"}}, r"has no video 'observation\.images\.top'; it has .*\.base"),
+        ({"views": {"base": "observation.images.top"}}, r"has no images 'observation\.images\.top'; it has .*\.base"),
         ({"state": "state"}, "state"),
         ({"state_columns": (0, 1)}, r"observation\.state has 2 columns; 8 are needed: panda_joint1"),
         ({"gripper_open": 0.001}, r"the gripper's column of .* spans .*Give gripper_closed and gripper_open"),
