@@ -12,6 +12,7 @@ from e0_policy.auxiliary import Auxiliary
 from e0_policy.checkpoint import load_model, read_checkpoint
 from e0_policy.dataset import DatasetError
 from e0_policy.model import E0Model
+from e0_policy.scene_data import SceneData
 from e0_policy.train import train
 from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_state import load_part, newest
@@ -67,6 +68,16 @@ def test_only_every_second_step_has_it(scenes, tmp_path):
     train(config(scenes, tmp_path))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "location" in line] == [1, 3, 5]
+
+
+def test_every_scene_is_seen_before_any_is_seen_again(scenes, tmp_path, monkeypatch):
+    seen: list[int] = []
+    images = SceneData.images
+    monkeypatch.setattr(SceneData, "images", lambda data, rows: seen.extend(rows.tolist()) or images(data, rows))
+    second = Auxiliary(config(scenes, tmp_path), E0Model(make_config(tmp_path).model), 1)
+    for step in range(10):
+        second.backward(step, 1e-3)
+    assert sorted(seen) == list(range(40))
 
 
 def test_what_does_not_go_is_told(scenes, tmp_path):
