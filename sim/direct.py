@@ -159,16 +159,12 @@ class DirectLoop:
         now_ns, privileged = rig.now_ns, rig.adapter.privileged()
         episode.observe(privileged.success)
         run.trace.scene(now_ns, np.array(list(privileged.poses.values())))
-        seen = self._observe(now_ns, not run.first or run.onlooker is not None or run.source.looks(now_ns))
-        run.stale += isinstance(seen, Stale)
+        asked = not episode.done and run.source.looks(now_ns)
+        seen = self._observe(now_ns, not run.first or run.onlooker is not None or asked)
         if isinstance(seen, Observation):
             run.first = run.first or seen.views
-            arm, text = rig.arm, episode.scene.instruction
-            seen = replace(seen, instruction=text, embodiment=arm.name, joint_names=arm.joint_names)
-        answer = run.source.answer(seen, run.in_force)
-        if isinstance(answer, ActionChunk):
-            self._executor.offer(answer, now_ns)
-        self._move(run, now_ns)
+        if not episode.done:
+            self._answer(run, seen, now_ns)
         if run.onlooker and isinstance(seen, Observation):
             status = self._executor.status(now_ns)
             mode = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
@@ -178,6 +174,17 @@ class DirectLoop:
             return
         self._samples = rig.advance(now_ns + rig.adapter.control_period_ns).samples
         episode.step += 1
+
+    def _answer(self, run: _Run, seen: Observation | Stale, now_ns: int) -> None:
+        """The source's answer, and what the executor makes of it."""
+        run.stale += isinstance(seen, Stale)
+        if isinstance(seen, Observation):
+            arm, text = self.rig.arm, run.episode.scene.instruction
+            seen = replace(seen, instruction=text, embodiment=arm.name, joint_names=arm.joint_names)
+        answer = run.source.answer(seen, run.in_force)
+        if isinstance(answer, ActionChunk):
+            self._executor.offer(answer, now_ns)
+        self._move(run, now_ns)
 
     def _move(self, run: _Run, now_ns: int) -> None:
         """The executor's tick, and what hears of it."""

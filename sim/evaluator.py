@@ -112,6 +112,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self.executor_state: ExecutorState | None = None
         self._episode: Episode | None = None
         self._trace = Trace()
+        self._inference_ms: dict[int, float] = {}
         self._listen(interfaces.SIM_STATE, self._on_sim)
         self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
         self._listen(interfaces.OBSERVATION, self._on_observation)
@@ -179,7 +180,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._call(interfaces.SET_INSTRUCTION, instruction=reset.instruction)
         self._arm(reset.stamp)
         self.sim = None
-        self._trace = Trace()
+        self._trace, self._inference_ms = Trace(), {}
         self._episode = episode
         started = self._call(interfaces.START_EPISODE, episode_id=episode.name, task=episode.task, seed=episode.seed)
         episode.name, episode.bag = started.episode_id, started.bag
@@ -206,6 +207,8 @@ class Evaluator(Node):  # type: ignore[misc]
                 if on_step is not None:
                     on_step(episode)
             if state is not None and state.done:
+                ended_ns = to_ns(state.header.stamp)
+                episode.inference_ms = [ms for t, ms in self._inference_ms.items() if t < ended_ns]
                 if not state.success_once and state.step < state.max_steps:
                     raise EvaluationError(f"the bridge gave the episode up at step {state.step}; its log says why")
                 return
@@ -299,7 +302,7 @@ class Evaluator(Node):  # type: ignore[misc]
         if msg.status == ActionChunk.STATUS_OK:
             latency_ns = to_ns(msg.header.stamp) - to_ns(msg.in_reply_to)
             self._episode.chunk_latency_ms.append(latency_ns / 1e6)
-            self._episode.inference_ms.append(msg.latency_ns / 1e6)
+            self._inference_ms[to_ns(msg.in_reply_to)] = msg.latency_ns / 1e6
         elif is_error(msg.reason):
             self._episode.fault = self._episode.fault or msg.reason
 

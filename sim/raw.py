@@ -84,18 +84,20 @@ class RawLoop:
         now_ns, privileged = episode.step * adapter.control_period_ns, adapter.privileged()
         episode.observe(privileged.success)
         run.trace.scene(now_ns, np.array(list(privileged.poses.values())))
-        look = not run.first or run.onlooker is not None or run.source.looks(now_ns)
+        asked = not episode.done and run.source.looks(now_ns)
+        look = not run.first or run.onlooker is not None or asked
         seen = self._observe(now_ns, look, episode.scene.instruction)
         run.first = run.first or seen.views
-        answer = run.source.answer(seen, None)
-        run.chunk = answer if isinstance(answer, ActionChunk) else run.chunk
-        row = _row(run.chunk, now_ns, np.append(seen.joint_positions, seen.gripper_opening))
-        run.trace.reference(now_ns, row[:-1])
+        if not episode.done:
+            answer = run.source.answer(seen, None)
+            run.chunk = answer if isinstance(answer, ActionChunk) else run.chunk
         if run.onlooker:
             run.onlooker(Moment(episode.step, now_ns, seen.views, run.chunk, "", episode.success))
         if episode.done:
             episode.stop()
             return
+        row = _row(run.chunk, now_ns, np.append(seen.joint_positions, seen.gripper_opening))
+        run.trace.reference(now_ns, row[:-1])
         adapter.act(row)
         episode.step += 1
 
