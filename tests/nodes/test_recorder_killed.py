@@ -103,7 +103,7 @@ def killed(bags: Path, name: str, rng: random.Random) -> tuple[list[int], float,
     """Record a take, kill the recorder some time.
 
     Returns:
-        What was published, when the take ended (kill, or request to end it) [s], how long the recorder waited for a CPU.
+        What was published, when the take ended (kill, or request to end it) [s], how long it waited for a CPU.
 
     """
     source = Source()
