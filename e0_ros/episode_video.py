@@ -11,11 +11,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
 from e0_policy.types import ImageArray
 from e0_ros.core.bag_reader import Bag, BagMessage, BagReadError
-from e0_ros.core.decode import DecodeError, decode_compressed, decode_raw, resize_with_pad
+from e0_ros.core.decode import resize_with_pad
+from e0_ros.core.inspection_images import camera_views, image_pixels
 from e0_ros.core.traces import MODES, stamp_ns
 from e0_ros.interfaces import ACTION_CHUNK, EPISODE_EVENT, EXECUTOR_STATE, INSTRUCTION
 
@@ -68,15 +68,6 @@ def write_video(bag: Bag, path: Path) -> int:
     return count
 
 
-def camera_views(bag: Bag) -> list[tuple[str, str]]:
-    """Names and topics of the camera views in the bag, the reference view first."""
-    topics = sorted(t for m, t in ((bag.topics[t], t) for t in bag.topics) if m.endswith("Image") and "/cameras/" in t)
-    found = {topic.split("/cameras/")[1].split("/")[0]: topic for topic in topics}
-    configured = (yaml.safe_load(bag.custom.get("configuration", "")) or {}).get("views") or []
-    order = sorted(found, key=lambda view: configured.index(view) if view in configured else len(configured))
-    return [(view, found[view]) for view in order]
-
-
 def _frames(bag: Bag, views: list[tuple[str, str]]) -> Iterator[ImageArray]:
     scene = _Scene(instruction=bag.custom.get("instruction", ""))
     scene.views = {topic: deque(maxlen=8) for _, topic in views}
@@ -124,24 +115,11 @@ def _draw(scene: _Scene, views: list[tuple[str, str]], stamp: int) -> ImageArray
         images = scene.views[topic]
         if images:
             nearest = min(images, key=lambda pair: abs(pair[0] - stamp))[1]
-            frame[:VIEW_PX, left : left + VIEW_PX] = _pixels(nearest)
+            frame[:VIEW_PX, left : left + VIEW_PX] = resize_with_pad(image_pixels(nearest), VIEW_PX, VIEW_PX)
         _text(frame, name, left + 8, 22, 0.55)
     for row, line in enumerate(scene.lines(stamp)):
         _text(frame, line, 8, VIEW_PX + 26 + 32 * row, 0.6)
     return frame
-
-
-def _pixels(image: Any) -> ImageArray:
-    try:
-        if hasattr(image, "format"):
-            pixels = decode_compressed(image.format, image.data)
-        else:
-            pixels = decode_raw(
-                image.encoding, image.height, image.width, image.step, image.is_bigendian, image.data.data
-            )
-    except DecodeError:
-        return np.full((VIEW_PX, VIEW_PX, 3), 64, np.uint8)
-    return resize_with_pad(pixels, VIEW_PX, VIEW_PX)
 
 
 def _text(frame: ImageArray, text: str, x: int, y: int, scale: float) -> None:
