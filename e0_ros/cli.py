@@ -17,6 +17,7 @@ VERBS = {
     "demo": ("sim.demo:main", "pick cubes in a simulator, from bridge to recorder: e0 demo --episodes 3"),
     "episode": ("e0_ros.episode_report:main", "video and plot of a bag, or its recovery: e0 episode bags/<episode>"),
     "inspect": ("e0_ros.inspect_command:main", "bags and datasets at a glance: e0 inspect bags --html report.html"),
+    "record": ("sim.record_bulk:main", "record demonstrations: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
     "bench steps": ("e0_policy.steps_report:main", "agreement and error against N: e0 bench steps --checkpoint DIR"),

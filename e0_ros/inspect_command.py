@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from e0_ros.core.bag_writer import DISCARDED
-from e0_ros.core.inspection import Take, short
+from e0_ros.core.inspection import TakeReport, short
 from e0_ros.core.inspection_bag import inspect_bag
 from e0_ros.core.inspection_dataset import inspect_episodes, inspect_videos, jobs
 from e0_ros.core.inspection_findings import compare
@@ -25,7 +25,7 @@ from e0_ros.inspect_html import write_html
 from e0_ros.inspect_table import summary, table
 
 MAX_DEPTH = 6
-Job = tuple[str, Callable[..., list[Take]], tuple[Any, ...], int]
+Job = tuple[str, Callable[..., list[TakeReport]], tuple[Any, ...], int]
 """Name, what to call with which arguments, and how many takes it gives."""
 
 
@@ -62,13 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(nothing or (arguments.strict and totals.suspicious > 0))
 
 
-def inspect(paths: Sequence[Path], *, pictures: bool = False, processes: int = 1) -> list[Take]:
+def inspect(paths: Sequence[Path], *, pictures: bool = False, processes: int = 1) -> list[TakeReport]:
     """Every take below the paths: damaged ones first, then the one with most findings, and so on; else by path."""
-    takes: list[Take] = []
+    takes: list[TakeReport] = []
     todo: list[Job] = []
     for path in paths:
         for found in _find(path):
-            if isinstance(found, Take):
+            if isinstance(found, TakeReport):
                 takes.append(found)
             else:
                 todo.append(found)
@@ -77,7 +77,7 @@ def inspect(paths: Sequence[Path], *, pictures: bool = False, processes: int = 1
     return sorted(takes, key=lambda t: (not t.fault, -len(t.findings), t.path, t.name))
 
 
-def _find(path: Path, depth: int = 0) -> Iterator[Job | Take]:
+def _find(path: Path, depth: int = 0) -> Iterator[Job | TakeReport]:
     if is_dataset(path):
         yield from _dataset(path)
     elif path.is_file() and path.suffix == ".mcap":
@@ -92,14 +92,14 @@ def _find(path: Path, depth: int = 0) -> Iterator[Job | Take]:
                 if not folder.name.startswith(".") and folder.name != DISCARDED:
                     yield from _find(folder, depth + 1)
     elif not path.exists():
-        yield Take(path.name, str(path), "bag", "there is no such file or folder")
+        yield TakeReport(path.name, str(path), "bag", "there is no such file or folder")
 
 
-def _dataset(path: Path) -> Iterator[Job | Take]:
+def _dataset(path: Path) -> Iterator[Job | TakeReport]:
     try:
         dataset = open_dataset(path)
     except DatasetReadError as error:
-        yield Take(path.name, str(path), "dataset", short(str(error)))
+        yield TakeReport(path.name, str(path), "dataset", short(str(error)))
         return
     for places in jobs(dataset):
         yield (path.name, _episodes, (dataset, places), len(places))
@@ -107,35 +107,35 @@ def _dataset(path: Path) -> Iterator[Job | Take]:
         yield (view, _videos, (dataset, view), 0)
 
 
-def _bags(paths: list[Path], pictures: bool) -> list[Take]:
+def _bags(paths: list[Path], pictures: bool) -> list[TakeReport]:
     return [inspect_bag(path, pictures=pictures) for path in paths]
 
 
-def _episodes(dataset: Dataset, places: list[int], pictures: bool) -> list[Take]:
+def _episodes(dataset: Dataset, places: list[int], pictures: bool) -> list[TakeReport]:
     return inspect_episodes(dataset, places, pictures=pictures)
 
 
-def _run(todo: list[Job], pictures: bool, processes: int) -> list[Take]:
+def _run(todo: list[Job], pictures: bool, processes: int) -> list[TakeReport]:
     progress = _Progress(sum(count for *_, count in todo))
-    takes: list[Take] = []
+    takes: list[TakeReport] = []
     if min(processes, len(todo)) < 2:
         for _, call, arguments, count in todo:
             takes += call(*arguments, pictures)
             progress.add(count)
         return takes
     with ProcessPoolExecutor(min(processes, len(todo)), initializer=_quiet) as pool:
-        futures: dict[Future[list[Take]], Job] = {pool.submit(job[1], *job[2], pictures): job for job in todo}
+        futures: dict[Future[list[TakeReport]], Job] = {pool.submit(job[1], *job[2], pictures): job for job in todo}
         for future in as_completed(futures):
             name, *_, count = futures[future]
             try:
                 takes += future.result()
             except (BrokenProcessPool, MemoryError) as error:
-                takes.append(Take(name, name, "bag", f"the process that read it died ({type(error).__name__})"))
+                takes.append(TakeReport(name, name, "bag", f"the process that read it died ({type(error).__name__})"))
             progress.add(count)
     return takes
 
 
-def _videos(dataset: Dataset, view: str, pictures: bool) -> list[Take]:
+def _videos(dataset: Dataset, view: str, pictures: bool) -> list[TakeReport]:
     return inspect_videos(dataset, view)
 
 
@@ -160,7 +160,7 @@ class _Progress:
             print(f"\r[{'#' * width:<30}] {self._done}/{self._total} takes{end}", end="", file=sys.stderr, flush=True)
 
 
-def _write(arguments: argparse.Namespace, takes: Sequence[Take], totals: Totals) -> None:
+def _write(arguments: argparse.Namespace, takes: Sequence[TakeReport], totals: Totals) -> None:
     if arguments.json is not None:
         text = json.dumps({"totals": totals.plain(), "takes": [_plain(t) for t in takes]}, indent=1, allow_nan=False)
         partial = arguments.json.with_name(f".{arguments.json.name}.partial")
@@ -173,7 +173,7 @@ def _write(arguments: argparse.Namespace, takes: Sequence[Take], totals: Totals)
         print(f"{arguments.html}  {arguments.html.stat().st_size / 1e6:.1f} MB{note}")
 
 
-def _plain(take: Take) -> dict[str, Any]:
+def _plain(take: TakeReport) -> dict[str, Any]:
     """A take's figures; what is no number in JSON is null."""
     values = asdict(take)
     for key in ("thumbnails", "plot"):

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from e0_ros.core.inspection import Stream, Take
+from e0_ros.core.inspection import Stream, TakeReport
 from e0_ros.core.inspection_plot import STYLE
 from e0_ros.core.inspection_totals import Totals
 from e0_ros.inspect_page import PAGE_STYLE, SCRIPT, histogram, ranges
 from e0_ros.inspect_table import COLUMNS, figures
 
 
-def write_html(path: Path, takes: Sequence[Take], totals: Totals, title: str, limit_bytes: int) -> int:
+def write_html(path: Path, takes: Sequence[TakeReport], totals: Totals, title: str, limit_bytes: int) -> int:
     """Write the report, takes in the order given; returns how many takes have their pictures left out.
 
     Pictures and plots go in as far as `limit_bytes` allows, in that order, so that what is suspicious has them.
@@ -36,7 +36,7 @@ def write_html(path: Path, takes: Sequence[Take], totals: Totals, title: str, li
     return left_out
 
 
-def _page(rows: Iterable[str], takes: Sequence[Take], totals: Totals, title: str, left_out: int) -> str:
+def _page(rows: Iterable[str], takes: Sequence[TakeReport], totals: Totals, title: str, left_out: int) -> str:
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     head = "".join(
@@ -93,7 +93,7 @@ def _tasks(totals: Totals) -> str:
     return f"<section><h2>Tasks</h2><table><tr><th>task</th><th>instruction</th>{head}</tr>{rows}</table></section>"
 
 
-def _lengths(takes: Sequence[Take]) -> str:
+def _lengths(takes: Sequence[TakeReport]) -> str:
     lengths = [take.duration_s for take in takes if take.duration_s > 0]
     return f"<section><h2>Length of the takes</h2>{histogram(lengths, 's')}</section>" if len(lengths) > 1 else ""
 
@@ -106,7 +106,7 @@ def _joints(totals: Totals) -> str:
     )
 
 
-def _take(take: Take, pictures: bool) -> str:
+def _take(take: TakeReport, pictures: bool) -> str:
     css = "fault" if take.fault else "suspect" if take.findings else "fine"
     cells = "".join(f'<td class="n" data-v="{_sortable(v)}">{text}</td>' for v, text in figures(take))
     strip = _strip(take, take.views[:1]) if pictures else ""
@@ -131,7 +131,7 @@ def _sortable(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _strip(take: Take, views: Sequence[str]) -> str:
+def _strip(take: TakeReport, views: Sequence[str]) -> str:
     pictures = [picture for view in views for picture in take.thumbnails.get(view, [])]
     return f'<div class="strip">{"".join(map(_picture, pictures))}</div>' if pictures else ""
 
@@ -140,7 +140,7 @@ def _picture(jpeg: bytes) -> str:
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
 
 
-def _detail(take: Take) -> str:
+def _detail(take: TakeReport) -> str:
     views = "".join(
         f"<figure>{_strip(take, (view,))}<figcaption>{escape(view)}</figcaption></figure>"
         for view in take.views

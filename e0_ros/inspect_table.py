@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from e0_ros.core.inspection import Motion, Take
+from e0_ros.core.inspection import Motion, TakeReport
 from e0_ros.core.inspection_totals import Totals
 
 COLUMNS = (
@@ -27,7 +27,7 @@ COLUMNS = (
 """Name, unit, meaning and format of what is shown of every take."""
 
 
-def figures(take: Take) -> list[tuple[float | None, str]]:
+def figures(take: TakeReport) -> list[tuple[float | None, str]]:
     """Values of the columns from `length` on, each with its text; None where there is none."""
     reference, motion = take.reference(), take.motion or Motion(())
     timed = [s for s in take.streams if s.name in take.views or s.type == "sensor_msgs/msg/JointState"]
@@ -49,7 +49,7 @@ def figures(take: Take) -> list[tuple[float | None, str]]:
     return [(v, "" if v is None else format(v, form)) for v, form in zip(values, formats, strict=True)]
 
 
-def table(takes: Sequence[Take], rows: int) -> str:
+def table(takes: Sequence[TakeReport], rows: int) -> str:
     """Fixed columns; `!` marks suspicious takes and `X` damaged ones. At most `rows` takes; one take in full."""
     shown = takes[: max(0, rows)]
     cells = [_cells(take) for take in shown]
@@ -84,7 +84,7 @@ def summary(totals: Totals) -> str:
     return "\n".join(lines)
 
 
-def _cells(take: Take) -> tuple[str, ...]:
+def _cells(take: TakeReport) -> tuple[str, ...]:
     words = (take.name[:36], (take.task or take.instruction)[:24], take.outcome[:10])
     return tuple(text or "-" for text in (*words, *(text for _, text in figures(take))))
 
@@ -94,7 +94,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return first + "  " + "  ".join(cell.rjust(width) for cell, width in zip(cells[3:], widths[3:], strict=True))
 
 
-def _streams(take: Take) -> list[str]:
+def _streams(take: TakeReport) -> list[str]:
     lines = [f"  {'messages':>8} {'Hz':>8} {'gap ms':>9}  stream"] if take.streams else []
     for s in take.streams:
         timing = f"{s.rate_hz:8.1f} {s.gap_ms:9.1f}" if s.count > 1 else " " * 18

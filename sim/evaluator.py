@@ -55,6 +55,7 @@ class Episode:
     commands: int = 0
     refused: int = 0
     holds: list[str] = field(default_factory=list)
+    name: str = ""
     bag: str = ""
     lost: int = 0
     bytes: int = 0
@@ -116,10 +117,19 @@ class Evaluator(Node):  # type: ignore[misc]
         self.context.try_shutdown()
 
     def run(
-        self, index: int, task: str, seed: int, max_steps: int, on_step: Callable[[Episode], None] | None = None
+        self,
+        index: int,
+        task: str,
+        seed: int,
+        max_steps: int,
+        on_step: Callable[[Episode], None] | None = None,
+        name: str = "",
     ) -> Episode:
-        """Run one episode; a fault of the graph is its `error`, never a failure of the policy."""
-        episode = Episode(index, task, seed)
+        """Run one episode; a fault of the graph is its `error`, never a failure of the policy.
+
+        `name` becomes the episode's identifier and its bag's name; empty: the recorder makes one.
+        """
+        episode = Episode(index, task, seed, name=name)
         try:
             self._prepare(episode, max_steps)
             self._watch(episode, on_step)
@@ -161,8 +171,8 @@ class Evaluator(Node):  # type: ignore[misc]
         self.sim = None
         self._trace = Trace()
         self._episode = episode
-        started = self._call(interfaces.START_EPISODE, task=episode.task, seed=episode.seed)
-        episode.bag = started.bag
+        started = self._call(interfaces.START_EPISODE, episode_id=episode.name, task=episode.task, seed=episode.seed)
+        episode.name, episode.bag = started.episode_id, started.bag
 
     def _arm(self, not_before: Time) -> None:
         deadline = time.monotonic() + self._timeout_s
@@ -186,6 +196,8 @@ class Evaluator(Node):  # type: ignore[misc]
                 if on_step is not None:
                     on_step(episode)
             if state is not None and state.done:
+                if not state.success_once and state.step < state.max_steps:
+                    raise EvaluationError(f"the bridge gave the episode up at step {state.step}; its log says why")
                 return
             self._health()
             if time.monotonic() - alive > self._timeout_s:

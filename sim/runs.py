@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from sim.adapter import SimAdapter
 from sim.direct import DirectEpisode, DirectLoop
-from sim.evaluator import Episode, EvaluationError, start
+from sim.evaluator import Episode, EvaluationError, Evaluator, start
 from sim.playback import PlaybackConfig
 from sim.scripted import ScriptedSource, make_planner
 
@@ -41,8 +42,28 @@ def over_graph(
     Raises:
         GraphError: the graph cannot be launched as asked, or did not come up.
     """
-    values = {"bag_dir": str(folder / "bags"), **arguments}
     episodes: list[Episode] = []
+    with graph_up(arguments, folder, settings) as evaluator:
+        for index, seed in enumerate(seeds):
+            episodes.append(evaluator.run(index, str(arguments.get("task", "")), seed, max_steps, on_step))
+            if on_episode is not None:
+                on_episode(episodes[-1])
+            if episodes[-1].error:
+                break
+    return episodes
+
+
+@contextmanager
+def graph_up(
+    arguments: Mapping[str, Any], folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[Evaluator]:
+    """The graph `sim`, launched and ready, and an evaluator in it; both are gone afterwards. As `over_graph`.
+
+    Raises:
+        GraphError: the graph cannot be launched as asked, or did not come up.
+        EvaluationError: its services did not come up.
+    """
+    values = {"bag_dir": str(folder / "bags"), **arguments}
     with Launcher(resolve("sim", values, settings), log_dir=folder / "logs") as launcher:
 
         def health() -> None:
@@ -54,15 +75,9 @@ def over_graph(
         try:
             launcher.wait_ready(READY_S)
             evaluator.wait_ready()
-            for index, seed in enumerate(seeds):
-                episodes.append(evaluator.run(index, str(values.get("task", "")), seed, max_steps, on_step))
-                if on_episode is not None:
-                    on_episode(episodes[-1])
-                if episodes[-1].error:
-                    break
+            yield evaluator
         finally:
             evaluator.close()
-    return episodes
 
 
 class _DirectExpert(ScriptedSource):

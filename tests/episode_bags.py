@@ -5,6 +5,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import JointState
 from synthetic_bags import open_bag
@@ -18,6 +19,7 @@ from e0_ros.interfaces import (
     ACTION_CHUNK,
     EPISODE_EVENT,
     EXECUTOR_STATE,
+    GRIPPER_STATES,
     JOINT_STATES,
     OBSERVATION,
     Topic,
@@ -28,6 +30,10 @@ NAMES = tuple(f"joint{i}" for i in range(1, 8))
 START = 10**9
 STEP = 50_000_000
 COUNT = 60
+GRAPH = {
+    "arguments": {"views": ["base", "wrist"]},
+    "settings": {"observation_sync": {"camera_rate_hz": 20.0, "joint_rate_hz": 100.0, "gripper_rate_hz": 20.0}},
+}
 
 
 def add(writer: BagWriter, topic: Topic, message: Any, log_ns: int) -> None:
@@ -56,6 +62,7 @@ def make_episode(
     Frames in `missing` have no images, those in `frozen` the wrist's image of the first of them.
     """
     writer = open_bag(root, name, chunk_bytes=65536)
+    writer.attach("configuration.yaml", yaml.safe_dump(GRAPH), START)
     add(writer, EPISODE_EVENT, EpisodeEvent(episode_id=name), START)
     for i in range(count):
         now, time_s = START + i * STEP, i * STEP / 1e9
@@ -72,6 +79,7 @@ def make_episode(
             shuffled = JointState(name=list(reversed(NAMES)), position=list(reversed(positions)))
             shuffled.velocity = shuffled.effort = [0.0] * 7
             add(writer, JOINT_STATES, shuffled, stamp)
+        add(writer, GRIPPER_STATES, JointState(name=["finger"], position=[0.04]), now)
         add(writer, OBSERVATION, Observation(gripper_opening=float(i < 30), embodiment="fr3"), now)
         chunk = ActionChunk(source="policy", sequence=i, rows=2, columns=8, data=np.arange(16.0))
         add(writer, ACTION_CHUNK, chunk, now)

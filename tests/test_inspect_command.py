@@ -42,8 +42,8 @@ def test_every_take_is_looked_at_and_the_bad_ones_come_first(bags):
     by_name = {t.name: t for t in takes}
     assert all(by_name[name].fault for name in ("e_cut", "f_damaged", "g_junk_0"))
     assert 10 < by_name["e_cut"].frames < 60 and "salvaged" in by_name["e_cut"].fault
-    assert any("450 ms without" in text for text in by_name["c_gap"].findings)
-    assert any("wrist: the same pixels for 1.4" in text for text in by_name["d_frozen"].findings)
+    assert any("gap base: nothing for 450 ms at 0.95 s" in text for text in by_name["c_gap"].findings)
+    assert any("frozen wrist: the same picture for 1.45 s" in text for text in by_name["d_frozen"].findings)
     good = by_name["a_good"]
     assert not good.findings and good.reference().rate_hz == pytest.approx(20.0) and good.seed == "3"
     assert good.motion.lag_ms == 20.0 and 0.010 < max(good.motion.error_max) < 0.014

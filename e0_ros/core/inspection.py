@@ -67,8 +67,11 @@ class Motion:
 
 
 @dataclass
-class Take:
-    """One take. `fault` tells why it cannot be read; then the rest may be empty. Images are JPEG, plots are SVG."""
+class TakeReport:
+    """One take. `fault` tells why it cannot be read; then the rest may be empty. Images are JPEG, the plot is SVG.
+
+    `flags` is the verdict of `grading` on a bag of this project (`graded`); `findings` is all that is suspicious.
+    """
 
     name: str
     path: str
@@ -92,6 +95,8 @@ class Take:
     views: tuple[str, ...] = ()
     streams: list[Stream] = field(default_factory=list)
     motion: Motion | None = None
+    graded: bool = False
+    flags: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     thumbnails: dict[str, list[bytes]] = field(default_factory=dict)
     plot: str = ""

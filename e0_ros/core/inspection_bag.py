@@ -1,4 +1,4 @@
-"""One bag as a `Take`: read once, every message's stamp, pictures decoded only for thumbnails."""
+"""One bag as a `TakeReport`: read once, every message's stamp, pictures decoded only for thumbnails."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import numpy as np
 
 from e0_ros.core.bag_reader import Bag, BagMessage, BagReadError
 from e0_ros.core.decode import fingerprint
-from e0_ros.core.inspection import Stream, Take, arm_named, frozen_ms, motion_of, short, skew_ms, stream_of
+from e0_ros.core.grading import grade
+from e0_ros.core.inspection import Stream, TakeReport, arm_named, frozen_ms, motion_of, short, skew_ms, stream_of
 from e0_ros.core.inspection_findings import findings_of
 from e0_ros.core.inspection_images import camera_views, image_pixels, thumbnail
 from e0_ros.core.inspection_plot import plot
+from e0_ros.core.take import Gatherer, stream_config, take_of
 from e0_ros.core.traces import TRACED, Traces, traces_of
-from e0_ros.interfaces import EXECUTOR_STATE, OBSERVATION
+from e0_ros.interfaces import EPISODE_EVENT, EXECUTOR_STATE, OBSERVATION
 
 _WITHOUT_STAMP = ("rosgraph_msgs/", "std_msgs/", "tf2_msgs/")
 
@@ -32,9 +34,9 @@ class _Heard:
     prints: list[int] = field(default_factory=list)
 
 
-def inspect_bag(path: Path, *, pictures: bool = True) -> Take:
+def inspect_bag(path: Path, *, pictures: bool = True) -> TakeReport:
     """Look through a bag; a partial or damaged one is salvaged and says so in `fault`. Never raises for bad data."""
-    take = Take(path.name.removesuffix(".mcap"), str(path), "bag")
+    take = TakeReport(path.name.removesuffix(".mcap"), str(path), "bag")
     try:
         take.size_bytes = sum(p.stat().st_size for p in (path.glob("*.mcap") if path.is_dir() else [path]))
         try:
@@ -50,21 +52,33 @@ def inspect_bag(path: Path, *, pictures: bool = True) -> Take:
     return take
 
 
-def _fill(take: Take, bag: Bag, pictures: bool) -> None:
+def _fill(take: TakeReport, bag: Bag, pictures: bool) -> None:
     heard: dict[str, _Heard] = {}
     rows: dict[str, list[Any]] = {topic: [] for topic in TRACED}
     views = camera_views(bag)
     images: dict[str, list[BagMessage]] = {topic: [] for _, topic in views}
+    bounds = stream_config(bag)
+    gatherer = Gatherer(bounds.views)
+    graded = set(gatherer.topics)
+    received: list[int] = []
     for message in bag.messages():
+        received.append(message.log_ns)
         topic = heard.setdefault(message.topic, _Heard(message.type))
         topic.stamps_ns.append(header_stamp_ns(message))
         if message.topic in images:
             topic.prints.append(_print(message))
             images[message.topic].append(message)
-        elif message.topic in rows:
-            rows[message.topic].append(bag.decode(message))
+        decoded = bag.decode(message) if message.topic in rows else None
+        if decoded is not None:
+            rows[message.topic].append(decoded)
+        if message.topic in graded:
+            gatherer.add(message, lambda _, known=decoded: known)
     _describe(take, bag, heard, dict(views))
     _count(take, rows)
+    if EPISODE_EVENT.name in bag.topics:
+        take.graded = True
+        flags = grade(take_of(bag, gatherer, min(received, default=0), max(received, default=0)), bounds)
+        take.flags = [short(str(flag)) for flag in flags if not (flag.kind == "fault" and take.fault)]
     traces = _traces(bag, rows)
     if traces is not None:
         take.motion = motion_of(traces, arm_named(take.embodiment))
@@ -78,7 +92,7 @@ def _fill(take: Take, bag: Bag, pictures: bool) -> None:
         take.plot = plot(traces, arm_named(take.embodiment), intervals) if traces is not None else ""
 
 
-def _describe(take: Take, bag: Bag, heard: dict[str, _Heard], views: dict[str, str]) -> None:
+def _describe(take: TakeReport, bag: Bag, heard: dict[str, _Heard], views: dict[str, str]) -> None:
     custom = bag.custom
     for key in ("task", "seed", "instruction", "outcome", "note"):
         setattr(take, key, short(custom.get(key, "")))
@@ -102,7 +116,7 @@ def _stream(name: str, view: bool, heard: _Heard, reference: Any, start_ns: int)
     return stream_of(short(name), heard.type, stamps, start_ns, **more)
 
 
-def _count(take: Take, rows: dict[str, list[Any]]) -> None:
+def _count(take: TakeReport, rows: dict[str, list[Any]]) -> None:
     observations, states = rows[OBSERVATION.name], rows[EXECUTOR_STATE.name]
     take.observations = len(observations)
     stale = Counter(f"{m.stale_stream}: {m.stale_reason.split(':')[0]}" for m in observations if m.status != 0)

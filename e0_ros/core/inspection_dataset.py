@@ -1,4 +1,4 @@
-"""Episodes of a LeRobotDataset v3.0 folder, this project's or anybody's, as `Take`s."""
+"""Episodes of a LeRobotDataset v3.0 folder, this project's or anybody's, as `TakeReport`s."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from e0_policy.types import FloatArray, ImageArray
-from e0_ros.core.inspection import Stream, Take, arm_named, motion_of, short, stream_of
+from e0_ros.core.inspection import Stream, TakeReport, arm_named, motion_of, short, stream_of
 from e0_ros.core.inspection_findings import findings_of
 from e0_ros.core.inspection_images import thumbnail
 from e0_ros.core.inspection_lerobot import BAD_DATA, Dataset, DatasetReadError
@@ -37,7 +37,7 @@ def jobs(dataset: Dataset) -> Iterator[list[int]]:
         yield job
 
 
-def inspect_episodes(dataset: Dataset, places: list[int], *, pictures: bool = True) -> list[Take]:
+def inspect_episodes(dataset: Dataset, places: list[int], *, pictures: bool = True) -> list[TakeReport]:
     """Look at episodes of one data file; what cannot be read is in each take's `fault`."""
     takes = [_described(dataset, dataset.episodes[place]) for place in places]
     try:
@@ -51,13 +51,13 @@ def inspect_episodes(dataset: Dataset, places: list[int], *, pictures: bool = Tr
         row = dataset.episodes[place]
         try:
             _fill(take, dataset, row, table.filter(pa.array(numbers == int(row["episode_index"]))), pictures)
-        except BAD_DATA as error:
-            take.fault = short(f"{type(error).__name__}: {error}")
+        except (*BAD_DATA, DatasetReadError) as error:
+            take.fault = "; ".join(filter(None, [take.fault, short(f"{type(error).__name__}: {error}")]))
         take.findings = findings_of(take)
     return takes
 
 
-def inspect_videos(dataset: Dataset, view: str) -> list[Take]:
+def inspect_videos(dataset: Dataset, view: str) -> list[TakeReport]:
     """A faulty take for each video file of a view whose number of frames is not that of its episodes' rows."""
     rows: dict[tuple[int, int], int] = {}
     for row in dataset.episodes:
@@ -69,17 +69,19 @@ def inspect_videos(dataset: Dataset, view: str) -> list[Take]:
         try:
             found = _frames(dataset.file("video_path", video_key=view, chunk_index=chunk, file_index=file))
         except (*BAD_DATA, DatasetReadError) as error:
-            faulty.append(Take(short(where), str(dataset.root), "video", short(f"{type(error).__name__}: {error}")))
+            faulty.append(
+                TakeReport(short(where), str(dataset.root), "video", short(f"{type(error).__name__}: {error}"))
+            )
             continue
         if found != expected:
             text = f"{found} video frames for {expected} rows; the dataset is not whole"
-            faulty.append(Take(short(where), str(dataset.root), "video", text))
+            faulty.append(TakeReport(short(where), str(dataset.root), "video", text))
     return faulty
 
 
-def _described(dataset: Dataset, row: Mapping[str, Any]) -> Take:
+def _described(dataset: Dataset, row: Mapping[str, Any]) -> TakeReport:
     index = int(row["episode_index"])
-    take = Take(f"{dataset.root.resolve().name} {index}", f"{dataset.root}#{index}", "dataset")
+    take = TakeReport(f"{dataset.root.resolve().name} {index}", f"{dataset.root}#{index}", "dataset")
     texts = row.get("tasks")
     take.instruction = short(" | ".join(map(str, texts))) if isinstance(texts, list) else ""
     source = _source(dataset, index)
@@ -97,9 +99,10 @@ def _source(dataset: Dataset, index: int) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _fill(take: Take, dataset: Dataset, row: Mapping[str, Any], table: pa.Table, pictures: bool) -> None:
+def _fill(take: TakeReport, dataset: Dataset, row: Mapping[str, Any], table: pa.Table, pictures: bool) -> None:
     if table.num_rows != take.frames:
         take.fault = f"{table.num_rows} rows, but meta/episodes says {take.frames}; the dataset is not whole"
+    take.fault += "".join(_video_faults(dataset, row))
     if not table.num_rows:
         return
     times = np.asarray(table["timestamp"], np.float64)
@@ -107,7 +110,7 @@ def _fill(take: Take, dataset: Dataset, row: Mapping[str, Any], table: pa.Table,
     take.duration_s = float(times[-1] - times[0])
     if not take.instruction and "task_index" in table.column_names:
         take.instruction = short(dataset.tasks.get(int(table["task_index"][0].as_py()), ""))
-    take.streams = list(_streams(dataset, row, table, stamps))
+    take.streams = list(_streams(dataset, table, stamps))
     traces = _traces(take, dataset, times, table)
     if traces is not None:
         take.motion = motion_of(traces, arm_named(take.embodiment))
@@ -117,20 +120,24 @@ def _fill(take: Take, dataset: Dataset, row: Mapping[str, Any], table: pa.Table,
             take.plot = plot(traces, arm_named(take.embodiment), {"frames": stamps.tolist()})
 
 
-def _streams(dataset: Dataset, row: Mapping[str, Any], table: pa.Table, stamps: Any) -> Iterator[Stream]:
+def _streams(dataset: Dataset, table: pa.Table, stamps: Any) -> Iterator[Stream]:
     yield stream_of("frames", "rows", stamps, int(stamps[0]))
     for view in dataset.views:
         skew = f"e0.skew_ms.{view.rsplit('.', 1)[-1]}"
         known = skew in table.column_names
         largest = float(np.abs(_matrix(table, skew)).max()) if known else None
         yield stream_of(short(view), "video", stamps, int(stamps[0]), skew_ms=largest)
+
+
+def _video_faults(dataset: Dataset, row: Mapping[str, Any]) -> Iterator[str]:
+    for view in dataset.views:
         start, end = float(row[f"videos/{view}/from_timestamp"]), float(row[f"videos/{view}/to_timestamp"])
         frames = round((end - start) * dataset.fps)
         if frames != int(row["length"]):
-            raise ValueError(f"{view}: its video lasts {frames} frames, the episode {row['length']}")
+            yield f"{short(view)}: its video lasts {frames} frames, the episode {row['length']}; "
 
 
-def _traces(take: Take, dataset: Dataset, times: FloatArray, table: pa.Table) -> Traces | None:
+def _traces(take: TakeReport, dataset: Dataset, times: FloatArray, table: pa.Table) -> Traces | None:
     if STATE not in table.column_names:
         return None
     state, names = _matrix(table, STATE), _names(dataset, STATE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from e0_ros.core.inspection import Motion, Take, arm_named
+from e0_ros.core.inspection import Motion, TakeReport, arm_named
 
 GAP_PERIODS = 3.0
 SKEW_PERIODS = 0.75
@@ -17,23 +17,27 @@ IDLE_S = 3.0
 STALE_SHARE = 0.05
 LIMIT_RAD = 0.005
 SHORT_FRAMES = 5
+STILL_RAD = 1e-3
 OUTLIER = 6.0
 _PERIODIC = ("sensor_msgs/",)
 
 
-def findings_of(take: Take) -> list[str]:
+def findings_of(take: TakeReport) -> list[str]:
     """What one take shows by itself."""
     if take.fault and not take.streams:
         return []
-    found = [*_timing(take), *_counts(take)]
+    timing = take.flags if take.graded else _timing(take)
+    found = [*timing, *_counts(take)]
     if take.motion is not None:
         found += _motion(take.motion, take.embodiment)
+        if not take.graded and take.motion.low and _moved_rad(take.motion) < STILL_RAD:
+            found.append("the arm does not move")
     return found
 
 
-def compare(takes: Sequence[Take]) -> None:
+def compare(takes: Sequence[TakeReport]) -> None:
     """Add what only shows beside the other takes of the same task: a length or a rate unlike the others'."""
-    groups: dict[tuple[str, str], list[Take]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[TakeReport]] = defaultdict(list)
     for take in takes:
         if not take.fault:
             groups[(take.kind, take.task or take.instruction)].append(take)
@@ -45,7 +49,7 @@ def compare(takes: Sequence[Take]) -> None:
         )
 
 
-def _outliers(takes: Sequence[Take], values: Sequence[float], text: str) -> None:
+def _outliers(takes: Sequence[TakeReport], values: Sequence[float], text: str) -> None:
     if len(values) < 8:
         return
     median = float(np.median(values))
@@ -55,7 +59,7 @@ def _outliers(takes: Sequence[Take], values: Sequence[float], text: str) -> None
             take.findings.append(text.format(value=value, median=median))
 
 
-def _timing(take: Take) -> list[str]:
+def _timing(take: TakeReport) -> list[str]:
     found = []
     for s in take.streams:
         if s.name in take.views or s.type.startswith(_PERIODIC):
@@ -71,18 +75,20 @@ def _timing(take: Take) -> list[str]:
     return found
 
 
-def _counts(take: Take) -> list[str]:
+def _counts(take: TakeReport) -> list[str]:
     found = []
     if take.frames < SHORT_FRAMES:
         found.append(f"{take.frames} frames" if take.frames else "no camera images")
-    if take.lost:
-        found.append(f"{take.lost} messages lost")
     stale = sum(take.stale.values())
     if take.observations and stale > STALE_SHARE * take.observations:
         found.append(f"{stale} of {take.observations} observations stale ({next(iter(take.stale))})")
     if take.refused:
         found.append(f"{take.refused} chunks refused")
     return found
+
+
+def _moved_rad(motion: Motion) -> float:
+    return max(high - low for high, low in zip(motion.high, motion.low, strict=True))
 
 
 def _motion(motion: Motion, embodiment: str) -> list[str]:
@@ -96,8 +102,6 @@ def _motion(motion: Motion, embodiment: str) -> list[str]:
             found.append(f"commanded at {motion.speed:.2f} times the speed limit")
     if motion.roughness is not None and motion.roughness > ROUGHNESS:
         found.append(f"rough actions (roughness {motion.roughness:.2f})")
-    if motion.low and max(h - lo for h, lo in zip(motion.high, motion.low, strict=True)) < 1e-3:
-        found.append("the arm does not move")
-    elif motion.idle_start_s + motion.idle_end_s > IDLE_S:
+    if motion.idle_start_s + motion.idle_end_s > IDLE_S:
         found.append(f"idle for {motion.idle_start_s:.1f} s at the start and {motion.idle_end_s:.1f} s at the end")
     return found

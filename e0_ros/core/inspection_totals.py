@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from e0_ros.core.inspection import Take, arm_named
+from e0_ros.core.inspection import TakeReport, arm_named
 from e0_ros.core.inspection_findings import LIMIT_RAD
 
 
@@ -51,7 +51,7 @@ class Totals:
         return values
 
 
-def totals_of(takes: Sequence[Take]) -> Totals:
+def totals_of(takes: Sequence[TakeReport]) -> Totals:
     """Sum up."""
     totals = Totals()
     for take in takes:
@@ -68,7 +68,7 @@ def totals_of(takes: Sequence[Take]) -> Totals:
     return totals
 
 
-def _widen(joints: dict[str, list[JointRange]], take: Take) -> None:
+def _widen(joints: dict[str, list[JointRange]], take: TakeReport) -> None:
     motion, arm = take.motion, arm_named(take.embodiment)
     assert motion is not None
     known = joints.setdefault(take.embodiment, [])

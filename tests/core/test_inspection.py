@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e0_policy.embodiment import load_embodiment
-from e0_ros.core.inspection import Take, frozen_ms, lag_ms, motion_of, short, skew_ms, stream_of
+from e0_ros.core.inspection import TakeReport, frozen_ms, lag_ms, motion_of, short, skew_ms, stream_of
 from e0_ros.core.inspection_findings import compare, findings_of
 from e0_ros.core.traces import Trace, Traces
 
@@ -85,22 +85,22 @@ def test_idle_ends_are_measured():
 def test_motion_that_cannot_be_right_is_named(change, text):
     end = change(ARM)
     path = ARM.home + np.linspace(0, 1, 200)[:, None] * (end - ARM.home)
-    take = Take("a", "a", "bag", embodiment="fr3", frames=200, motion=motion_of(traces(path, path), ARM))
+    take = TakeReport("a", "a", "bag", embodiment="fr3", frames=200, motion=motion_of(traces(path, path), ARM))
     assert any(text in finding for finding in findings_of(take))
     healthy = ARM.home + np.linspace(0, 1, 200)[:, None] * 0.2
     assert (
         findings_of(
-            Take("a", "a", "bag", embodiment="fr3", frames=200, motion=motion_of(traces(healthy, healthy), ARM))
+            TakeReport("a", "a", "bag", embodiment="fr3", frames=200, motion=motion_of(traces(healthy, healthy), ARM))
         )
         == []
     )
 
 
 def test_a_take_much_longer_than_the_others_of_its_task_is_named():
-    takes = [Take(str(i), "", "bag", task="pick", duration_s=5.0 + 0.1 * i) for i in range(9)]
+    takes = [TakeReport(str(i), "", "bag", task="pick", duration_s=5.0 + 0.1 * i) for i in range(9)]
     takes += [
-        Take("long", "", "bag", task="pick", duration_s=30.0),
-        Take("push", "", "bag", task="push", duration_s=30.0),
+        TakeReport("long", "", "bag", task="pick", duration_s=30.0),
+        TakeReport("push", "", "bag", task="push", duration_s=30.0),
     ]
     compare(takes)
     assert [t.name for t in takes if t.findings] == ["long"] and "30.0 s" in takes[-2].findings[0]
