@@ -15,7 +15,7 @@ from e0_policy.types import FloatArray, ImageArray
 from e0_ros.core.inspection import Stream, TakeReport, arm_named, motion_of, short, stream_of
 from e0_ros.core.inspection_findings import findings_of
 from e0_ros.core.inspection_images import thumbnail
-from e0_ros.core.inspection_lerobot import BAD_DATA, Dataset, DatasetReadError
+from e0_ros.core.inspection_lerobot import BAD_DATA, Dataset
 from e0_ros.core.inspection_plot import plot
 from e0_ros.core.traces import Trace, Traces
 
@@ -51,7 +51,7 @@ def inspect_episodes(dataset: Dataset, places: list[int], *, pictures: bool = Tr
         row = dataset.episodes[place]
         try:
             _fill(take, dataset, row, table.filter(pa.array(numbers == int(row["episode_index"]))), pictures)
-        except (*BAD_DATA, DatasetReadError) as error:
+        except BAD_DATA as error:
             take.fault = "; ".join(filter(None, [take.fault, short(f"{type(error).__name__}: {error}")]))
         take.findings = findings_of(take)
     return takes
@@ -68,7 +68,7 @@ def inspect_videos(dataset: Dataset, view: str) -> list[TakeReport]:
         where = f"{view} {chunk}/{file}"
         try:
             found = _frames(dataset.file("video_path", video_key=view, chunk_index=chunk, file_index=file))
-        except (*BAD_DATA, DatasetReadError) as error:
+        except BAD_DATA as error:
             faulty.append(
                 TakeReport(short(where), str(dataset.root), "video", short(f"{type(error).__name__}: {error}"))
             )
@@ -100,9 +100,7 @@ def _source(dataset: Dataset, index: int) -> dict[str, Any]:
 
 
 def _fill(take: TakeReport, dataset: Dataset, row: Mapping[str, Any], table: pa.Table, pictures: bool) -> None:
-    if table.num_rows != take.frames:
-        take.fault = f"{table.num_rows} rows, but meta/episodes says {take.frames}; the dataset is not whole"
-    take.fault += "".join(_video_faults(dataset, row))
+    take.fault = "; ".join(_lengths(dataset, row, table.num_rows))
     if not table.num_rows:
         return
     times = np.asarray(table["timestamp"], np.float64)
@@ -129,12 +127,14 @@ def _streams(dataset: Dataset, table: pa.Table, stamps: Any) -> Iterator[Stream]
         yield stream_of(short(view), "video", stamps, int(stamps[0]), skew_ms=largest)
 
 
-def _video_faults(dataset: Dataset, row: Mapping[str, Any]) -> Iterator[str]:
+def _lengths(dataset: Dataset, row: Mapping[str, Any], rows: int) -> Iterator[str]:
+    if rows != int(row["length"]):
+        yield f"{rows} rows, but meta/episodes says {row['length']}; the dataset is not whole"
     for view in dataset.views:
         start, end = float(row[f"videos/{view}/from_timestamp"]), float(row[f"videos/{view}/to_timestamp"])
         frames = round((end - start) * dataset.fps)
         if frames != int(row["length"]):
-            yield f"{short(view)}: its video lasts {frames} frames, the episode {row['length']}; "
+            yield f"{short(view)}: its video lasts {frames} frames, the episode {row['length']}"
 
 
 def _traces(take: TakeReport, dataset: Dataset, times: FloatArray, table: pa.Table) -> Traces | None:
