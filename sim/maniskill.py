@@ -22,10 +22,11 @@ from sim.vulkan import activate
 
 PHYSICS_HZ = 100
 CONTROL_HZ = 20
-VIEWS = ("base", "wrist")
+VIEWS = ("base", "side", "wrist")
 FRESH = {"reconfigure": True}
 """Options of a reset that leaves nothing of the episode before."""
 _ROBOT = "panda_wristcam"
+_SIDE = "side_camera"
 _ARM = 7
 _FINGER_OPEN_M, _SQUEEZE_M = 0.04, -0.01
 _RENDER_THREADS = 4
@@ -36,7 +37,8 @@ _NS = 1_000_000_000
 class ManiSkillAdapter:
     """`sim.adapter.SimAdapter` over one ManiSkill environment at a time.
 
-    `base` is the task's own camera in front of the robot, `wrist` the one on its hand. Goal markers are visible.
+    `base` is the task's own camera in front of the robot, `side` looks across the table, `wrist` is the one on its
+    hand. Goal markers are visible.
 
     Raises:
         ValueError: unknown view.
@@ -49,7 +51,7 @@ class ManiSkillAdapter:
     control_period_ns = _NS // CONTROL_HZ
     physics_period_ns = _NS // PHYSICS_HZ
 
-    def __init__(self, views: tuple[str, ...] = VIEWS, width_px: int = 224, height_px: int = 224) -> None:
+    def __init__(self, views: tuple[str, ...] = ("base", "wrist"), width_px: int = 224, height_px: int = 224) -> None:
         for view in views:
             if view not in VIEWS:
                 raise ValueError(f"ManiSkill has no view {view!r}{closest(view, VIEWS)}")
@@ -81,7 +83,7 @@ class ManiSkillAdapter:
         self._joints = self._robot._objs[0].get_active_joints()
         cameras = self._env.scene.sensors
         fixed = next(camera for camera in cameras.values() if camera.config.mount is None)
-        self._cameras = {"base": fixed, "wrist": cameras["hand_camera"]}
+        self._cameras = {"base": fixed, "side": cameras[_SIDE], "wrist": cameras["hand_camera"]}
         if fresh:
             self._compile_shaders()
             _yield_to_others(_threads() - before)
@@ -166,6 +168,7 @@ def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> An
     from mani_skill.agents.robots.panda.panda_wristcam import PandaWristCam
 
     PandaWristCam.urdf_path = str(light_panda())  # its uid must stay: tasks choose initial joint positions by it
+    _add_side_camera(PandaWristCam)
     logger.setLevel("ERROR")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -180,6 +183,24 @@ def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> An
             sim_config={"sim_freq": PHYSICS_HZ, "control_freq": control_hz},
             **kwargs,
         ).unwrapped
+
+
+def _add_side_camera(robot: Any) -> None:
+    """Give the robot a second fixed camera, beside its workspace; it stands still because the robot's base does."""
+    if hasattr(robot, _SIDE):
+        return
+    from mani_skill.sensors.camera import CameraConfig
+    from mani_skill.utils.sapien_utils import look_at
+
+    own = robot._sensor_configs.fget
+
+    def sensors(agent: Any) -> list[Any]:
+        pose = look_at(eye=[0.6, -0.5, 0.35], target=[0.6, 0.0, 0.16])
+        side = CameraConfig(_SIDE, pose, 128, 128, 1.2, 0.01, 100, mount=agent.robot.links_map["panda_link0"])
+        return [*own(agent), side]
+
+    robot._sensor_configs = property(sensors)
+    setattr(robot, _SIDE, True)
 
 
 def _threads() -> set[int]:

@@ -22,10 +22,12 @@ from e0_ros import interfaces
 from e0_ros.config import declare_parameters
 from e0_ros.conversions import to_ns, to_time
 from e0_ros.raw_inputs import Polled
+from sim.adapter import SimAdapter
 from sim.bridge import lockstep, realtime
 from sim.bridge.outputs import Outputs
 from sim.bridge.settings import MS, BridgeConfig, make_adapter
 from sim.controllers import Point, Trajectory
+from sim.disturbance import Disturbance
 from sim.episode import Episode
 from sim.rig import Played, Rig, Target
 
@@ -40,7 +42,7 @@ class Bridge(Node):
         scene = adapter.reset(self.config.task or adapter.tasks[0], self.config.seed)
         stepped = self.config.mode == "lockstep"
         start_ns = lockstep.START_NS if stepped else time.time_ns()
-        self.rig = Rig(adapter, self.config.controller, self.config.judge, start_ns)
+        self.rig = Rig(adapter, self.config.controller, self.config.judge, start_ns, self._disturbance(adapter))
         self.episode = Episode(scene, max_steps=scene.max_steps)
         self.out = Outputs(self, self.rig, self.config)
         self.refused = 0
@@ -49,6 +51,14 @@ class Bridge(Node):
         )
         self._subscribe()
         self._diagnosed_ns = 0
+
+    def _disturbance(self, adapter: SimAdapter) -> Disturbance | None:
+        if not self.config.disturbance_rad:
+            return None
+        joints = len(adapter.joint_state()[0])
+        disturbance = Disturbance(joints, self.config.disturbance_rad, self.config.disturbance_share)
+        disturbance.restart(self.config.seed)
+        return disturbance
 
     def _subscribe(self) -> None:
         def listen(topic: interfaces.Topic, callback: Any) -> None:
