@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e0_policy.embodiment import load_embodiment
@@ -32,6 +32,7 @@ def test_a_stream_has_its_rate_its_longest_gap_and_where_it_is():
     assert stream_of("base", "x", stamps(5), 0).rate_hz == stream_of("base", "x", stamps(5, 5), 0).rate_hz == 0.0
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 10**6), min_size=1, max_size=20), st.lists(st.integers(0, 10**6), min_size=1, max_size=20)
 )
