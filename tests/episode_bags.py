@@ -6,11 +6,14 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
+from geometry_msgs.msg import TransformStamped
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CameraInfo, JointState
 from synthetic_bags import open_bag
+from tf2_msgs.msg import TFMessage
 
 from e0_msgs.msg import ActionChunk, EpisodeEvent, ExecutorState, Observation
+from e0_policy.embodiment import load_embodiment
 from e0_ros.conversions import image_to_msg, to_time
 from e0_ros.core.bag_writer import BagWriter
 from e0_ros.core.definitions import installed
@@ -22,7 +25,9 @@ from e0_ros.interfaces import (
     GRIPPER_STATES,
     JOINT_STATES,
     OBSERVATION,
+    TF_STATIC,
     Topic,
+    camera_info_topic,
     camera_topic,
 )
 
@@ -30,6 +35,12 @@ NAMES = tuple(f"joint{i}" for i in range(1, 8))
 START = 10**9
 STEP = 50_000_000
 COUNT = 60
+FR3 = load_embodiment("fr3")
+CALIBRATION = TransformStamped(child_frame_id="base_color_optical_frame")
+"""A camera 1.5 m above the arm's base that looks down, its image's right being the base's x."""
+CALIBRATION.header.frame_id = FR3.base_frame
+CALIBRATION.transform.translation.z = 1.5
+CALIBRATION.transform.rotation.x, CALIBRATION.transform.rotation.w = 1.0, 0.0
 GRAPH = {
     "arguments": {"views": ["base", "wrist"]},
     "settings": {"observation_sync": {"camera_rate_hz": 20.0, "joint_rate_hz": 100.0, "gripper_rate_hz": 20.0}},
@@ -55,6 +66,7 @@ def make_episode(
     missing: range = range(0),
     frozen: range = range(0),
     troubled: bool = True,
+    calibrated: bool = False,
     **about: str,
 ) -> Path:
     """`count` frames at 20 Hz: the arm lags 20 ms; if troubled, a hold from 1.0 s to 1.5 s and a refusal at 2.0 s.
@@ -64,6 +76,8 @@ def make_episode(
     writer = open_bag(root, name, chunk_bytes=65536)
     writer.attach("configuration.yaml", yaml.safe_dump(GRAPH), START)
     add(writer, EPISODE_EVENT, EpisodeEvent(episode_id=name), START)
+    if calibrated:
+        add(writer, TF_STATIC, TFMessage(transforms=[CALIBRATION]), START)
     for i in range(count):
         now, time_s = START + i * STEP, i * STEP / 1e9
         for view, grey in (("wrist", 4 * i), ("base", 255 - 4 * i)):
@@ -81,7 +95,15 @@ def make_episode(
             add(writer, JOINT_STATES, shuffled, stamp)
         add(writer, GRIPPER_STATES, JointState(name=["finger"], position=[0.04]), now)
         add(writer, OBSERVATION, Observation(gripper_opening=float(i < 30), embodiment="fr3"), now)
+        if calibrated:
+            info = CameraInfo(width=64, height=48, k=[50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0])
+            info.header.frame_id = CALIBRATION.child_frame_id
+            add(writer, camera_info_topic("base"), info, now)
         chunk = ActionChunk(source="policy", sequence=i, rows=2, columns=8, data=np.arange(16.0))
+        if calibrated:
+            chunk.embodiment, chunk.joint_names, chunk.period_ns = "fr3", list(FR3.joint_names), STEP
+            chunk.data, chunk.uncertainty = np.tile([*FR3.home, 1.0], 2), [2.0, 2.0]
+            chunk.t0 = to_time(now)
         add(writer, ACTION_CHUNK, chunk, now)
         state = ExecutorState(
             mode=3 if troubled and 20 <= i < 30 else 2, joint_names=NAMES, gripper_opening=float(i < 25)

@@ -5,15 +5,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from episode_bags import COUNT, NAMES, START, add, make_episode, reference
+from episode_bags import COUNT, FR3, NAMES, START, add, make_episode, reference
 from sensor_msgs.msg import JointState
 from synthetic_bags import open_bag
 
 from e0_msgs.msg import EpisodeEvent
+from e0_policy.kinematics import tcp_position_m
+from e0_ros.core.bag_cameras import camera_models
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.inspection_plot import plot
 from e0_ros.core.traces import Span, read_traces
 from e0_ros.episode_report import main
+from e0_ros.episode_video import VIEW_PX
 from e0_ros.interfaces import EPISODE_EVENT, JOINT_STATES
 
 
@@ -97,3 +100,17 @@ def test_a_bag_without_images_or_joints_says_so(tmp_path: Path) -> None:
     with pytest.raises(BagReadError, match="nothing can be plotted"):
         read_traces(Bag(path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty"]
+
+
+def test_the_video_shows_the_plan_and_its_doubt_where_the_camera_sees_the_tool(tmp_path: Path) -> None:
+    path = make_episode(tmp_path, "calibrated", count=6, calibrated=True)
+    (camera,) = camera_models(Bag(path), ("base", "wrist"), FR3).values()
+    x, y = (camera.project(tcp_position_m(FR3.home)[None])[0] + 0.5) * VIEW_PX / 64
+    assert main([str(path), "--out", str(tmp_path / "out"), "--only", "video"]) == 0
+    with av.open(str(tmp_path / "out" / "calibrated.mp4")) as container:
+        frame = [f.to_ndarray(format="rgb24") for f in container.decode(container.streams.video[0])][-1].astype(int)
+    margin = (VIEW_PX - VIEW_PX * 48 // 64) // 2
+    red, green, blue = frame[round(y) + margin, round(x)]
+    assert red > green + 60 and red > blue + 60  # doubt at the scale's end
+    wrist = frame[:VIEW_PX, VIEW_PX:]
+    assert not ((wrist[..., 0] > wrist[..., 1] + 60) & (np.indices(wrist.shape[:2])[0] < VIEW_PX // 3)).any()

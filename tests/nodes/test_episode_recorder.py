@@ -12,11 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from geometry_msgs.msg import TransformStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
+from tf2_msgs.msg import TFMessage
 
 from e0_msgs.msg import EpisodeEvent, Observation, RecorderState
 from e0_msgs.srv import EndEpisode, StartEpisode
@@ -32,6 +34,7 @@ from e0_ros.interfaces import (
     OBSERVATION,
     RECORDER_STATE,
     START_EPISODE,
+    TF_STATIC,
     Qos,
     Topic,
     camera_topic,
@@ -447,3 +450,20 @@ def _wait(done: Callable[[], bool], limit_s: float = 20.0) -> None:
     while not done():
         assert time.monotonic() < end, "nothing happened in time"
         time.sleep(0.05)
+
+
+def test_every_publisher_of_static_transforms_is_in_every_bag(make_bench):
+    bench = make_bench()
+    for frame in ("base_camera", "wrist_camera"):
+        transform = TransformStamped(child_frame_id=frame)
+        publisher = bench.publisher(TF_STATIC)
+        for x in (1.0, 2.0):  # what it said last is what counts
+            transform.transform.translation.x = x
+            publisher.publish(TFMessage(transforms=[transform]))
+    heard = bench.received(TF_STATIC)
+    bench.spin_until(lambda: {t.child_frame_id for m in heard for t in m.transforms} == {"base_camera", "wrist_camera"})
+    for name in ("one", "two"):
+        assert bench.start(episode_id=name).success
+        messages = [m for t, m in read(bench.end().bag) if t == TF_STATIC.name]
+        found = {t.child_frame_id: t.transform.translation.x for m in messages for t in m.transforms}
+        assert found == {"base_camera": 2.0, "wrist_camera": 2.0}

@@ -92,5 +92,5 @@ def test_the_plants_cameras_see_the_arm() -> None:
     for camera in cameras.values():
         (pixel,) = camera.project(tool, flange_pose(joints))
         assert (pixel > 0).all() and (pixel < [camera.width_px, camera.height_px]).all()
-    above = tool + [0.0, 0.0, 0.05]
+    above = tool + np.array([0.0, 0.0, 0.05])
     assert cameras["base"].project(above)[0, 1] < cameras["base"].project(tool)[0, 1]  # up is up
