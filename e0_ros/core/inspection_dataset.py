@@ -81,12 +81,13 @@ def inspect_videos(dataset: Dataset, view: str) -> list[TakeReport]:
 
 def _described(dataset: Dataset, row: Mapping[str, Any]) -> TakeReport:
     index = int(row["episode_index"])
-    take = TakeReport(f"{dataset.root.resolve().name} {index}", f"{dataset.root}#{index}", "dataset")
+    take = TakeReport(f"{dataset.root.resolve().name} {index:04d}", f"{dataset.root}#{index:06d}", "dataset")
     texts = row.get("tasks")
     take.instruction = short(" | ".join(map(str, texts))) if isinstance(texts, list) else ""
     source = _source(dataset, index)
     for key in ("task", "seed", "outcome"):
         setattr(take, key, short(str(source.get(key, ""))))
+    take.note = short(str(source.get("bag", "")))
     take.embodiment = short(str(dataset.ours.get("embodiment") or dataset.info.get("robot_type") or ""))
     take.views = tuple(short(view) for view in dataset.views)
     take.frames = int(row["length"])
