@@ -25,9 +25,11 @@ def corners(pose: np.ndarray) -> np.ndarray:
 
 
 def red_pixels(image: np.ndarray) -> np.ndarray:
-    """`(n, 2)` x, y of the cube's pixels: red, lit or in shade."""
+    """`(n, 2)` x, y of the cube's pixels: the largest patch of red, lit or in shade."""
     red, green, blue = np.moveaxis(image.astype(int), -1, 0)
-    ys, xs = np.nonzero((red > 60) & (red > 4 * green) & (red > 4 * blue))
+    mask = ((red > 60) & (red > 4 * green) & (red > 4 * blue)).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    ys, xs = np.nonzero(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))
     return np.stack([xs, ys], axis=1).astype(float)
 
 
@@ -42,19 +44,22 @@ def adapter(maniskill: None) -> Iterator[ManiSkillAdapter]:
     made.close()
 
 
-def check_cube(adapter: ManiSkillAdapter, cameras: dict[str, CameraModel], view: str) -> None:
+def check_cube(adapter: ManiSkillAdapter, cameras: dict[str, CameraModel], view: str, hidden: bool = False) -> None:
+    """Compare the cube's pixels with its projected outline, to a pixel; partly hidden they only lie inside."""
     adapter.start_render()
     seen = red_pixels(adapter.finish_render()[view])
     flange = flange_pose(adapter.joint_state()[0])
     hull = outline(cameras[view], corners(adapter.privileged().poses["cube"]), flange)
-    assert len(seen) > 20, f"{view} shows no cube"
     area = cv2.contourArea(hull)
+    assert area > 30
+    assert all(cv2.pointPolygonTest(hull, (x, y), True) > -1.2 for x, y in seen.tolist())
+    if hidden:
+        assert 0.3 * area < len(seen)
+        return
     assert 0.8 * area < len(seen) < 1.2 * area + 10
-    np.testing.assert_allclose(seen.min(axis=0), hull.min(axis=0), atol=1.2)
-    np.testing.assert_allclose(seen.max(axis=0), hull.max(axis=0), atol=1.2)
     moments = cv2.moments(hull)
     centre = [moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]]
-    np.testing.assert_allclose(seen.mean(axis=0), centre, atol=1.0)
+    np.testing.assert_allclose(seen.mean(axis=0), centre, atol=0.5)
 
 
 @pytest.mark.sim
@@ -66,8 +71,9 @@ def test_the_cube_is_where_its_privileged_pose_is_projected(adapter: ManiSkillAd
         "wrist": "flange",
         "side": "base",
     }
-    for view in ("base", "wrist"):
+    for view in ("base", "side"):
         check_cube(adapter, cameras, view)
+    check_cube(adapter, cameras, "wrist", hidden=True)
 
 
 @pytest.mark.sim
@@ -77,7 +83,7 @@ def test_the_wrists_camera_goes_with_the_flange(adapter: ManiSkillAdapter) -> No
     target = adapter.joint_state()[0] + np.array([-0.1, -0.1, 0.05, -0.2, 0.1, 0.1, 0.3])
     for _ in range(150):
         adapter.step(target, np.zeros(7), 1.0)
-    check_cube(adapter, cameras, "wrist")
+    check_cube(adapter, cameras, "wrist", hidden=True)
     np.testing.assert_allclose(adapter.cameras()["wrist"].pose, cameras["wrist"].pose, atol=1e-4)
     tool = adapter.privileged().poses["tcp"][:3]
     np.testing.assert_allclose(tcp_position_m(adapter.joint_state()[0]), tool, atol=1e-4)
