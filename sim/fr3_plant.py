@@ -23,9 +23,9 @@ GRIPPER_SPEED_M_S = 0.1
 REACHED_RAD = 0.02
 TASK = "Reach-v0"
 INSTRUCTION = "move every joint to its mark"
-_ON_FLANGE = (0.05, 0.0, 0.03), (0.0, 0.0, 0.0, 1.0)
-_IN_FRONT = (1.2, 0.0, 0.6), (-0.640856, -0.640856, 0.298836, 0.298836)
-"""Position [m] and quaternion xyzw of optical frames; the one in front looks back at the arm, 40 degrees down."""
+_ON_FLANGE = (0.03, 0.0, -0.02), (0.0, 0.0, 0.0, 1.0)
+_IN_FRONT = (1.2, 0.0, 0.7), (-0.596368, -0.596368, 0.379928, 0.379928)
+"""Position [m] and quaternion xyzw of optical frames; the one in front looks back at the arm, 25 degrees down."""
 _VIEW = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _BARS = np.array(
     [[230, 60, 60], [240, 150, 40], [240, 220, 60], [80, 200, 90], [70, 190, 230], [70, 90, 230], [180, 80, 220]],
