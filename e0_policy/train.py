@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device
+from e0_policy.cpu_training import keep_memory
 from e0_policy.dataset import DataOrder
 from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
 from e0_policy.insulation import autoregressive_loss
@@ -210,6 +211,8 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
 
     """
     workers = workers or Workers(0, 1, pick_device(config.device))
+    if workers.device.type == "cpu":
+        keep_memory()
     saved = _saved(config, resume)
     run = prepare(config, workers, saved)
     first = saved.step if saved else 0
@@ -255,11 +258,17 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
             vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=config.weight_decay)
+    optimizer = make_optimizer(model, config)
     run = Run(config, workers, data, model, wrapped, ema, optimizer)
     if saved:
         run.restore(saved)
     return run
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW as pi0 and E0 train with, as one fused operation per step."""
+    decay = config.weight_decay
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=decay, fused=True)
 
 
 def _gradient(

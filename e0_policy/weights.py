@@ -22,6 +22,7 @@ from e0_policy.model import E0Model
 
 _MAX_INDEX_BYTES = 64 * 1024 * 1024
 _VLM = r"(?:model\.)?(?:paligemma_with_expert\.paligemma\.)?(?:model\.)?"
+_ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "params/_METADATA", "manifest.ocdbt", "params/manifest.ocdbt")
 _EXPERT = r"(?:model\.)?paligemma_with_expert\.gemma_expert\.model\."
 
 RENAMES: tuple[tuple[str, str], ...] = (
@@ -125,6 +126,12 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _files(path: Path) -> list[Path]:
+    if any((path / mark).exists() for mark in _ORBAX):
+        raise WeightsError(
+            f"{path} is an orbax checkpoint (JAX), which is not read; convert it with openpi's "
+            "examples/convert_jax_model_to_pytorch.py and give the folder of safetensors that it writes. For "
+            "E0DiffHybrid let it also write e0_action_in_proj and e0_action_out_proj, kernels transposed to weights"
+        )
     if path.suffix.lower() in PICKLES:
         raise WeightsError(f"{path} is a pickle, which is never opened; give safetensors")
     if path.is_file():

@@ -20,6 +20,7 @@ VERBS = {
     "record": ("sim.record_bulk:main", "record demonstrations: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
+    "bench train": ("e0_policy.bench_train:main", "time of a training step: e0 bench train --size nano"),
     "bench steps": ("e0_policy.steps_report:main", "agreement and error against N: e0 bench steps --checkpoint DIR"),
     "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),

@@ -33,7 +33,10 @@ class Qos:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic. `rate` is in words; `privileged` topics may reach neither a policy nor a dataset's features."""
+    """A topic. `rate` is in words; `privileged` topics may reach neither a policy nor a dataset's features.
+
+    A `steady` topic never pauses in real time while its publisher lives.
+    """
 
     name: str
     type: str
@@ -41,6 +44,7 @@ class Topic:
     rate: str
     stamp: str
     privileged: bool = False
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def camera_topic(view: str) -> Topic:
         Qos(depth=5),
         "camera (20 to 60 Hz)",
         "capture of the image",
+        steady=True,
     )
 
 
@@ -87,10 +92,15 @@ def compressed_camera_topic(view: str) -> Topic:
 
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", Qos(), "lock-step: per tick", "-")
 JOINT_STATES = Topic(
-    "/franka/joint_states", "sensor_msgs/msg/JointState", Qos(depth=1000), "1 kHz (ManiSkill 100 Hz)", "measurement"
+    "/franka/joint_states",
+    "sensor_msgs/msg/JointState",
+    Qos(depth=1000),
+    "1 kHz (ManiSkill 100 Hz)",
+    "measurement",
+    steady=True,
 )
 GRIPPER_STATES = Topic(
-    "/franka_gripper/joint_states", "sensor_msgs/msg/JointState", Qos(), "15 Hz and up", "measurement"
+    "/franka_gripper/joint_states", "sensor_msgs/msg/JointState", Qos(), "15 Hz and up", "measurement", steady=True
 )
 TRAJECTORY = Topic(
     "/joint_trajectory_controller/joint_trajectory",
@@ -104,10 +114,15 @@ IMPEDANCE_TARGET = Topic(
 )
 GRIPPER_COMMAND = Topic("/e0/gripper_command", "e0_msgs/msg/GripperCommand", Qos(), "on change", "time to act")
 OBSERVATION = Topic(
-    "/e0/observation", "e0_msgs/msg/Observation", Qos(depth=5), "per reference image", "capture of the reference image"
+    "/e0/observation",
+    "e0_msgs/msg/Observation",
+    Qos(depth=5),
+    "per reference image",
+    "capture of the reference image",
+    steady=True,
 )
 ACTION_CHUNK = Topic("/e0/action_chunk", "e0_msgs/msg/ActionChunk", Qos(), "per plan", "publishing")
-EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(), "per tick", "tick")
+EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(), "per tick", "tick", steady=True)
 EPISODE_EVENT = Topic(
     "/e0/episode_event", "e0_msgs/msg/EpisodeEvent", Qos(depth=10, latched=True), "on change", "event"
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from e0_ros.episode_report import report
+from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError
 from sim.evaluator import Episode, EvaluationError, violations
 from sim.runs import over_graph
-from sim.statistics import percentile, wilson_interval
+from sim.statistics import known, percentile, total, wilson_interval
 
 EXAMPLE = "example: e0 demo --episodes 3 --task PickCube-v1 --mode realtime"
 
@@ -44,7 +44,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "stale_observations": sum(e.stale for e in valid),
         "refused_chunks": sum(e.refused for e in valid),
         "violations": violations(episodes),
-        "lost_messages": sum(e.lost for e in valid),
+        "lost_messages": total([e.lost for e in valid]),
         "megabytes_per_episode": sum(e.bytes for e in valid) / 1e6 / len(valid) if valid else 0.0,
     }
 
@@ -62,8 +62,8 @@ def table(figures: dict[str, Any]) -> str:
         ("real-time factor", f"{f['real_time_factor']:.2f}"),
         ("stale observations", str(f["stale_observations"])),
         ("refused chunks", str(f["refused_chunks"])),
-        ("lost messages", str(f["lost_messages"])),
-        ("limit violations", f"{f['violations']:.0f} (independent judge, 1 kHz)"),
+        ("lost messages", known(f["lost_messages"], "unknown")),
+        ("limit violations", known(f["violations"], "not judged", " (independent judge, 1 kHz)")),
         ("bag size", f"{f['megabytes_per_episode']:.1f} MB per episode"),
     ]
     width = max(len(name) for name, _ in rows)
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = summary(episodes)
     print(table(figures))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, figures)
     _show(episodes, out)
     return 0 if figures["successes"] and not figures["errors"] else 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -15,9 +14,11 @@ from typing import Any
 import yaml
 
 from e0_ros.config import ConfigError
+from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError, resolve
 from sim.record_jobs import Job, finished, jobs, parse_seeds
 from sim.record_pool import Pool
+from sim.statistics import known, total
 
 EXAMPLE = "example: e0 record --task PickCube-v1 PushCube-v1 --seeds 1000:1600 --workers 2 --out data/bags"
 DOMAINS = 101
@@ -124,7 +125,7 @@ def summary(results: Sequence[Mapping[str, Any]], skipped: int, wall_s: float, r
         "errors": [{"name": r["name"], "error": r["error"]} for r in results if r["error"]],
         "flagged": [{"name": r["name"], "flags": r["flags"]} for r in whole if r["flags"]],
         "skipped": skipped,
-        "lost_messages": sum(r["lost"] for r in whole),
+        "lost_messages": total([r["lost"] for r in whole]),
         "stale_observations": sum(r["stale"] for r in whole),
         "steps": sum(r["steps"] for r in whole),
         "simulated_s": sum(r["sim_s"] for r in whole),
@@ -151,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = summary(progress.results, skipped, time.monotonic() - begun, pool.reason)
     print(f"\n{table(figures, len(todo))}")
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, figures)
     return 0 if figures["episodes"] == len(todo) else 1
 
 
@@ -209,7 +210,7 @@ def table(figures: Mapping[str, Any], wanted: int) -> str:
     f, missing = figures, wanted - figures["episodes"]
     rows = [(task, f"{n['episodes']} episodes, {n['successes']} successes") for task, n in f["by_task"].items()]
     rows.append(("speed", f"{f['episodes_per_minute']:.1f} episodes/min over {_clock(f['wall_s'])}"))
-    rows.append(("size", f"{f['megabytes']:.1f} MB, {f['lost_messages']} messages lost"))
+    rows.append(("size", f"{f['megabytes']:.1f} MB, {known(f['lost_messages'], 'unknown')} messages lost"))
     if f["flagged"]:
         last = f["flagged"][-1]
         rows.append(("flagged takes", f"{len(f['flagged'])}; the last: {last['name']}: {last['flags'][0]}"))

@@ -91,6 +91,9 @@ class Setup:
         self._pip("-c", plan.CONSTRAINTS, "pip", "setuptools", "wheel")
 
     def _install_packages(self) -> None:
+        site = self.venv / "lib" / f"python{self.base.name}" / "site-packages"
+        for unfinished in plan.unfinished(site):
+            shutil.rmtree(unfinished)
         self._pip("-c", plan.CONSTRAINTS, *plan.requirements(self.root, self.extras))
         self.stamps.finish("extras", ",".join(self.extras))
 

@@ -20,6 +20,14 @@ class RecorderConfig:
     quiet_s: float = setting(0.1, "an episode ends once nothing has arrived for so long", unit="s", low=0.0, high=5.0)
     settle_s: float = setting(0.5, "longest wait for that, and for publishers at a start", unit="s", low=0.0, high=30.0)
 
+    silent_s: float = setting(
+        0.5,
+        "real time: a topic that stops for longer during an episode is reported; 0: never",
+        unit="s",
+        low=0,
+        high=60,
+    )
+
     def __post_init__(self) -> None:
         check(self)
         for text in self.extra_topics:

@@ -138,7 +138,8 @@ def read_take(bag: Bag, views: tuple[str, ...]) -> Take:
 
 def take_of(bag: Bag, gatherer: Gatherer, start_ns: int, end_ns: int) -> Take:
     """The take of what was gathered from a bag, as `read_take`, which does the reading too."""
-    lost = {str(topic): int(count) for topic, count in json.loads(bag.custom.get("lost_by_topic") or "{}").items()}
+    counts = json.loads(bag.custom.get("lost_by_topic") or "{}").items()
+    lost = {str(topic): int(count) for topic, count in counts if count is not None}  # null: not known
     fault = bag.custom.get("fault") or "; ".join(bag.damage)
     if not fault and bag.custom.get("recovered_from"):
         fault = f"recovered from {bag.custom['recovered_from']}, which did not finish"

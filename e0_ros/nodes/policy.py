@@ -26,7 +26,7 @@ from e0_msgs.msg import Observation as ObservationMsg
 from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Policy
 from e0_policy.replay import ReplayPolicy
-from e0_policy.types import ActionChunk, Observation, Stale
+from e0_policy.types import ActionChunk, NoChunk, Observation, Stale
 from e0_ros import diagnostics, interfaces
 from e0_ros.config import ConfigError, check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, chunk_to_msg, observation_from_msg, to_ns
@@ -177,11 +177,11 @@ class PolicyNode(Node):
                 except Exception as error:  # a policy may raise anything, and the node has to live on
                     answer = self._fail(f"{type(error).__name__}: {error}")
                 self._previous_ns = observation.stamp_ns
-                if answer is not None and not self._mailbox.closed:
+                if not self._mailbox.closed:
                     self._tell(observation.stamp_ns, answer)
 
-    def _answer(self, observation: Observation | Stale) -> ActionChunk | str | None:
-        """A plan, the reason why there is none, or None if no answer is needed (real time)."""
+    def _answer(self, observation: Observation | Stale) -> ActionChunk | NoChunk | str:
+        """A plan, word that the last one goes on, or the reason why there is none."""
         stamp_ns, lockstep = observation.stamp_ns, self._config.lockstep
         if isinstance(observation, Stale):
             self._counts["stale"] += 1
@@ -189,7 +189,7 @@ class PolicyNode(Node):
         if observation.embodiment != self._arm.name:
             raise ValueError(f"observation is of {observation.embodiment!r}; this policy is for {self._arm.name!r}")
         if not self._keeper.due(stamp_ns):
-            return "the plan in force goes on" if lockstep else None
+            return self._keeper.none(stamp_ns, "the plan in force goes on", keep=True)
         self._age_ns = self._now_ns() - stamp_ns
         if not lockstep and self._age_ns > self._config.max_observation_age_ms * 1e6:
             self._counts["too old"] += 1
@@ -223,9 +223,9 @@ class PolicyNode(Node):
         self.get_logger().error(f"no plan: {text}", throttle_duration_sec=REPEAT_S)
         return text
 
-    def _tell(self, stamp_ns: int, answer: ActionChunk | str) -> None:
-        if isinstance(answer, ActionChunk):
-            self._counts["plans"] += 1
+    def _tell(self, stamp_ns: int, answer: ActionChunk | NoChunk | str) -> None:
+        if not isinstance(answer, str):
+            self._counts["kept" if isinstance(answer, NoChunk) else "plans"] += 1
             self._chunks.publish(chunk_to_msg(answer, self._now_ns()))
             return
         kind, now_s = answer.split(":")[0], time.monotonic()
@@ -236,7 +236,7 @@ class PolicyNode(Node):
         self._chunks.publish(chunk_to_msg(self._keeper.none(stamp_ns, answer), self._now_ns()))
 
     def _diagnose(self) -> None:
-        names = ("plans", "none", "errors", "stale", "too old", "replaced")
+        names = ("plans", "kept", "none", "errors", "stale", "too old", "replaced")
         values: dict[str, object] = {name: self._counts[name] for name in names}
         values["latency [ms]"], values["observation age [ms]"] = self._latency_ns / 1e6, self._age_ns / 1e6
         values["checkpoint"] = self._policy.checkpoint

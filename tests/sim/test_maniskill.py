@@ -131,7 +131,7 @@ def test_one_seed_gives_the_same_bits_in_every_process() -> None:
         )
         for seeds, threads in runs
     ]
-    (alone,), (other_seed, after_another) = (process.communicate(timeout=200)[0].split() for process in started)
+    (alone,), (other_seed, after_another) = (process.communicate(timeout=800)[0].split() for process in started)
     assert alone == after_another
     assert alone != other_seed
 
