@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from e0_policy.batch import Batch
 from e0_policy.transforms import ModelInput, Targets
@@ -47,4 +48,9 @@ def as_batch(inputs: ModelInput, targets: Targets) -> Batch:
 def on_device(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on a device, images as float in [-1, 1]."""
     moved = batch.to(device)
-    return replace(moved, images=moved.images.float() / 127.5 - 1.0)
+    return replace(moved, images=to_unit(moved.images))
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Bytes to float32 in [-1, 1], a new tensor; in training and in both engines."""
+    return images.to(torch.float32, copy=True).div_(127.5).sub_(1.0)

@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from e0_policy.auxiliary import Auxiliary
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device
+from e0_policy.cpu_training import keep_memory
 from e0_policy.data_order import DataOrder
 from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
 from e0_policy.insulation import autoregressive_loss
@@ -124,6 +126,7 @@ class Run:
     module: nn.Module  # the model's TrainStep, wrapped for several processes
     ema: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
+    auxiliary: Auxiliary | None = None
     best_loss: float | None = None  # lowest validation loss so far
 
     def update(self, step: int, samples: Samples) -> tuple[dict[str, Tensor], float]:
@@ -137,6 +140,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         parts = _gradient(self.module, samples, self.config, step, self.workers)
+        if self.auxiliary:
+            parts |= self.auxiliary.backward(step, rate)
         clipped = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         norm = float(full(clipped))
         if not math.isfinite(norm):
@@ -189,6 +194,8 @@ class Run:
             for name, value in load_part(saved, part).items():
                 fill(tensors[name], value)
         fill_optimizer(self.model, self.optimizer, load_part(saved, "optimizer"))
+        if self.auxiliary:
+            self.auxiliary.restore(load_part(saved, "optimizer"))
         self.best_loss = saved.meta.get("best_loss")
 
     def save(self, step: int, result: OpenLoop | None) -> None:
@@ -199,6 +206,8 @@ class Run:
             "ema": {n: full(p) for n, p in self.ema.items()},
             "optimizer": optimizer_tensors(self.model, self.optimizer),
         }
+        if self.auxiliary:
+            parts["optimizer"] |= self.auxiliary.tensors()
         if not self.workers.first:
             return
         meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}
@@ -209,7 +218,12 @@ class Run:
     def _write_checkpoint(self, name: str, ema: dict[str, Tensor], step: int, result: OpenLoop | None) -> None:
         config, source = self.config, self.data.source
         making: dict[str, Any] = {"data": config.to_dict()["data"], "data_sha256": fingerprint(source)}
-        making |= {"step": step, "seed": config.seed, "open_loop": asdict(result) if result else None}
+        making |= {
+            "step": step,
+            "seed": config.seed,
+            "image_px": self.data.image_px,
+            "open_loop": asdict(result) if result else None,
+        }
         transform, horizon = self.data.transform.to_json(), config.execution_horizon
         whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
         save_checkpoint(Path(config.output) / name, ema, whole)
@@ -229,6 +243,8 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
 
     """
     workers = workers or Workers(0, 1, pick_device(config.device))
+    if workers.device.type == "cpu":
+        keep_memory()
     saved = _saved(config, resume)
     run = prepare(config, workers, saved)
     first = saved.step if saved else 0
@@ -275,11 +291,18 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
             vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=config.weight_decay)
-    run = Run(config, workers, data, model, wrapped, ema, optimizer)
+    optimizer = make_optimizer(model, config)
+    auxiliary = Auxiliary(config, model, workers.world) if config.auxiliary_scenes else None
+    run = Run(config, workers, data, model, wrapped, ema, optimizer, auxiliary)
     if saved:
         run.restore(saved)
     return run
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW as pi0 and E0 train with, as one fused operation per step."""
+    decay = config.weight_decay
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=decay, fused=True)
 
 
 def _gradient(

@@ -84,6 +84,12 @@ class TrainConfig:
     writing_stride: int = 1  # rows, naive only
     writing_weight: float = 1.0
 
+    # A second loss: to locate things in the random scenes of `e0 scenes`
+    auxiliary_scenes: str = ""  # their folder; empty: none
+    auxiliary_weight: float = 0.3
+    auxiliary_batch: int = 32  # scenes per step with this loss
+    auxiliary_every: int = 1  # steps
+
     # Reports
     log_every: int = 10
     validate_every: int = 500
@@ -268,6 +274,9 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("writing_vocabulary", 16, 4094),
     ("writing_stride", 1, 256),
     ("writing_weight", 0.0, 1000.0),
+    ("auxiliary_weight", 0.0, 1000.0),
+    ("auxiliary_batch", 1, 100_000),
+    ("auxiliary_every", 1, 1_000_000),
     ("log_every", 1, 1_000_000),
     ("validate_every", 1, 100_000_000),
     ("validation_samples", 1, 1_000_000),

@@ -10,7 +10,7 @@ import torch
 
 from e0_policy.collate import as_batch, on_device
 from e0_policy.dataset import ChunkDataset
-from e0_policy.diffusion import SamplerSettings, draw_noise
+from e0_policy.diffusion import Sample, SamplerSettings, draw_noise
 from e0_policy.kinematics import tcp_position_m
 from e0_policy.model import E0Model
 from e0_policy.train_setup import GRIPPER
@@ -57,14 +57,21 @@ def open_loop(
         losses.append(float(loss.cross_entropy) * len(part))
         right.append(float(loss.accuracy) * len(part))
         noise = draw_noise(model.config, settings, len(part) * settings.samples, generator)
-        tokens = model.sample(batch, settings, noise).tokens.cpu().numpy()
-        for index, chunk in zip(part, tokens, strict=True):
+        values = _values(dataset, model.sample(batch, settings, noise))
+        for index, chunk in zip(part, values, strict=True):
             proprioception, rows = dataset.numbers(index)
             wanted.append(rows)
-            predicted.append(dataset.transform.rows(chunk, proprioception)[: len(rows)])
+            predicted.append(dataset.transform.physical(chunk, proprioception)[: len(rows)])
     count = len(indices)
     errors = _errors(dataset, np.concatenate(predicted), np.concatenate(wanted))
     return OpenLoop(count, sum(losses) / count, sum(right) / count, *errors)
+
+
+def _values(dataset: ChunkDataset, sample: Sample) -> FloatArray:
+    """Normalised chunks `(B, H, D)`: the tokens', or what the sampler was asked to read from its last distribution."""
+    if sample.mean is not None:
+        return sample.mean.double().cpu().numpy()
+    return dataset.transform.tokenizer.decode(sample.tokens.cpu().numpy())
 
 
 def _errors(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from e0_policy.files import sync
 from e0_ros.config import add_arguments, from_arguments, to_mapping
-from e0_ros.convert_bags import Job, convert_all, find_bags, jobs
+from e0_ros.convert_bags import ERROR, Job, convert_all, find_bags, jobs
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_episode import Facts
 from e0_ros.core.dataset_video import VideoError
@@ -36,6 +39,8 @@ class Report:
     added: int
     salvaged: int
     left_out: list[dict[str, str]]
+    errors: int
+    held: int
     different: int
     seconds: float
     recorded_s: float
@@ -46,6 +51,8 @@ class Report:
         lines = [f"{self.dataset}: {self.episodes} episodes, {self.frames} frames ({self.added} episodes new{speed})"]
         if self.salvaged:
             lines.append(f"{self.salvaged} from damaged bags, up to their first gap: meta/e0.json says where")
+        if self.held:
+            lines.append(f"{self.held} frames where the executor followed no plan and held; meta/e0.json says where")
         if self.different:
             lines.append(f"{self.different} frames differ from what the policy was fed live; see meta/e0.json")
         if self.left_out:
@@ -64,9 +71,21 @@ def convert(
         DatasetError: `out` exists and cannot grow by these episodes, or no bag became an episode.
 
     """
-    begin = time.monotonic()
     out = out.absolute()
-    work = out.with_name(out.name + WORK)
+    with _locked(out.with_name(out.name + WORK)) as work:
+        return _convert(places, out, work, config, selection, processes, ray)
+
+
+def _convert(
+    places: Sequence[Path],
+    out: Path,
+    work: Path,
+    config: ConvertConfig,
+    selection: Selection,
+    processes: int,
+    ray: str,
+) -> Report:
+    begin = time.monotonic()
     finish_exchange(out, work)
     existing = load_existing(out) if out.exists() else None
     todo = jobs(find_bags(places), work / "episodes", config, selection)
@@ -92,10 +111,24 @@ def convert(
         added=len(taken),
         salvaged=sum(f.salvaged for f in facts),
         left_out=left_out,
+        errors=sum(entry["reason"].startswith(ERROR) for entry in left_out),
+        held=sum(f.held for f in facts),
         different=sum(f.different for f in facts),
         seconds=time.monotonic() - begin,
         recorded_s=sum(f.frames / f.fps for f in facts),
     )
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[Path]:
+    """The work folder, for this process alone."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(f"{work}: another e0 convert is at work there; let it finish") from None
+        yield work
 
 
 def exchange(out: Path, work: Path) -> None:
@@ -147,7 +180,7 @@ def _choose(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert; 1 if there is no dataset at the end, or with --strict if a bag was damaged or unreadable."""
+    """Convert; 1 if there is no dataset at the end, or if an error of the code left a bag out."""
     parser = argparse.ArgumentParser(
         prog="e0 convert",
         description="Convert bags to a LeRobotDataset v3.0. Run it again to continue an interrupted conversion, or "
@@ -165,13 +198,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config, selection = from_arguments(ConvertConfig, options), from_arguments(Selection, options)
         report = convert(options.bags, options.out, config, selection, max(1, options.jobs), options.ray)
+    except BrokenProcessPool:
+        print("e0 convert: a process was killed (out of memory?); fewer --jobs; the next run goes on", file=sys.stderr)
+        return 1
     except (DatasetError, VideoError, OSError) as error:
         print(f"e0 convert: {error}", file=sys.stderr)
         return 1
     print(report.text())
     if options.json:
         _write_report(options.json, report)
-    return 0
+    return 1 if report.errors else 0
 
 
 def _write_report(path: Path, report: Report) -> None:

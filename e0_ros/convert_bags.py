@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -17,6 +21,9 @@ from e0_ros.config import ConfigError, to_mapping
 from e0_ros.core.bag_writer import DISCARDED
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_episode import Facts, convert_bag
+
+ERROR = "ERROR"
+"""Begins the reason of a bag that an error of the code left out."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ def convert_all(
             yield job, one(job, config, selection)
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(todo)), context) as pool:
+        with ProcessPoolExecutor(min(processes, len(todo)), context, _follow, (os.getpid(),)) as pool:
             futures = {pool.submit(one, job, config, selection): job for job in todo}
             try:
                 for future in as_completed(futures):
@@ -76,9 +83,19 @@ def convert_all(
 
 
 def one(job: Job, config: ConvertConfig, selection: Selection) -> Facts:
-    """Convert one bag with one thread."""
+    """Convert one bag with one thread. An error of the code costs this bag alone, and it is tried again next time.
+
+    Raises:
+        OSError: the file system refuses.
+
+    """
     cv2.setNumThreads(1)
-    return convert_bag(job.bag, job.work, config, selection)
+    try:
+        return convert_bag(job.bag, job.work, config, selection)
+    except OSError:
+        raise
+    except Exception as error:
+        return Facts(job.bag.name, left_out=f"{ERROR}: {type(error).__name__}: {error}")
 
 
 def _on_ray(
@@ -98,6 +115,18 @@ def _on_ray(
                 yield waiting.pop(reference), ray.get(reference)
     finally:
         ray.shutdown()
+
+
+def _follow(parent: int) -> None:
+    """In a worker: leave Ctrl-C to the parent, and end when the parent is gone, so that nobody writes behind it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _bags(place: Path) -> Iterator[Path]:

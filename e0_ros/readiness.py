@@ -1,4 +1,4 @@
-"""Waits until the nodes of a graph and the services that they own are discovered."""
+"""Waits until the nodes of a graph and the services that they own are discovered, or until no node is left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[],
     wanted = {f"node {name}" for name in names}
     wanted |= {f"service {service.name} of {service.owner}" for service in SERVICES if service.owner in names}
     context = Context()
-    rclpy.init(context=context)
+    rclpy.init(args=[], context=context)
     node = rclpy.create_node("e0_readiness", context=context)
     deadline = time.monotonic() + timeout_s
     missing = wanted
@@ -39,3 +39,29 @@ def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[],
         node.destroy_node()
         context.try_shutdown()
     return sorted(missing)
+
+
+def wait_until_alone(limit_s: float) -> list[str]:
+    """Wait until no node is left in this ROS domain; those that are still there after `limit_s`.
+
+    Nodes of a graph whose launcher was killed take some seconds to end.
+    """
+    import rclpy
+    from rclpy.context import Context
+
+    context = Context()
+    rclpy.init(args=[], context=context)
+    node = rclpy.create_node("e0_alone", context=context)
+    alone_since = begun = time.monotonic()
+    others: list[str] = []
+    try:
+        while (now := time.monotonic()) < alone_since + SETTLE_S:
+            others = sorted(set(node.get_node_names()) - {node.get_name()})
+            if others and now > begun + limit_s:
+                break
+            alone_since = now if others else alone_since
+            time.sleep(0.05)
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+    return others

@@ -12,6 +12,7 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.types import FloatArray
 from sim.adapter import Scene, SimAdapter
 from sim.controllers import JointImpedanceController, JointTrajectoryController, Setpoints, Trajectory
+from sim.disturbance import Disturbance
 from sim.judge import PERIOD_NS, Judge, Violation
 
 
@@ -46,10 +47,18 @@ class Rig:
     """Advances an adapter along ROS time, with one of the stock controllers, and the judge if wanted.
 
     Commands are queued with the time of their receipt and act from there on, even if the physics is behind. The
-    set-point of a physics step is the controller's at the step's end, as ros2_control sends the next cycle's.
+    set-point of a physics step is the controller's at the step's end, as ros2_control sends the next cycle's. A
+    disturbance pushes the arm off these set-points; the judge, who sees what was commanded, does not know of it.
     """
 
-    def __init__(self, adapter: SimAdapter, controller: str, judged: bool, now_ns: int) -> None:
+    def __init__(
+        self,
+        adapter: SimAdapter,
+        controller: str,
+        judged: bool,
+        now_ns: int,
+        disturbance: Disturbance | None = None,
+    ) -> None:
         if adapter.physics_period_ns % PERIOD_NS or adapter.control_period_ns % adapter.physics_period_ns:
             raise ValueError(
                 f"physics period {adapter.physics_period_ns} ns, control period {adapter.control_period_ns} ns: "
@@ -57,7 +66,8 @@ class Rig:
             )
         self.adapter = adapter
         self.arm = load_embodiment(adapter.embodiment)
-        self.now_ns = now_ns
+        self.now_ns = self._reset_ns = now_ns
+        self._disturbance = disturbance
         self.gripper_target = adapter.gripper_opening()
         positions = adapter.joint_state()[0]
         self._trajectory = JointTrajectoryController(self.arm.joint_names, positions)
@@ -74,7 +84,9 @@ class Rig:
 
         """
         scene = self.adapter.reset(task, seed)
-        self.now_ns = now_ns
+        self.now_ns = self._reset_ns = now_ns
+        if self._disturbance:
+            self._disturbance.restart(seed)
         self.fault = ""
         self._queue.clear()
         self.gripper_target = self.adapter.gripper_opening()
@@ -118,9 +130,15 @@ class Rig:
         for position, velocity in zip(
             setpoints.positions[every - 1 :: every], setpoints.velocities[every - 1 :: every], strict=True
         ):
-            self.adapter.step(position, velocity, self.gripper_target)
+            self.adapter.step(*self._disturbed(position, velocity), self.gripper_target)
             self.now_ns += self.adapter.physics_period_ns
             played.samples.append(self.sample())
+
+    def _disturbed(self, position: FloatArray, velocity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        if self._disturbance is None:
+            return position, velocity
+        offset, rate = self._disturbance.at((self.now_ns - self._reset_ns) / 1e9)
+        return position + offset, velocity + rate
 
     def _pass(self, steps: int, played: Played) -> None:
         self._sample_controller(steps * (self.adapter.physics_period_ns // PERIOD_NS), played)

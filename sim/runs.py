@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from e0_policy.types import ActionChunk, NoChunk, Observation, Stale
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from sim.adapter import SimAdapter
 from sim.direct import DirectEpisode, DirectLoop
-from sim.evaluator import Episode, EvaluationError, start
-from sim.playback import PlaybackConfig
-from sim.scripted import ScriptedSource, make_planner
+from sim.evaluator import Episode, EvaluationError, Evaluator, start
+from sim.sources import ExpertSource
 
 READY_S = 180.0
 
@@ -41,8 +40,28 @@ def over_graph(
     Raises:
         GraphError: the graph cannot be launched as asked, or did not come up.
     """
-    values = {"bag_dir": str(folder / "bags"), **arguments}
     episodes: list[Episode] = []
+    with graph_up(arguments, folder, settings) as evaluator:
+        for index, seed in enumerate(seeds):
+            episodes.append(evaluator.run(index, str(arguments.get("task", "")), seed, max_steps, on_step))
+            if on_episode is not None:
+                on_episode(episodes[-1])
+            if episodes[-1].error:
+                break
+    return episodes
+
+
+@contextmanager
+def graph_up(
+    arguments: Mapping[str, Any], folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[Evaluator]:
+    """The graph `sim`, launched and ready, and an evaluator in it; both are gone afterwards. As `over_graph`.
+
+    Raises:
+        GraphError: the graph cannot be launched as asked, or did not come up.
+        EvaluationError: its services did not come up.
+    """
+    values = {"bag_dir": str(folder / "bags"), **arguments}
     with Launcher(resolve("sim", values, settings), log_dir=folder / "logs") as launcher:
 
         def health() -> None:
@@ -54,26 +73,15 @@ def over_graph(
         try:
             launcher.wait_ready(READY_S)
             evaluator.wait_ready()
-            for index, seed in enumerate(seeds):
-                episodes.append(evaluator.run(index, str(values.get("task", "")), seed, max_steps, on_step))
-                if on_episode is not None:
-                    on_episode(episodes[-1])
-                if episodes[-1].error:
-                    break
+            yield evaluator
         finally:
             evaluator.close()
-    return episodes
-
-
-class _DirectExpert(ScriptedSource):
-    def answer(self, observation: Observation | Stale) -> ActionChunk | NoChunk:  # type: ignore[override]
-        return super().answer(observation.stamp_ns)
 
 
 def scripted_directly(simulator: str, adapter: SimAdapter, task: str, seeds: Sequence[int]) -> list[DirectEpisode]:
     """The scripted expert in the direct loop, an episode per seed."""
-    loop = DirectLoop(adapter)
-    expert = _DirectExpert(make_planner(simulator, loop.rig.arm), PlaybackConfig(), loop.rig.arm, "direct")
+    loop = DirectLoop(adapter, task)
+    expert = ExpertSource(simulator, loop.rig.arm)
     episodes = []
     for seed in seeds:
         expert.reset(task, seed)

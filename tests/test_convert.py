@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import e0_ros.core.dataset_episode
 from e0_ros.config import ConfigError
-from e0_ros.convert import convert, main
+from e0_ros.convert import _locked, convert, main
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_frames import SIGNALS, STATES
 from e0_ros.core.dataset_video import count_frames
@@ -142,6 +143,38 @@ def test_a_damaged_bag_is_salvaged_up_to_its_first_gap(tmp_path: Path) -> None:
     assert table(tmp_path / "out")["observation.state"] == reference[: report.frames]
     with pytest.raises(DatasetError, match="damaged"):
         run(tmp_path / "bags", tmp_path / "none", salvage=False)
+
+
+def test_the_label_of_a_damaged_bag_is_still_known(tmp_path: Path) -> None:
+    bag = replace(TICKS, seconds=2.0).write(tmp_path / "bags")
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    report = run(tmp_path / "bags", tmp_path / "out", Selection(outcomes=("success",)))
+    assert (report.episodes, report.salvaged) == (1, 1)
+    assert 5 < report.frames < 40
+
+
+def test_an_error_of_the_code_costs_one_bag_and_is_not_kept(tmp_path: Path, monkeypatch, capsys) -> None:
+    for i in range(2):
+        replace(TICKS, name=f"b{i}", seed=i).write(tmp_path / "bags")
+    real = e0_ros.core.dataset_episode.describe_bag
+
+    def faulty(bag):
+        if bag.path.name == "b0":
+            raise ZeroDivisionError("oops")
+        return real(bag)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(e0_ros.core.dataset_episode, "describe_bag", faulty)
+        assert main([str(tmp_path / "bags"), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
+    assert "ERROR: ZeroDivisionError: oops" in capsys.readouterr().out
+    assert run(tmp_path / "bags", tmp_path / "out").episodes == 2
+
+
+def test_two_conversions_into_one_folder_do_not_meet(tmp_path: Path) -> None:
+    TICKS.write(tmp_path / "bags")
+    with _locked(tmp_path / "out.converting"), pytest.raises(DatasetError, match="another e0 convert"):
+        run(tmp_path / "bags", tmp_path / "out")
 
 
 def test_a_recording_that_did_not_finish_is_unlabelled(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from e0_ros.core.bag_writer import PARTIAL
 RECORD_LIMIT = 2**28
 ATTACHMENT_LIMIT = 2**20
 _DAMAGE = (
-    *(McapError, ValueError, KeyError, IndexError, struct.error),
+    *(McapError, ValueError, KeyError, IndexError, OverflowError, struct.error),
     *(zstandard.ZstdError, RuntimeError, MemoryError, OSError),
 )
 
@@ -68,6 +68,7 @@ class Bag:
         self._store = get_typestore(Stores.EMPTY)
         self._definitions: dict[str, Schema] = {}
         if salvage:
+            self.custom.update(_label(path))
             deque(self._salvaged(set()), maxlen=0)
         else:
             self._open_whole()
@@ -231,6 +232,15 @@ def _check_layout(folder: Path, file: Path) -> None:
         raise _damaged(folder / "metadata.yaml", error) from None
     if names != [file.name]:
         raise BagReadError(f"{folder}: metadata.yaml names {names}, but the folder holds {file.name}")
+
+
+def _label(folder: Path) -> dict[str, str]:
+    """The custom data of `metadata.yaml`, if it can be read: damage may have taken the file's own."""
+    with suppress(yaml.YAMLError, UnicodeDecodeError, OSError, KeyError, TypeError, AttributeError):
+        text = (folder / "metadata.yaml").read_text(encoding="utf-8")
+        custom = yaml.safe_load(text)["rosbag2_bagfile_information"]["custom_data"]
+        return {k: v for k, v in custom.items() if isinstance(k, str) and isinstance(v, str)}
+    return {}
 
 
 def _checked(chunk: Chunk) -> Chunk:
