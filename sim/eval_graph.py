@@ -32,20 +32,23 @@ def run_over_graph(
     on_rollout: Callable[[Job, Rollout], None],
     on_step: Callable[[Episode], None] | None = None,
 ) -> None:
-    """Run rollouts one after the other; logs go to `folder/logs`, bags to `folder/bags` if `record`.
+    """Run rollouts one after the other; logs go to `folder/graph-<n>/logs`, bags to `folder/bags` if `record`.
 
     Raises:
         GraphError: the graph cannot be launched as asked, or did not come up.
         EvaluationError: its services did not come up, or the ROS domain is not empty.
 
     """
-    waiting = deque(jobs)
+    waiting, number = deque(jobs), sum(1 for _ in folder.glob("graph-*"))
     while waiting:
+        number += 1
         if others := wait_until_alone(EMPTY_S):
             names = ", ".join(others[:4])
             raise EvaluationError(f"this ROS domain has nodes already ({names}); end them or set another ROS_DOMAIN_ID")
-        arguments = {**graph_arguments(config), "task": waiting[0].task, "record": record}
-        with graph_up(arguments, folder, graph_settings(config)) as evaluator:
+        own = {"task": waiting[0].task, "record": record, "bag_dir": str(folder / "bags")}
+        with graph_up(
+            {**graph_arguments(config), **own}, folder / f"graph-{number}", graph_settings(config)
+        ) as evaluator:
             _serve(evaluator, waiting, config, folder, on_rollout, on_step)
 
 
