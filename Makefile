@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint fmt policy-venv clean clean-setup
+.PHONY: help setup demo test kill-test bench lint fmt policy-venv lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
 N ?= 20
+KILLS ?= 100
 TESTS ?= tests
 RUN := .venv/bin/python
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
@@ -24,6 +25,9 @@ demo: setup  ## a Franka arm picks cubes in ManiSkill over ROS 2 topics (N=3 for
 test: setup  ## the tests (TESTS=tests/core for some)
 	@$(RUN) -m pytest $(TESTS)
 
+kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a second of one take is lost
+	@E0_KILLS=$(KILLS) $(RUN) -m pytest -s tests/nodes/test_recorder_killed.py
+
 bench: setup  ## measure, one table
 	@$(RUN) -m e0_ros.cli bench
 
@@ -39,9 +43,16 @@ fmt: setup  ## format the code
 policy-venv:  ## on a ROS 2 install: .venv-policy with torch, for policy_python:=
 	@$(PYTHON) -m e0_ros.bootstrap --extras policy --venv .venv-policy
 
+lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot of its own (several GB), reads a fresh conversion back
+	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
+	@.venv-lerobot/bin/python -m pip install --quiet lerobot==0.4.4
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	PYTHONPATH=. $(RUN) tests/lerobot/make_reference.py "$$folder" && \
+	HF_HUB_OFFLINE=1 HF_HOME="$$folder/hf" .venv-lerobot/bin/python tests/lerobot/check_dataset.py "$$folder"
+
 clean:  ## remove caches and build folders
 	@rm -rf build install log dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 clean-setup: clean  ## also remove .venv and what set-up fetched
-	@rm -rf .venv .venv-policy .setup
+	@rm -rf .venv .venv-policy .venv-lerobot .setup

@@ -46,6 +46,7 @@ class EvaluationError(RuntimeError):
 class Episode:
     """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured.
 
+    `wall_s` runs from publishing to publishing of the very states that `sim_s` runs between, by the publisher's clock.
     `violations` counts what the bridge's judge has found since its start (-1: it does not judge, or said nothing).
     `fault` is the first exception that the policy told of; `first` holds the pictures of the first observation.
     `digest` is a hash of every pose of the scene and every commanded reference, step by step: in lock-step the same
@@ -74,7 +75,7 @@ class Episode:
     holds: list[str] = field(default_factory=list)
     name: str = ""
     bag: str = ""
-    lost: int = 0
+    lost: int = 0  # -1: not known
     bytes: int = 0
     digest: str = ""
     violations: int = 0
@@ -95,7 +96,7 @@ class Episode:
         text = (
             f"seed {self.seed:<5} {outcome} {self.steps:3d}/{self.max_steps} steps"
             f"  obs age {percentile(self.observation_age_ms, 0.5):5.1f} ms"
-            f"  rtf {self.real_time_factor:4.2f}  lost {self.lost}"
+            f"  rtf {self.real_time_factor:4.2f}  lost {self.lost if self.lost >= 0 else 'unknown'}"
         )
         return text + (f"  {self.error}" if self.error else "") + (f"  hold: {self.holds[-1]}" if self.holds else "")
 
@@ -119,7 +120,7 @@ class Evaluator(Node):  # type: ignore[misc]
         kinds = {s.name: message_class(s.type) for s in self._needed}
         self._callers = {name: self.create_client(kind, name) for name, kind in kinds.items()}
         self.sim: SimState | None = None
-        self._heard_s = 0.0
+        self._told_s = 0.0
         self.executor_state: ExecutorState | None = None
         self._episode: Episode | None = None
         self._trace = Trace()
@@ -229,7 +230,8 @@ class Evaluator(Node):  # type: ignore[misc]
         outcome = "discard" if episode.error else ("success" if episode.success else "failure")
         try:
             reply = self._call(interfaces.END_EPISODE, outcome=outcome, note=episode.error)
-            episode.lost, episode.bytes, episode.bag = reply.lost, reply.bytes, reply.bag
+            episode.lost = -1 if reply.unnumbered else reply.lost
+            episode.bytes, episode.bag = reply.bytes, reply.bag
             self._call(interfaces.DISARM)
         except EvaluationError as error:
             episode.error = episode.error or str(error)
@@ -262,16 +264,16 @@ class Evaluator(Node):  # type: ignore[misc]
             self._ros.spin_until_future_complete(future, 0.2)
         return future.result()
 
-    def _listen(self, topic: Topic, callback: Callable[[Any], None]) -> None:
+    def _listen(self, topic: Topic, callback: Callable[..., None]) -> None:
         self.create_subscription(message_class(topic.type), topic.name, callback, topic.qos.profile())
 
-    def _on_sim(self, msg: SimState) -> None:
-        heard_s, episode, before = time.monotonic(), self._episode, self.sim
+    def _on_sim(self, msg: SimState, info: Mapping[str, Any]) -> None:
+        told_s, episode, before = info["source_timestamp"] / 1e9, self._episode, self.sim
         if episode is not None and before is not None and before.reset_id == msg.reset_id and msg.step > before.step:
             episode.sim_s += (to_ns(msg.header.stamp) - to_ns(before.header.stamp)) / 1e9
             episode.overrun_s += (msg.overrun_ns - before.overrun_ns) / 1e9
-            episode.wall_s += heard_s - self._heard_s
-        self.sim, self._heard_s = msg, heard_s
+            episode.wall_s += told_s - self._told_s
+        self.sim, self._told_s = msg, told_s
         if self._episode is not None:
             self._trace.scene(to_ns(msg.header.stamp), np.array([_values(pose) for pose in msg.poses]))
 

@@ -112,7 +112,7 @@ class PolicySource:
             self.latencies_ms.append(answer.latency_ns / 1e6)
             return answer
         self.fault = self.fault or self._session.error
-        return self._session.none(stamp_ns, answer or "")
+        return answer if isinstance(answer, NoChunk) else self._session.none(stamp_ns, answer)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,17 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     scale = 1 + z * z / trials
     low, high = (centre - spread) / scale, (centre + spread) / scale
     return (low if successes else 0.0), (high if successes < trials else 1.0)
+
+
+def total(counts: Iterable[int]) -> float:
+    """Sum of counts; NaN if one of them is not known (negative)."""
+    found = list(counts)
+    return math.nan if min(found, default=0) < 0 else float(sum(found))
+
+
+def known(count: float, otherwise: str, unit: str = "") -> str:
+    """A count as text, or what to say if it is NaN."""
+    return otherwise if math.isnan(count) else f"{count:.0f}{unit}"
 
 
 def percentile(values: list[float], share: float) -> float:

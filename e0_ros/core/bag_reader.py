@@ -16,15 +16,16 @@ import yaml
 import zstandard
 from mcap.exceptions import McapError
 from mcap.reader import SeekingReader
-from mcap.records import Channel, Chunk, Footer, Message, Metadata, Schema
+from mcap.records import Attachment, Channel, Chunk, Footer, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from e0_ros.core.bag_writer import PARTIAL
 
 RECORD_LIMIT = 2**28
+ATTACHMENT_LIMIT = 2**20
 _DAMAGE = (
-    *(McapError, ValueError, KeyError, IndexError, struct.error),
+    *(McapError, ValueError, KeyError, IndexError, OverflowError, struct.error),
     *(zstandard.ZstdError, RuntimeError, MemoryError, OSError),
 )
 
@@ -61,11 +62,13 @@ class Bag:
         self.path, self.file = path, _mcap_file(path)
         self.damage: list[str] = []
         self.custom: dict[str, str] = {}
+        self.attachments: dict[str, str] = {}
         self.topics: dict[str, str] = {}
         self._salvage = salvage
         self._store = get_typestore(Stores.EMPTY)
         self._definitions: dict[str, Schema] = {}
         if salvage:
+            self.custom.update(_label(path))
             deque(self._salvaged(set()), maxlen=0)
         else:
             self._open_whole()
@@ -107,6 +110,8 @@ class Bag:
                     self._know(channel, schema)
                 for record in reader.iter_metadata():
                     self._note(record)
+                for attachment in reader.iter_attachments():
+                    self._note(attachment)
         except _DAMAGE as error:
             raise _damaged(self.path, error) from None
 
@@ -129,7 +134,7 @@ class Bag:
             elif isinstance(record, Channel) and record.schema_id in schemas:
                 channels[record.id] = record
                 self._know(record, schemas[record.schema_id])
-            elif isinstance(record, Metadata):
+            elif isinstance(record, Metadata | Attachment):
                 self._note(record)
             elif isinstance(record, Message) and record.channel_id in channels:
                 channel = channels[record.channel_id]
@@ -164,8 +169,11 @@ class Bag:
         self.topics[channel.topic] = schema.name
         self._definitions[schema.name] = schema
 
-    def _note(self, record: Metadata) -> None:
-        if record.name == "e0_ros":
+    def _note(self, record: Metadata | Attachment) -> None:
+        if isinstance(record, Attachment):
+            if record.media_type == "text/plain" and len(record.data) <= ATTACHMENT_LIMIT:
+                self.attachments[record.name] = record.data.decode(errors="replace")
+        elif record.name == "e0_ros":
             self.custom.update(record.metadata)
 
 
@@ -224,6 +232,15 @@ def _check_layout(folder: Path, file: Path) -> None:
         raise _damaged(folder / "metadata.yaml", error) from None
     if names != [file.name]:
         raise BagReadError(f"{folder}: metadata.yaml names {names}, but the folder holds {file.name}")
+
+
+def _label(folder: Path) -> dict[str, str]:
+    """The custom data of `metadata.yaml`, if it can be read: damage may have taken the file's own."""
+    with suppress(yaml.YAMLError, UnicodeDecodeError, OSError, KeyError, TypeError, AttributeError):
+        text = (folder / "metadata.yaml").read_text(encoding="utf-8")
+        custom = yaml.safe_load(text)["rosbag2_bagfile_information"]["custom_data"]
+        return {k: v for k, v in custom.items() if isinstance(k, str) and isinstance(v, str)}
+    return {}
 
 
 def _checked(chunk: Chunk) -> Chunk:

@@ -16,8 +16,8 @@ from e0_ros.core.plan_keeper import InForce, PlanKeeper
 ERROR = "error"
 """First word of the answer if the policy raised: the plan is missing because of a fault, not by the policy's choice."""
 
-Answer = ActionChunk | str | None
-"""A plan, the reason why there is none, or None if no answer is needed (live)."""
+Answer = ActionChunk | NoChunk | str
+"""A plan, word that the last one goes on, or the reason why there is none."""
 
 
 def is_error(reason: str) -> bool:
@@ -81,8 +81,8 @@ class PolicySession:
             self.error = f"{type(error).__name__}: {error}"
             self.counts["errors"] += 1
             return f"{ERROR}: {self.error}"
-        if isinstance(answer, ActionChunk):
-            self.counts["plans"] += 1
+        if not isinstance(answer, str):
+            self.counts["kept" if isinstance(answer, NoChunk) else "plans"] += 1
         return answer
 
     def none(self, stamp_ns: int, reason: str) -> NoChunk:
@@ -98,7 +98,7 @@ class PolicySession:
         if observation.embodiment != self._arm.name:
             raise ValueError(f"observation is of {observation.embodiment!r}; this policy is for {self._arm.name!r}")
         if not self.due(stamp_ns):
-            return "the plan in force goes on" if self._lockstep else None
+            return self._keeper.none(stamp_ns, "the plan in force goes on", keep=True)
         self.age_ns = now_ns - stamp_ns
         if not self._lockstep and self.age_ns > self._max_age_ns:
             self.counts["too old"] += 1

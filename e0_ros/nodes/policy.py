@@ -25,13 +25,13 @@ from e0_msgs.msg import Observation as ObservationMsg
 from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Policy
 from e0_policy.replay import ReplayPolicy
-from e0_policy.types import ActionChunk, Observation, Stale
+from e0_policy.types import Observation, Stale
 from e0_ros import diagnostics, interfaces
 from e0_ros.config import ConfigError, check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, chunk_to_msg, observation_from_msg, to_ns
 from e0_ros.core.mailbox import Mailbox
 from e0_ros.core.plan_keeper import InForce
-from e0_ros.core.policy_session import PolicySession, is_error
+from e0_ros.core.policy_session import Answer, PolicySession, is_error
 from e0_ros.core.replay_source import load_recording
 from e0_ros.policies import load_checkpoint
 from e0_ros.process import refuse_unknown_parameters, run_node
@@ -161,7 +161,7 @@ class PolicyNode(Node):
             with self._policy_lock:
                 answer = self._session.answer(observation, self._now_ns(), self._executor_state)
                 self._previous_ns = observation.stamp_ns
-                if answer is not None and not self._mailbox.closed:
+                if not self._mailbox.closed:
                     self._tell(observation.stamp_ns, answer)
 
     def _executor_state(self) -> InForce | None:
@@ -179,8 +179,8 @@ class PolicyNode(Node):
                     raise TimeoutError(f"no executor state of tick {previous_ns} within {LOCKSTEP_TIMEOUT_S:.0f} s")
             return self._in_force
 
-    def _tell(self, stamp_ns: int, answer: ActionChunk | str) -> None:
-        if isinstance(answer, ActionChunk):
+    def _tell(self, stamp_ns: int, answer: Answer) -> None:
+        if not isinstance(answer, str):
             self._chunks.publish(chunk_to_msg(answer, self._now_ns()))
             return
         if is_error(answer):
@@ -192,7 +192,7 @@ class PolicyNode(Node):
         self._chunks.publish(chunk_to_msg(self._session.none(stamp_ns, answer), self._now_ns()))
 
     def _diagnose(self) -> None:
-        names = ("plans", "none", "errors", "stale", "too old", "replaced")
+        names = ("plans", "kept", "none", "errors", "stale", "too old", "replaced")
         session = self._session
         values: dict[str, object] = {name: session.counts[name] for name in names}
         values["latency [ms]"], values["observation age [ms]"] = session.latency_ns / 1e6, session.age_ns / 1e6

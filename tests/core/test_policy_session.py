@@ -5,7 +5,7 @@ import pytest
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Plan, PolicyOutput
-from e0_policy.types import ActionChunk, Observation, Stale
+from e0_policy.types import ActionChunk, NoChunk, Observation, Stale
 from e0_ros.core.plan_keeper import InForce
 from e0_ros.core.policy_session import PolicySession, is_error
 
@@ -63,7 +63,8 @@ def test_lockstep_answers_every_observation_and_asks_the_executor_only_when_a_pl
     first = s.answer(seen(SECOND), 0, none_in_force)
     assert isinstance(first, ActionChunk) and first.t0_ns == SECOND and first.latency_ns == 3_000_000
     assert not s.due(SECOND + PERIOD)
-    assert s.answer(seen(SECOND + PERIOD), 0, unasked) == "the plan in force goes on"
+    kept = s.answer(seen(SECOND + PERIOD), 0, unasked)
+    assert isinstance(kept, NoChunk) and kept.keep and kept.in_reply_to_ns == SECOND + PERIOD
     word = InForce(SECOND + PERIOD, "policy", "s", first.sequence, SECOND + 2 * PERIOD)
     assert s.due(SECOND + 2 * PERIOD)
     assert isinstance(s.answer(seen(SECOND + 2 * PERIOD), 0, lambda: word), ActionChunk)
@@ -71,10 +72,11 @@ def test_lockstep_answers_every_observation_and_asks_the_executor_only_when_a_pl
     assert plan is not None and (plan.t0_ns, plan.committed_until_ns) == (SECOND, SECOND + 2 * PERIOD)
 
 
-def test_live_nothing_is_said_while_a_plan_runs_and_an_old_observation_gets_none() -> None:
+def test_live_too_a_plan_is_kept_while_it_runs_and_an_old_observation_gets_none() -> None:
     s = session(lockstep=False)
     assert isinstance(s.answer(seen(SECOND), SECOND, none_in_force), ActionChunk)
-    assert s.answer(seen(SECOND + PERIOD), SECOND + PERIOD, unasked) is None
+    kept = s.answer(seen(SECOND + PERIOD), SECOND + PERIOD, unasked)
+    assert isinstance(kept, NoChunk) and kept.keep and s.counts["kept"] == 1
     late = SECOND + 2 * PERIOD
     assert str(s.answer(seen(late), late + 250_000_000, unasked)).startswith("observation too old: 250 ms")
     assert isinstance(session().answer(seen(SECOND), 10 * SECOND, none_in_force), ActionChunk), "lock-step has no age"

@@ -136,7 +136,7 @@ def test_lockstep_answers_each_observation_once_and_plans_on_the_plan_in_force(r
         answers = r.answers(tick + 1)
         r.state(NOW + tick * TICK, answers[tick // 2 * 2])
     assert [to_ns(a.in_reply_to) for a in r.chunks] == [NOW + tick * TICK for tick in range(5)]
-    assert [a.status for a in r.chunks] == [0, 1, 0, 1, 0]
+    assert [a.status for a in r.chunks] == [0, 2, 0, 2, 0]
     assert r.chunks[1].reason == "the plan in force goes on"
     assert [a.sequence for a in r.chunks] == [1, 2, 3, 4, 5]
     first = chunk_from_msg(r.chunks[0])

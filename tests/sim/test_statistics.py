@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.statistics import percentile, rms_jerk, wilson_interval
+from sim.statistics import known, percentile, rms_jerk, total, wilson_interval
 
 
 def test_known_values():
@@ -36,6 +36,12 @@ def test_percentile_is_nearest_rank():
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([1.0, 2.0], 0.99) == 2.0
     assert math.isnan(percentile([], 0.5))
+
+
+def test_a_count_that_is_not_known_makes_the_sum_unknown_and_says_so() -> None:
+    assert total([1, 2]) == 3 and total([]) == 0
+    assert math.isnan(total([1, -1]))
+    assert (known(3.0, "unknown", " lost"), known(math.nan, "unknown", " lost")) == ("3 lost", "unknown")
 
 
 def test_jerk_of_a_cubic_is_its_third_derivative_and_of_a_parabola_none():

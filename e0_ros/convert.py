@@ -1,0 +1,219 @@
+"""`e0 convert`: bags to a LeRobotDataset v3.0. Needs no ROS."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from e0_policy.files import sync
+from e0_ros.config import add_arguments, from_arguments, to_mapping
+from e0_ros.convert_bags import ERROR, Job, convert_all, find_bags, jobs
+from e0_ros.core.dataset_config import ConvertConfig, Selection
+from e0_ros.core.dataset_episode import Facts
+from e0_ros.core.dataset_video import VideoError
+from e0_ros.core.dataset_writer import DatasetError, Existing, check_alike, load_existing, write_dataset
+from e0_ros.progress import Progress
+from e0_ros.version import code_version
+
+WORK = ".converting"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion came to."""
+
+    dataset: str
+    episodes: int
+    frames: int
+    added: int
+    salvaged: int
+    left_out: list[dict[str, str]]
+    errors: int
+    held: int
+    different: int
+    seconds: float
+    recorded_s: float
+
+    def text(self) -> str:
+        """A few lines for a human."""
+        speed = f", {self.recorded_s / self.seconds:.1f} times real time" if self.seconds and self.added else ""
+        lines = [f"{self.dataset}: {self.episodes} episodes, {self.frames} frames ({self.added} episodes new{speed})"]
+        if self.salvaged:
+            lines.append(f"{self.salvaged} from damaged bags, up to their first gap: meta/e0.json says where")
+        if self.held:
+            lines.append(f"{self.held} frames where the executor followed no plan and held; meta/e0.json says where")
+        if self.different:
+            lines.append(f"{self.different} frames differ from what the policy was fed live; see meta/e0.json")
+        if self.left_out:
+            lines.append(f"{len(self.left_out)} bags left out:")
+            lines += [f"  {entry['bag']}: {entry['reason']}" for entry in self.left_out[:50]]
+        return "\n".join(lines)
+
+
+def convert(
+    places: Sequence[Path], out: Path, config: ConvertConfig, selection: Selection, processes: int = 1, ray: str = ""
+) -> Report:
+    """Convert bags into the dataset `out`, which may exist; an interrupted conversion continues.
+
+    Raises:
+        ConfigError: nothing to convert, or wrong settings.
+        DatasetError: `out` exists and cannot grow by these episodes, or no bag became an episode.
+
+    """
+    out = out.absolute()
+    with _locked(out.with_name(out.name + WORK)) as work:
+        return _convert(places, out, work, config, selection, processes, ray)
+
+
+def _convert(
+    places: Sequence[Path],
+    out: Path,
+    work: Path,
+    config: ConvertConfig,
+    selection: Selection,
+    processes: int,
+    ray: str,
+) -> Report:
+    begin = time.monotonic()
+    finish_exchange(out, work)
+    existing = load_existing(out) if out.exists() else None
+    todo = jobs(find_bags(places), work / "episodes", config, selection)
+    results = _convert_bags(todo, config, selection, processes, ray)
+    taken, left_out = _choose(todo, results, existing)
+    if existing is None and not taken:
+        reasons = "\n".join(f"  {entry['bag']}: {entry['reason']}" for entry in left_out[:50])
+        raise DatasetError(f"no bag became an episode; there is no dataset {out}\n{reasons}")
+    settings = to_mapping(config)
+    facts = [results[job] for job in taken]
+    check_alike(facts, existing, settings)
+    if taken:
+        about = {"settings": settings, "code_version": code_version(), "left_out": left_out}
+        shutil.rmtree(work / "dataset", ignore_errors=True)
+        write_dataset(work / "dataset", [(results[job], job.work) for job in taken], existing, config, about)
+        exchange(out, work)
+    shutil.rmtree(work, ignore_errors=True)
+    whole = load_existing(out)
+    return Report(
+        dataset=str(out),
+        episodes=whole.info["total_episodes"],
+        frames=whole.info["total_frames"],
+        added=len(taken),
+        salvaged=sum(f.salvaged for f in facts),
+        left_out=left_out,
+        errors=sum(entry["reason"].startswith(ERROR) for entry in left_out),
+        held=sum(f.held for f in facts),
+        different=sum(f.different for f in facts),
+        seconds=time.monotonic() - begin,
+        recorded_s=sum(f.frames / f.fps for f in facts),
+    )
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[Path]:
+    """The work folder, for this process alone."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(f"{work}: another e0 convert is at work there; let it finish") from None
+        yield work
+
+
+def exchange(out: Path, work: Path) -> None:
+    """Put the whole dataset of the work folder in its place; at no time is there half a one under that name."""
+    if out.exists():
+        shutil.rmtree(work / "replaced", ignore_errors=True)
+        out.rename(work / "replaced")
+    (work / "dataset").rename(out)
+    sync(out.parent)
+
+
+def finish_exchange(out: Path, work: Path) -> None:
+    """After an interruption between the two renames: put the dataset back that was moved away."""
+    replaced = work / "replaced"
+    if not out.exists() and (replaced / "meta" / "e0.json").is_file():
+        replaced.rename(out)
+
+
+def _convert_bags(
+    todo: Sequence[Job], config: ConvertConfig, selection: Selection, processes: int, ray: str
+) -> dict[Job, Facts]:
+    results: dict[Job, Facts] = {}
+    progress = Progress(len(todo), "bags")
+    for job, facts in convert_all(todo, config, selection, processes, ray):
+        results[job] = facts
+        progress.advance(facts.bag)
+        if facts.damage:
+            progress.say(f"{facts.bag}: damaged: {'; '.join(facts.damage)}")
+    progress.close()
+    return results
+
+
+def _choose(
+    todo: Sequence[Job], results: dict[Job, Facts], existing: Existing | None
+) -> tuple[list[Job], list[dict[str, str]]]:
+    """Jobs that become episodes, in order, and what is left out with the reasons."""
+    taken: list[Job] = []
+    left_out: list[dict[str, str]] = []
+    seen = existing.digests if existing else set()
+    for job in todo:
+        facts = results[job]
+        reason = facts.left_out or ("it is in the dataset already" if facts.digest in seen else "")
+        if reason:
+            left_out.append({"bag": facts.bag, "digest": facts.digest, "reason": reason})
+        else:
+            taken.append(job)
+            seen.add(facts.digest)
+    return taken, left_out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert; 1 if there is no dataset at the end, or if an error of the code left a bag out."""
+    parser = argparse.ArgumentParser(
+        prog="e0 convert",
+        description="Convert bags to a LeRobotDataset v3.0. Run it again to continue an interrupted conversion, or "
+        "with more bags to let the dataset grow.",
+        epilog="example: e0 convert bags --out datasets/pick --outcomes success --tasks 'Pick*'",
+    )
+    parser.add_argument("bags", nargs="+", type=Path, help="bag folders, .mcap files, or folders of them")
+    parser.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    parser.add_argument("--jobs", "-j", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--ray", default="", metavar="ADDRESS", help="convert on this Ray cluster (or 'local')")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    add_arguments(parser.add_argument_group("which bags"), Selection)  # type: ignore[arg-type]
+    add_arguments(parser.add_argument_group("how"), ConvertConfig)  # type: ignore[arg-type]
+    options = parser.parse_args(argv)
+    try:
+        config, selection = from_arguments(ConvertConfig, options), from_arguments(Selection, options)
+        report = convert(options.bags, options.out, config, selection, max(1, options.jobs), options.ray)
+    except BrokenProcessPool:
+        print("e0 convert: a process was killed (out of memory?); fewer --jobs; the next run goes on", file=sys.stderr)
+        return 1
+    except (DatasetError, VideoError, OSError) as error:
+        print(f"e0 convert: {error}", file=sys.stderr)
+        return 1
+    print(report.text())
+    if options.json:
+        _write_report(options.json, report)
+    return 1 if report.errors else 0
+
+
+def _write_report(path: Path, report: Report) -> None:
+    data: dict[str, Any] = {**vars(report)}
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,350 @@
+"""One bag to one episode's work folder: a table of numbers, a video per view, and `episode.json`.
+
+The folder gets its name only when all of it is written and its videos have been counted; a folder of that name is
+whole. It may also say why the bag was left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from e0_policy.embodiment import Embodiment, EmbodimentError, load_embodiment
+from e0_policy.files import sha256, sync
+from e0_policy.types import FloatArray, Observation, Stale
+from e0_ros.core.bag_reader import Bag, BagReadError
+from e0_ros.core.dataset_bag import BagInfo, describe_bag
+from e0_ros.core.dataset_config import ConvertConfig, Selection
+from e0_ros.core.dataset_frames import NS_PER_S, EpisodeReader
+from e0_ros.core.dataset_stats import Stats, histogram, image_stats, vector_stats
+from e0_ros.core.dataset_video import VideoError, VideoFormat, VideoWriter, count_frames
+from e0_ros.core.pairing import GRIPPER, JOINTS
+from e0_ros.interfaces import OBSERVATION
+
+MAX_FRAMES = 1_000_000
+MIN_FRAMES = 2
+PENDING = 200
+"""Frames that may wait for the first set-point; more are idle time before it."""
+STATE, ACTION = "observation.state", "action"
+NS_PER_MS = 1e6
+
+
+@dataclass
+class Facts:
+    """What `episode.json` says. `left_out` is the reason why the bag is no episode; empty if it is one."""
+
+    bag: str
+    left_out: str = ""
+    digest: str = ""
+    episode_id: str = ""
+    task: str = ""
+    seed: int = 0
+    instruction: str = ""
+    instructions: list[str] = field(default_factory=list)
+    outcome: str = ""
+    embodiment: str = ""
+    joint_names: list[str] = field(default_factory=list)
+    views: list[str] = field(default_factory=list)
+    height: int = 0
+    width: int = 0
+    fps: int = 0
+    frames: int = 0
+    start_ns: int = 0
+    period_ns: int = 0
+    at_observations: bool = False
+    lockstep: bool = False
+    sources: list[str] = field(default_factory=list)
+    leading: int = 0
+    held: int = 0
+    lost: int = 0
+    compared: int = 0
+    different: int = 0
+    salvaged: bool = False
+    damage: list[str] = field(default_factory=list)
+    recorded_by: str = ""
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+class LeftOut(ValueError):
+    """The bag is no episode; the message says why."""
+
+
+def convert_bag(path: Path, work: Path, config: ConvertConfig, selection: Selection) -> Facts:
+    """Convert one bag into the folder `work`, or find the result of an earlier run there.
+
+    Whatever is wrong with the bag is an answer (`left_out`), never an exception, so that one bag cannot end the others'
+    conversion. A file system that refuses is an exception.
+    """
+    if (work / "episode.json").is_file():
+        return read_facts(work)
+    partial = work.with_name(work.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    facts = Facts(str(path.resolve().name))
+    try:
+        _Episode(path, partial, config, selection, facts).convert()
+    except (LeftOut, BagReadError, VideoError, EmbodimentError) as error:
+        facts.left_out = str(error)
+        for file in partial.iterdir():
+            file.unlink()
+    _write(partial / "episode.json", json.dumps(asdict(facts), default=_plain))
+    sync(partial)
+    partial.rename(work)
+    return facts
+
+
+def read_facts(work: Path) -> Facts:
+    """The `episode.json` of a work folder."""
+    return Facts(**json.loads((work / "episode.json").read_text(encoding="utf-8")))
+
+
+class _Episode:
+    """One conversion in progress."""
+
+    def __init__(self, path: Path, folder: Path, config: ConvertConfig, selection: Selection, facts: Facts) -> None:
+        self._path, self._folder, self._config, self._selection = path, folder, config, selection
+        self.facts = facts
+        self._writers: dict[str, VideoWriter] = {}
+        self._histograms: dict[str, list[NDArray[np.uint32]]] = {}
+        self._stamps: list[int] = []
+        self._observations: list[Observation] = []
+
+    def convert(self) -> None:
+        bag = self._open()
+        info = describe_bag(bag)
+        arm = self._describe(bag, info)
+        self._at = self._at_observations(info)
+        self._reader = EpisodeReader(bag, info, arm, self._config, self._at)
+        self.facts.views = list(self._reader.views)
+        try:
+            gap = self._read()
+            self._reader_checks(gap)
+            actions = self._actions(arm)
+        finally:
+            for writer in self._writers.values():
+                writer.close()
+        self._write(arm, actions)
+
+    def _open(self) -> Bag:
+        file = self._path if self._path.is_file() else next(iter(sorted(self._path.glob("*.mcap"))), None)
+        if file is not None:
+            self.facts.digest = sha256(file)
+        try:
+            return Bag(self._path)
+        except BagReadError:
+            if not self._config.salvage or file is None:
+                raise
+        bag = Bag(self._path, salvage=True)
+        self.facts.salvaged, self.facts.damage = True, bag.damage[:20] or ["its recording did not finish"]
+        return bag
+
+    def _describe(self, bag: Bag, info: BagInfo) -> Embodiment:
+        facts = self.facts
+        for name in ("episode_id", "task", "seed", "instruction", "outcome", "lost", "lockstep"):
+            setattr(facts, name, getattr(info, name))
+        facts.recorded_by = info.code_version
+        if reason := self._selection.refusal(info.outcome, info.task, info.instruction):
+            raise LeftOut(reason)
+        name = info.embodiment or next((bag.decode(m).embodiment for m in bag.messages([OBSERVATION.name])), "")
+        if not name or "/" in name:
+            raise LeftOut("it does not say which arm it is of (no configuration, no observation)")
+        arm = load_embodiment(name)
+        facts.embodiment, facts.joint_names = arm.name, list(arm.joint_names)
+        return arm
+
+    def _at_observations(self, info: BagInfo) -> bool:
+        self.facts.at_observations = self._config.frames == "observations" or (
+            self._config.frames == "auto" and info.lockstep
+        )
+        return self.facts.at_observations
+
+    def _read(self) -> str:
+        """Read the frames up to the episode's end or its first gap; returns what the gap is."""
+        pending: deque[Observation] = deque()
+        try:
+            for result in self._reader.results():
+                start_ns = self._reader.set_points.start_ns
+                while pending and start_ns is not None:
+                    if (gap := self._take(pending.popleft(), start_ns)) != "":
+                        return gap
+                if result.stamp_ns < self._reader.start_ns:
+                    continue
+                if isinstance(result, Stale):
+                    if self._stamps:
+                        return f"{result.stream}: {result.reason}"
+                    pending.clear()
+                    continue
+                pending.append(result)
+                if len(pending) > PENDING:
+                    pending.popleft()
+                    self.facts.leading += 1
+        except BagReadError as error:
+            self._salvage(str(error))
+        start_ns = self._reader.set_points.start_ns
+        while pending:
+            if (gap := self._take(pending.popleft(), start_ns)) != "":
+                return gap
+        return self._tail()
+
+    def _salvage(self, damage: str) -> None:
+        if not self._config.salvage:
+            raise LeftOut(damage)
+        self.facts.salvaged, self.facts.damage = True, [*self.facts.damage, damage][:20]
+
+    def _take(self, frame: Observation, start_ns: int | None) -> str:
+        """Append a frame; returns the gap before it, if there is one."""
+        if self._config.action != "measured_next" and (start_ns is None or frame.stamp_ns < start_ns):
+            self.facts.leading += 1
+            return ""
+        if self._stamps and (gap := self._irregular(frame.stamp_ns - self._stamps[-1])):
+            return gap
+        if len(self._stamps) >= MAX_FRAMES:
+            raise LeftOut(f"more than {MAX_FRAMES} frames")
+        for view, image in frame.views.items():
+            if view not in self._writers:
+                height, width = image.shape[:2]
+                self.facts.height, self.facts.width = height, width
+                form = VideoFormat.of(self._config, height, width)
+                self._writers[view] = VideoWriter(self._folder / f"{view}.mp4", form)
+            self._writers[view].add(image)
+            self._histograms.setdefault(view, []).append(histogram(image))
+        self._stamps.append(frame.stamp_ns)
+        self._observations.append(_without_images(frame))
+        return ""
+
+    def _irregular(self, step_ns: int) -> str:
+        """What is wrong with the time from one frame to the next; only observations have times of their own."""
+        period_ns = NS_PER_S / self._config.fps
+        if abs(step_ns - period_ns) <= 0.25 * period_ns:
+            return ""
+        return (
+            f"observations lie {step_ns / NS_PER_MS:.1f} ms apart; at {self._config.fps} Hz it is "
+            f"{period_ns / NS_PER_MS:.1f} ms (frames=grid resamples)"
+        )
+
+    def _tail(self) -> str:
+        """The gap between the last frame and the end of the episode, if a stream has died."""
+        end_ns = self._reader.end_ns or self._reader.last_ns
+        missing_ns = end_ns - self._stamps[-1] if self._stamps else 0
+        if self._reader.end_ns == 0 and not self.facts.salvaged and self._reader.start_ns:
+            self._salvage("the bag has no end of the episode")
+        if missing_ns <= 0.5 * NS_PER_S:
+            return ""
+        return f"no frame in the last {missing_ns / NS_PER_S:.2f} s of the episode: a stream has died"
+
+    def _reader_checks(self, gap: str) -> None:
+        if gap and not self.facts.salvaged:
+            after_s = (self._stamps[-1] - self._stamps[0]) / NS_PER_S if self._stamps else 0.0
+            raise LeftOut(f"a gap after {after_s:.2f} s: {gap}")
+        if gap:
+            self.facts.damage = [*self.facts.damage, f"taken up to its first gap: {gap}"]
+        if len(self._stamps) < MIN_FRAMES:
+            cause = "" if self._reader.set_points.start_ns else f" (no set-point of signal {self._config.action})"
+            raise LeftOut(f"{len(self._stamps)} frames; at least {MIN_FRAMES} are needed{cause}")
+
+    def _actions(self, arm: Embodiment) -> FloatArray:
+        if self._config.action == "measured_next":
+            states = np.array([_state(o) for o in self._observations])
+            return np.concatenate((states[1:], states[-1:]))
+        rows = [self._reader.set_points.at(t) for t in self._stamps]
+        found = [row for row in rows if row is not None]
+        if len(found) != len(rows):
+            raise AssertionError("a frame without set-point was taken")
+        self.facts.held = sum(self._reader.set_points.held(t) for t in self._stamps)
+        return np.array(found)
+
+    def _write(self, arm: Embodiment, actions: FloatArray) -> None:
+        facts, reader, frames = self.facts, self._reader, self._observations
+        facts.frames, facts.fps, facts.start_ns = len(frames), self._config.fps, self._stamps[0]
+        facts.period_ns = round((self._stamps[-1] - self._stamps[0]) / (len(frames) - 1))
+        facts.sources = sorted(reader.set_points.sources)
+        for t, frame in zip(self._stamps, frames, strict=True):
+            if facts.at_observations and (live := reader.live.get(t)):
+                facts.compared += 1
+                facts.different += not live.same(frame, reader.views)
+        texts = [reader.instruction(t) or facts.task for t in self._stamps]
+        facts.instructions = list(dict.fromkeys(texts))
+        columns = _columns(frames, actions, facts)
+        stats = {name: vector_stats(values) for name, values in columns.items()}
+        for view in reader.views:
+            path = self._folder / f"{view}.mp4"
+            if (counted := count_frames(path)) != len(frames):
+                raise VideoError(f"the video of {view} holds {counted} frames for {len(frames)} rows")
+            stats[f"observation.images.{view}"] = image_stats(self._histograms[view])
+            sync(path)
+        facts.stats = {name: plain_stats(values) for name, values in stats.items()}
+        table = pa.table({name: arrow_column(values) for name, values in columns.items()} | {"task": pa.array(texts)})
+        pq.write_table(table, self._folder / "frames.parquet")
+        sync(self._folder / "frames.parquet")
+
+
+def _columns(frames: list[Observation], actions: FloatArray, facts: Facts) -> dict[str, NDArray[np.generic]]:
+    """The numeric features of an episode but those that depend on its place in the dataset."""
+    reference = facts.views[0]
+    columns: dict[str, NDArray[np.generic]] = {
+        STATE: np.array([_state(frame) for frame in frames], np.float32),
+        ACTION: actions.astype(np.float32),
+    }
+    for view in facts.views:
+        columns[f"e0.age_ms.{view}"] = _ms([-frame.view_skew_ns[view] for frame in frames])
+    columns[f"e0.age_ms.{JOINTS}"] = _ms([frame.joint_skew_ns for frame in frames])
+    columns[f"e0.age_ms.{GRIPPER}"] = _ms([frame.gripper_age_ns for frame in frames])
+    for view in facts.views:
+        columns[f"e0.skew_ms.{view}"] = _ms([f.view_skew_ns[view] - f.view_skew_ns[reference] for f in frames])
+    index = np.arange(len(frames), dtype=np.int64)
+    columns["timestamp"] = (index / facts.fps).astype(np.float32)
+    columns["frame_index"] = index
+    return columns
+
+
+def arrow_column(values: NDArray[np.generic]) -> pa.Array:
+    """A column of numbers, or of vectors as fixed-size lists."""
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def plain_stats(stats: Stats) -> dict[str, Any]:
+    """Statistics as plain lists."""
+    return {name: value.tolist() for name, value in stats.items()}
+
+
+def _state(frame: Observation) -> FloatArray:
+    return np.append(frame.joint_positions, frame.gripper_opening)
+
+
+def _ms(values_ns: list[int]) -> NDArray[np.generic]:
+    return (np.array(values_ns, np.float64) / NS_PER_MS).astype(np.float32)
+
+
+def _without_images(frame: Observation) -> Observation:
+    return Observation(
+        frame.stamp_ns,
+        {},
+        frame.joint_positions,
+        frame.gripper_opening,
+        view_skew_ns=frame.view_skew_ns,
+        joint_skew_ns=frame.joint_skew_ns,
+        gripper_age_ns=frame.gripper_age_ns,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else list(value)

@@ -1,0 +1,124 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from e0_policy.embodiment import load_embodiment
+from e0_ros.core.dataset_actions import SetPoints
+
+ARM = load_embodiment("fr3")
+MS = 1_000_000
+
+
+def time(ns):
+    return SimpleNamespace(sec=ns // 10**9, nanosec=ns % 10**9)
+
+
+def chunk(t0_ms, rows, sequence=1, source="policy", period_ms=50, **fields):
+    """Rows whose every joint is the given number; the gripper is 1."""
+    data = np.array([[value] * 7 + [1.0] for value in rows])
+    good = SimpleNamespace(
+        status=0, representation=0, embodiment="fr3", joint_names=list(ARM.joint_names), rows=len(rows), columns=8,
+        data=data.reshape(-1), t0=time(t0_ms * MS), period_ns=period_ms * MS, source=source, session="s",
+        sequence=sequence,
+    )  # fmt: skip
+    return SimpleNamespace(**{**vars(good), **fields})
+
+
+def state(committed_ms, sequence=0, mode=2, positions=None, gripper=float("nan")):
+    return SimpleNamespace(
+        mode=mode, source="policy" if sequence else "", session="s" if sequence else "", sequence=sequence,
+        committed_until=time(committed_ms * MS), joint_names=list(ARM.joint_names),
+        positions=np.zeros(7) if positions is None else np.full(7, positions), gripper_opening=gripper,
+    )  # fmt: skip
+
+
+def first(points, t_ms):
+    row = points.at(t_ms * MS)
+    return None if row is None else row[0]
+
+
+def test_a_row_is_in_force_from_t0_plus_i_periods_until_another_plan_acts():
+    points = SetPoints("commanded", ARM)
+    points.add_chunk(chunk(100, [1.0, 2.0, 3.0]))
+    points.add_state(110 * MS, state(120, sequence=1))
+    points.add_chunk(chunk(200, [7.0, 8.0], sequence=2))
+    points.add_state(200 * MS, state(210, sequence=1))
+    points.add_state(210 * MS, state(230, sequence=2))
+    assert [first(points, t) for t in (119, 120, 149, 150, 200, 229, 230, 249, 250, 1000)] == [
+        None, 1.0, 1.0, 2.0, 3.0, 3.0, 7.0, 7.0, 8.0, 8.0
+    ]  # fmt: skip
+
+
+def test_a_refused_plan_never_counts():
+    points = SetPoints("commanded", ARM)
+    points.add_chunk(chunk(0, [1.0]))
+    points.add_state(0, state(0, sequence=1))
+    points.add_chunk(chunk(50, [9.0], sequence=2))
+    points.add_state(60 * MS, state(60, sequence=1))
+    assert first(points, 100) == 1.0
+
+
+def test_in_hold_the_set_point_is_the_executors_own_and_counted():
+    points = SetPoints("commanded", ARM)
+    points.add_state(0, state(0, mode=1, positions=5.0))  # armed, the gripper not yet commanded: no set-point
+    assert points.start_ns is None
+    points.add_chunk(chunk(0, [1.0, 2.0]))
+    points.add_state(10 * MS, state(10, sequence=1))
+    points.add_state(80 * MS, state(90, mode=3, positions=1.5, gripper=0.0))
+    assert first(points, 79) == 2.0
+    assert (first(points, 80), points.at(80 * MS)[-1]) == (1.5, 0.0)
+    assert [points.held(t * MS) for t in (79, 80)] == [False, True]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=6), st.integers(0, 500))
+def test_interpolation_stays_between_the_rows_and_meets_them(rows, t_ms):
+    points = SetPoints("commanded", ARM, interpolate=True)
+    points.add_chunk(chunk(0, rows))
+    points.add_state(0, state(0, sequence=1))
+    i = min(t_ms // 50, len(rows) - 1)
+    pair = rows[i : i + 2]
+    assert min(pair) - 1e-12 <= first(points, t_ms) <= max(pair) + 1e-12
+    assert np.isclose(first(points, t_ms), np.interp(t_ms, 50 * np.arange(len(rows)), rows))
+    assert points.at(t_ms * MS)[-1] == 1.0
+
+
+def test_teleop_takes_the_target_whether_it_was_followed_or_not():
+    points = SetPoints("teleop", ARM)
+    points.add_chunk(chunk(0, [1.0], source="teleop", sequence=1, period_ms=40))
+    points.add_chunk(chunk(0, [9.0], source="policy", sequence=1))
+    points.add_state(0, state(0, sequence=1))
+    points.add_chunk(chunk(40, [2.0], source="teleop", sequence=2, period_ms=40))
+    assert [first(points, t) for t in (0, 39, 40, 500)] == [1.0, 1.0, 2.0, 2.0]
+    assert points.sources == {"teleop"}
+
+
+def test_teleop_targets_are_interpolated_unless_there_is_a_break():
+    points = SetPoints("teleop", ARM, interpolate=True)
+    for sequence, (t, value) in enumerate([(0, 0.0), (40, 4.0), (400, 5.0)], 1):
+        points.add_chunk(chunk(t, [value], source="teleop", sequence=sequence, period_ms=40))
+    assert [first(points, t) for t in (0, 10, 40, 200, 400)] == [0.0, 1.0, 4.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"columns": 9},
+        {"data": np.full(8, np.nan)},
+        {"joint_names": [f"panda_joint{i}" for i in range(1, 8)]},
+        {"representation": 1},
+        {"data": np.zeros(7)},
+    ],
+)
+def test_a_malformed_plan_is_refused(wrong):
+    with pytest.raises(ValueError):
+        SetPoints("commanded", ARM).add_chunk(chunk(0, [0.0], **wrong))
+
+
+def test_word_that_there_is_no_plan_is_none():
+    points = SetPoints("commanded", ARM)
+    points.add_chunk(chunk(0, [], status=1))
+    assert points.at(0) is None
