@@ -103,7 +103,7 @@ def killed(bags: Path, name: str, rng: random.Random) -> tuple[list[int], float,
     """Record a take, kill the recorder some time.
 
     Returns:
-        What was published, when the take ended (kill, or request to end it) [s], how long the recorder waited for a CPU.
+        What was published, when the take ended (kill, or request to end it) [s], how long it waited for a CPU.
 
     """
     source = Source()
@@ -141,6 +141,7 @@ def lost_s(bags: Path, name: str, published: list[int], over_s: float) -> float:
     """How much of the take's end is missing [s]; what is there has no hole."""
     partial = bags / f"{name}.partial"
     if not partial.exists():
+        verify(bags / name)
         assert whole(bags / name)
         return 0.0
     with pytest.raises(BagReadError, match="salvaged"):
