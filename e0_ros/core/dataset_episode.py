@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from e0_policy.embodiment import Embodiment, EmbodimentError, load_embodiment
+from e0_policy.embodiment import Embodiment, EmbodimentError, embodiment_names, load_embodiment
 from e0_policy.files import sha256, sync
 from e0_policy.types import FloatArray, Observation, Stale
 from e0_ros.core.bag_reader import Bag, BagReadError
@@ -155,10 +155,7 @@ class _Episode:
         facts.recorded_by = info.code_version
         if reason := self._selection.refusal(info.outcome, info.task, info.instruction):
             raise LeftOut(reason)
-        name = info.embodiment or next((bag.decode(m).embodiment for m in bag.messages([OBSERVATION.name])), "")
-        if not name or "/" in name:
-            raise LeftOut("it does not say which arm it is of (no configuration, no observation)")
-        arm = load_embodiment(name)
+        arm = load_embodiment(self._config.embodiment or _named_arm(bag, info))
         facts.embodiment, facts.joint_names = arm.name, list(arm.joint_names)
         return arm
 
@@ -286,6 +283,15 @@ class _Episode:
         table = pa.table({name: arrow_column(values) for name, values in columns.items()} | {"task": pa.array(texts)})
         pq.write_table(table, self._folder / "frames.parquet")
         sync(self._folder / "frames.parquet")
+
+
+def _named_arm(bag: Bag, info: BagInfo) -> str:
+    """The shipped arm that a bag names; a bag may not name files."""
+    name = info.embodiment or next((bag.decode(m).embodiment for m in bag.messages([OBSERVATION.name])), "")
+    if name not in embodiment_names():
+        known = ", ".join(embodiment_names())
+        raise LeftOut(f"its arm is {name[:80]!r}; shipped are {known}: give your own with --embodiment")
+    return str(name)
 
 
 def _columns(frames: list[Observation], actions: FloatArray, facts: Facts) -> dict[str, NDArray[np.generic]]:
