@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test bench lint fmt policy-venv lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
 N ?= 20
+KILLS ?= 100
 TESTS ?= tests
 RUN := .venv/bin/python
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
@@ -23,6 +24,9 @@ demo: setup  ## a Franka arm picks cubes in ManiSkill over ROS 2 topics (N=3 for
 
 test: setup  ## the tests (TESTS=tests/core for some)
 	@$(RUN) -m pytest $(TESTS)
+
+kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a second of one take is lost
+	@E0_KILLS=$(KILLS) $(RUN) -m pytest -s tests/nodes/test_recorder_killed.py
 
 bench: setup  ## measure, one table
 	@$(RUN) -m e0_ros.cli bench

@@ -132,7 +132,7 @@ def draw_augmentation(config: AugmentationConfig, views: Sequence[str], batch: i
 
 
 def spherical_homography(offset: Tensor, camera: Tensor, depth_m: float) -> Tensor:
-    """Map of original to warped pixels (eq. 15-17), `(..., 3, 3)`.
+    """Map of original to warped pixels (eq. 8, 15-17), `(..., 3, 3)`.
 
     A pixel is put on the plane at depth `d_center`, rotated by `R = R_x(pitch) R_y(yaw)` and projected again:
     `K (R + t n^T / d_center) K^-1` with `t = (0, 0, d)` and n the optical axis. Without a radial displacement the

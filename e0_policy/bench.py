@@ -20,25 +20,33 @@ import torch
 
 from e0_policy import diffusion
 from e0_policy.batch import Batch
-from e0_policy.diffusion import NoiseDraw, SamplerSettings
+from e0_policy.collate import on_device
+from e0_policy.diffusion import NoiseDraw, Sample, SamplerSettings
 from e0_policy.engine import Engine
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config, preset
 
 UNMEASURED = "unmeasured"
-TARGETS_MS = {("nano", "cpu", 4): 12.0, ("nano", "cpu", 10): 25.0, ("full", "cuda", 10): 8.0}
-"""Goals for a chunk: nano on one CPU thread; full at H = 10 with 2 views on an H200."""
+TARGETS_MS = {
+    ("nano", "cpu", 4, 2, 8): 12.0,
+    ("nano", "cpu", 10, 2, 8): 25.0,
+    ("full", "cuda", 10, 2, 10): 8.0,
+    ("full", "cuda", 10, 2, 50): 11.0,
+}
+"""Goals for a chunk, by size, device, N, views and H: nano on one CPU thread, full on an H200."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`e0 bench policy`: 0 measured, 2 wrong arguments."""
     options = _arguments(argv)
-    changes: dict[str, Any] = {"views": [f"view{i}" for i in range(options.views)]} if options.views else {}
-    if options.horizon:
-        changes["prediction_horizon"] = options.horizon
     try:
-        config = preset(options.size, **changes)
-        settings = [SamplerSettings.of(config, steps=n, samples=options.samples) for n in options.steps]
+        base = preset(options.size)
+        configs = [
+            sized(base, views, horizon)
+            for views in options.views or (len(base.views),)
+            for horizon in options.horizon or (base.prediction_horizon,)
+        ]
+        settings = [SamplerSettings.of(base, steps=n, samples=options.samples) for n in options.steps]
     except ValueError as error:
         print(f"e0 bench policy: {error}", file=sys.stderr)
         return 2
@@ -50,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report["devices"][device] = UNMEASURED
             continue
         dtype = torch.bfloat16 if device == "cuda" or options.dtype == "bfloat16" else torch.float32
-        report["devices"][device] = measure(config, settings, device, dtype, options.repeat)
+        report["devices"][device] = measure(configs, settings, device, dtype, options.repeat)
     print(table(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -61,19 +69,34 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="e0 bench policy",
         description="Latency of one action chunk, eager against fast.",
-        epilog="example: e0 bench policy --size nano --steps 1 4 10 --json policy.json",
+        epilog="example: e0 bench policy --size full --device cuda --views 1,2,3 --horizon 10,50 --json policy.json",
     )
     parser.add_argument("--size", choices=("nano", "small", "full"), default="nano", help="model (default: nano)")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 4, 10], help="denoising steps N (default: 1 4 10)")
     parser.add_argument("--samples", type=int, default=1, help="chunks drawn per observation (default: 1)")
-    parser.add_argument("--views", type=int, default=0, help="number of views (default: the size's)")
-    parser.add_argument("--horizon", type=int, default=0, help="rows of a chunk (default: the size's)")
+    parser.add_argument("--views", type=_numbers, help="numbers of views, as 1,2,3 (default: the size's)")
+    parser.add_argument("--horizon", type=_numbers, help="rows of a chunk, as 10,50 (default: the size's)")
     parser.add_argument("--device", choices=("all", "cpu", "cuda"), default="all", help="default: all")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="on the CPU")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--repeat", type=int, default=50, help="timed calls per figure (default: 50)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     return parser.parse_args(argv)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def sized(base: E0Config, views: int, horizon: int) -> E0Config:
+    """A configuration with this many views and rows; extra views are like the first ones.
+
+    Raises:
+        ModelConfigError: no views, or a horizon out of range.
+
+    """
+    names = [*base.views, *(f"view{i}" for i in range(len(base.views), views))][:views]
+    return E0Config.from_dict({**base.to_dict(), "views": names, "prediction_horizon": horizon})
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -88,15 +111,19 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def measure(
-    config: E0Config, settings: Sequence[SamplerSettings], device: str, dtype: torch.dtype, repeat: int
+    configs: Sequence[E0Config], settings: Sequence[SamplerSettings], device: str, dtype: torch.dtype, repeat: int
 ) -> dict[str, Any]:
-    """Figures of one device: parameters, ceilings, and a row per number of steps."""
-    model = random_model(config, device, dtype)
+    """Figures of one device: parameters, ceilings, and a row per number of views, of rows and of steps."""
     ceilings = {"matmul_gflops": matmul_gflops(device, dtype), "copy_gb_s": copy_gb_s(device)}
-    rows = [measure_steps(model, s, repeat, ceilings) for s in settings]
+    rows, parameters = [], 0
+    for config in configs:
+        model = random_model(config, device, dtype)
+        parameters = parameters or sum(p.numel() for p in model.parameters())
+        rows += [measure_steps(model, s, repeat, ceilings) for s in settings]
+        del model
     return {
         "dtype": str(dtype).removeprefix("torch."),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": parameters,
         "ceilings": ceilings,
         "rows": rows,
         "memory_mb": memory_mb(device),
@@ -118,13 +145,13 @@ def random_model(config: E0Config, device: str, dtype: torch.dtype) -> E0Model:
     return model
 
 
-def random_observation(config: E0Config, device: str, words: int = 12) -> Batch:
-    """One observation with every view and an instruction of ordinary length."""
+def random_observation(config: E0Config, words: int = 12) -> Batch:
+    """One observation on the host as `stack` leaves it: images as bytes, every view, an ordinary instruction."""
     views, side = len(config.views), config.image_size
     chunk = (1, config.prediction_horizon, config.action_dim)
     words = min(words, config.max_text_tokens)
     return Batch(
-        images=torch.rand(1, views, 3, side, side) * 2 - 1,
+        images=torch.randint(0, 256, (1, views, 3, side, side), dtype=torch.uint8),
         view_mask=torch.ones(1, views, dtype=torch.bool),
         view_offset=torch.zeros(1, views, 3),
         text_tokens=torch.randint(0, config.vocab_size, (1, words)),
@@ -133,18 +160,21 @@ def random_observation(config: E0Config, device: str, words: int = 12) -> Batch:
         action_tokens=torch.zeros(chunk, dtype=torch.long),
         action_mask=torch.zeros(chunk, dtype=torch.bool),
         committed=torch.zeros(1, dtype=torch.long),
-    ).to(device)
+    )
 
 
 def measure_steps(model: E0Model, settings: SamplerSettings, repeat: int, ceilings: dict[str, float]) -> dict[str, Any]:
-    """Eager and fast in turns, then the stages of the fast path, and the floor that the ceilings set."""
+    """Eager and fast in turns, then the stages of the fast path, and the floor that the ceilings set.
+
+    Both start, as in use, from bytes on the host.
+    """
     device = model.action_in.weight.device.type
-    batch = random_observation(model.config, device)
+    batch = random_observation(model.config)
     generator = torch.Generator(device).manual_seed(0)
     noise = diffusion.draw_noise(model.config, settings, settings.samples, generator)
     engine = Engine(model, settings)
-    ways: dict[str, Callable[[], object]] = {
-        "eager": lambda: model.sample(batch, settings, noise),
+    ways: dict[str, Callable[[], Sample]] = {
+        "eager": lambda: model.sample(on_device(batch, device), settings, noise),
         "fast": _prepared(engine, batch, noise),
     }
     few = min(repeat, max(3, repeat // 5))
@@ -155,7 +185,7 @@ def measure_steps(model: E0Model, settings: SamplerSettings, repeat: int, ceilin
         for name, way in ways.items():
             if name == "fast" or turn < few:
                 times[name].append(timed_ms(way, device))
-    agreement = (engine.sample(batch, noise).tokens == model.sample(batch, settings, noise).tokens).float().mean()
+    agreement = (engine.sample(batch, noise).tokens == ways["eager"]().tokens).float().mean()
     busy = [on_cpu_ms(ways["fast"]) for _ in range(repeat)]
     stages = {
         name: statistics.median(timed_ms(stage, device) for _ in range(few))
@@ -163,6 +193,8 @@ def measure_steps(model: E0Model, settings: SamplerSettings, repeat: int, ceilin
     }
     floor = floor_ms(model, settings, batch, ceilings)
     return {
+        "views": len(model.config.views),
+        "horizon": model.config.prediction_horizon,
         "steps": settings.steps,
         "samples": settings.samples,
         **{f"{name}_ms": {"p50": quantile(t, 0.5), "p99": quantile(t, 0.99), "n": len(t)} for name, t in times.items()},
@@ -174,12 +206,12 @@ def measure_steps(model: E0Model, settings: SamplerSettings, repeat: int, ceilin
     }
 
 
-def _prepared(engine: Engine, batch: Batch, noise: NoiseDraw) -> Callable[[], object]:
+def _prepared(engine: Engine, batch: Batch, noise: NoiseDraw) -> Callable[[], Sample]:
     """A call whose noise was projected before, as in use."""
     engine.prepare(noise)
     projected = engine._noise
 
-    def call() -> object:
+    def call() -> Sample:
         engine._noise = projected
         return engine.sample(batch)
 
@@ -240,8 +272,9 @@ def floor_ms(model: E0Model, settings: SamplerSettings, batch: Batch, ceilings: 
     Counts the matrix products of linear layers and the weights; attention, norms and launches are not in it.
     """
     config = model.config
-    x, _ = model.prefix_tokens(batch)
-    prefix, action = x.shape[1], config.action_tokens * settings.samples
+    state = {"token": 1, "special": config.proprio_dim, "text": 0}[config.proprio_form]
+    prefix = len(config.views) * model.vision.tokens + int(batch.text_mask.sum()) + state
+    action = config.action_tokens * settings.samples
     blocks, size = config.depth, model.action_in.weight.element_size()
     image = len(config.views) * model.vision.tokens
     vision = sum(p.numel() for p in model.vision.parameters())
@@ -260,19 +293,19 @@ def table(report: dict[str, Any]) -> str:
         f"{report['size']} on {report['machine']['cpu']} ({report['machine']['threads']} threads), GPU "
         f"{report['machine']['gpu']}, torch {report['machine']['torch']}"
     ]
-    head = f"{'device':<6}{'N':>4}{'fast p50':>10}{'p99':>8}{'on CPU':>8}{'eager p50':>11}{'ratio':>7}{'embed':>8}"
-    lines.append(head + f"{'prefix':>8}{'steps':>8}{'floor':>8}{'agree':>8}   target [ms]")
+    head = f"{'device':<6}{'views':>6}{'H':>4}{'N':>4}{'fast p50':>10}{'p99':>10}{'on CPU':>9}{'eager p50':>11}"
+    lines.append(head + f"{'ratio':>7}{'embed':>9}{'prefix':>9}{'steps':>10}{'floor':>9}{'agree':>8}   target [ms]")
     for device, figures in report["devices"].items():
         if figures == UNMEASURED:
             lines.append(f"{device:<6}  {UNMEASURED}")
             continue
         for row in figures["rows"]:
-            target = TARGETS_MS.get((report["size"], device, row["steps"]))
+            target = TARGETS_MS.get((report["size"], device, row["steps"], row["views"], row["horizon"]))
             fast, stages = row["fast_ms"], row["stages_ms"]
             lines.append(
-                f"{device:<6}{row['steps']:>4}{fast['p50']:>10.2f}{fast['p99']:>8.2f}{row['fast_on_cpu_ms']:>8.2f}{row['eager_ms']['p50']:>11.2f}"
-                f"{row['speedup']:>7.1f}{stages['embed']:>8.2f}{stages['prefix']:>8.2f}{stages['steps']:>8.2f}"
-                f"{row['floor_ms']:>8.2f}{row['token_agreement']:>8.4f}   {f'<= {target:g}' if target else ''}"
+                f"{device:<6}{row['views']:>6}{row['horizon']:>4}{row['steps']:>4}{fast['p50']:>10.2f}{fast['p99']:>10.2f}{row['fast_on_cpu_ms']:>9.2f}{row['eager_ms']['p50']:>11.2f}"
+                f"{row['speedup']:>7.1f}{stages['embed']:>9.2f}{stages['prefix']:>9.2f}{stages['steps']:>10.2f}"
+                f"{row['floor_ms']:>9.2f}{row['token_agreement']:>8.4f}   {f'<= {target:g}' if target else ''}"
             )
         ceilings = figures["ceilings"]
         lines.append(

@@ -6,22 +6,26 @@ mapped into memory; `write_packed` makes one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from e0_policy.files import sync
 from e0_policy.normalization import Statistics, StatisticsSketch
-from e0_policy.transforms import BoolArray, ModelInput, PolicyTransform, Targets
+from e0_policy.transforms import BoolArray, ModelInput, PolicyTransform, Targets, TransformError, resize_with_pad
 from e0_policy.types import FloatArray, ImageArray
 
 MAX_INDEX_BYTES = 256 * 1024 * 1024
+IndexArray = NDArray[np.int64]
 _VIEW = re.compile(r"[a-z0-9_]{1,64}")
 
 
@@ -71,14 +75,43 @@ class Source(Protocol):
         """Views of one frame, `uint8 (height, width, 3)`; a view that was not recorded is left out."""
 
 
-@dataclass(frozen=True)
-class RawSample:
-    """A frame and the rows from it on: `rows` `(n, columns)`, n at most the horizon, fewer at an episode's end."""
+@runtime_checkable
+class Gathering(Protocol):
+    """A source that hands out many frames faster than one by one."""
 
-    views: Mapping[str, ImageArray]
-    instruction: str
-    proprioception: FloatArray
-    rows: FloatArray
+    def gather(
+        self, views: Sequence[str], episodes: IndexArray, frames: IndexArray, side: int
+    ) -> tuple[ImageArray, BoolArray]:
+        """As the function `gather`."""
+
+
+def gather(
+    source: Source, views: Sequence[str], episodes: IndexArray, frames: IndexArray, side: int
+) -> tuple[ImageArray, BoolArray]:
+    """Many frames at once, each scaled into a square of `side` px.
+
+    Returns:
+        Images `(B, V, side, side, 3)` uint8, zeros where a view is missing, and which are there `(B, V)`.
+
+    Raises:
+        DatasetError: an image of another shape or dtype; names the episode and the frame.
+
+    """
+    if isinstance(source, Gathering):
+        return source.gather(views, episodes, frames, side)
+    images = np.zeros((len(episodes), len(views), side, side, 3), np.uint8)
+    present = np.zeros((len(episodes), len(views)), bool)
+    for i, (episode, frame) in enumerate(zip(episodes.tolist(), frames.tolist(), strict=True)):
+        found = source.images(episode, frame)
+        for v, view in enumerate(views):
+            if view in found:
+                present[i, v] = True
+                try:
+                    images[i, v] = resize_with_pad(found[view], side, view)
+                except TransformError as error:
+                    identifier = source.episodes[episode].identifier
+                    raise DatasetError(f"episode {identifier}, frame {frame}: {error}") from error
+    return images, present
 
 
 class ChunkDataset:
@@ -97,119 +130,47 @@ class ChunkDataset:
     def __len__(self) -> int:
         return len(self._frame)
 
-    def raw(self, index: int) -> RawSample:
-        """A sample in the robot's units."""
-        e, t = int(self._episode[index]), int(self._frame[index])
-        return RawSample(self.source.images(e, t), self.source.episodes[e].instruction, *self.numbers(index))
+    def where(self, index: int) -> tuple[Episode, int]:
+        """Episode and frame of a sample."""
+        return self.source.episodes[int(self._episode[index])], int(self._frame[index])
 
     def numbers(self, index: int) -> tuple[FloatArray, FloatArray]:
-        """Proprioception and rows of a sample, without its images."""
-        episode, t = self.source.episodes[int(self._episode[index])], int(self._frame[index])
+        """Proprioception `(P,)` and rows `(n, columns)`, fewer than the horizon at an episode's end; no images."""
+        episode, t = self.where(index)
         return episode.proprioception[t], episode.actions[t : t + self.transform.prediction_horizon]
 
     def __getitem__(self, index: int) -> tuple[ModelInput, Targets]:
-        """A sample in the model's units.
+        """A sample in the model's units; errors as in `batch`."""
+        inputs, targets = self.batch([index])
+        one = {f.name: getattr(inputs, f.name)[0] for f in fields(inputs)}
+        return ModelInput(**one), Targets(targets.tokens[0], targets.mask[0], targets.clipped)
+
+    def batch(self, indices: Sequence[int]) -> tuple[ModelInput, Targets]:
+        """Samples in the model's units, every array with a leading axis B.
 
         Raises:
-            DatasetError: the sample does not fit the policy; names the episode and the frame.
+            DatasetError: a sample does not fit the policy; names the episode and the frame.
 
         """
-        raw = self.raw(index)
+        views, picks = self.transform.views, np.asarray(indices, np.int64)
+        found = self._episode[picks], self._frame[picks]
+        images, present = gather(self.source, views, *found, self.transform.image_size)
+        if not present.any(1).all():
+            episode, t = self.where(indices[int(np.argmin(present.any(1)))])
+            raise DatasetError(f"episode {episode.identifier}, frame {t}: none of the views {', '.join(views)}")
+        horizon = self.transform.prediction_horizon
+        proprioception, rows = zip(*(self.numbers(i) for i in indices), strict=True)
+        states, valid = np.stack(proprioception), np.arange(horizon) < np.array([[len(r)] for r in rows])
+        filled = np.stack([r[np.minimum(np.arange(horizon), len(r) - 1)] for r in rows])
+        instructions = [self.source.episodes[e].instruction for e in found[0].tolist()]
         try:
-            inputs = self.transform.inputs(raw.views, raw.proprioception, raw.instruction)
-            return inputs, self.transform.targets(raw.rows, raw.proprioception)
+            inputs = self.transform.batch_inputs(images, present, states, instructions)
+            return inputs, self.transform.targets(filled, states, valid)
         except ValueError as error:
-            identifier = self.source.episodes[int(self._episode[index])].identifier
-            raise DatasetError(f"episode {identifier}, frame {int(self._frame[index])}: {error}") from error
+            raise DatasetError(f"{', '.join(sorted(set(instructions)))[:200]}: {error}") from error
 
-
-@dataclass(frozen=True)
-class DataOrder:
-    """Which samples each step sees: a fresh permutation per epoch, a function of seed and step alone.
-
-    Iterating gives the lists of sample indices of one rank, from step `first` on, without end.
-
-    Args:
-        samples: size of the dataset.
-        batch: samples per step over all ranks.
-        seed: of the permutations.
-        first: step to start at.
-        rank: of `world` processes; each takes an equal share of every batch.
-        world: number of processes.
-
-    """
-
-    samples: int
-    batch: int
-    seed: int
-    first: int = 0
-    rank: int = 0
-    world: int = 1
-
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.batch < 1 or self.batch % self.world:
-            raise DatasetError(
-                f"{self.samples} samples in batches of {self.batch} for {self.world} processes do not go"
-            )
-
-    def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch // self.world
-        epoch, order = -1, np.zeros(0, np.int64)
-        step = self.first
-        while True:
-            indices = []
-            start = step * self.batch + self.rank * share
-            for position in range(start, start + share):
-                if position // self.samples != epoch:
-                    epoch = position // self.samples
-                    order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
-                indices.append(int(order[position % self.samples]))
-            yield indices
-            step += 1
-
-
-def split_episodes(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Training and validation episodes; whole episodes, so that no validation frame has a twin in training.
-
-    Raises:
-        DatasetError: too few episodes for the fraction.
-
-    """
-    held = round(count * fraction) or int(fraction > 0)
-    if count - held < 1:
-        raise DatasetError(f"{count} episodes with {fraction:.0%} held out leave none for training")
-    order = np.random.default_rng((seed, count)).permutation(count)
-    return sorted(order[held:].tolist()), sorted(order[:held].tolist())
-
-
-class WithoutIdle:
-    """A source without the frames at which the command rests. Demonstrators pause; a policy may never leave a pause.
-
-    Args:
-        source: the demonstrations.
-        columns: action columns that `threshold_rad` is for (the joints); any change of another one is a move.
-        threshold_rad: largest change from the command before that counts as rest.
-
-    """
-
-    def __init__(self, source: Source, columns: Sequence[bool], threshold_rad: float) -> None:
-        self._source = source
-        self.embodiment, self.period_ns, self.views = source.embodiment, source.period_ns, source.views
-        self.proprioception_names, self.action_names = source.proprioception_names, source.action_names
-        limit = np.where(columns, threshold_rad, 1e-6)
-        self._frames: list[NDArray[np.int64]] = []
-        episodes = []
-        for episode in source.episodes:
-            change = np.abs(np.diff(episode.actions, axis=0)) > limit
-            frames = np.flatnonzero(np.concatenate([[True], change.any(1)]))
-            tables = episode.proprioception[frames], episode.actions[frames]
-            episodes.append(Episode(episode.identifier, episode.instruction, *tables))
-            self._frames.append(frames)
-        self.episodes: Sequence[Episode] = episodes
-
-    def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
-        """Views of one frame that is left."""
-        return self._source.images(episode, int(self._frames[episode][frame]))
+    __getitems__ = batch
+    """What torch's DataLoader calls with the indices of a batch."""
 
 
 def fit_statistics(
@@ -264,6 +225,7 @@ class PackedSource:
         if index.stat().st_size > MAX_INDEX_BYTES:
             raise DatasetError(f"{index} has {index.stat().st_size} bytes; allowed are {MAX_INDEX_BYTES}")
         data = json.loads(index.read_text(encoding="utf-8"))
+        self._folder = folder
         self.embodiment, self.period_ns = str(data["embodiment"]), int(data["period_ns"])
         self.views = tuple(str(view) for view in data["views"])
         self.proprioception_names = tuple(data["proprioception_names"])
@@ -279,17 +241,55 @@ class PackedSource:
             for e, a, b in zip(data["episodes"], self._start[:-1], self._start[1:], strict=True)
         ]
 
+    def digest(self) -> str:
+        """Changes with the data: SHA-256 of the index, and of sizes and times of the arrays."""
+        lines = [(self._folder / "index.json").read_text(encoding="utf-8")]
+        for path in sorted(self._folder.glob("*.npy")):
+            stat = path.stat()
+            lines.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n")
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
         """Views of one frame."""
         at = int(self._start[episode]) + frame
         return {view: np.asarray(array[at]) for view, array in self._images.items()}
 
+    def side_px(self, view: str) -> int | None:
+        """Side of a view's images; None if they are not square."""
+        height, width = self._images[view].shape[1:3]
+        return height if height == width else None
 
-def write_packed(source: Source, folder: Path) -> None:
+    def gather(
+        self, views: Sequence[str], episodes: IndexArray, frames: IndexArray, side: int
+    ) -> tuple[ImageArray, BoolArray]:
+        """Many frames at once, as the function `gather`; fastest where they are stored at this size."""
+        rows = self._start[episodes] + frames
+        images = np.zeros((len(rows), len(views), side, side, 3), np.uint8)
+        present = np.zeros((len(rows), len(views)), bool)
+        for v, view in enumerate(views):
+            if view not in self._images:
+                continue
+            array, present[:, v] = self._images[view], True
+            if array.shape[1:3] == (side, side):
+                images[:, v] = array[rows]
+            else:
+                images[:, v] = [resize_with_pad(np.asarray(array[row]), side, view) for row in rows]
+        return images, present
+
+
+def write_packed(
+    source: Source, folder: Path, progress: Callable[[int, int], None] | None = None, threads: int = 1
+) -> None:
     """Write a source as a folder of arrays; the folder appears only when it is whole.
 
+    Args:
+        source: demonstrations.
+        folder: to be made.
+        progress: called after each episode with the number of frames done and of all frames.
+        threads: that read episodes.
+
     Raises:
-        DatasetError: the folder exists, or a view is missing in a frame (packed frames have every view).
+        DatasetError: the folder exists, or a view is missing or of another size in a frame.
 
     """
     if folder.exists():
@@ -297,20 +297,21 @@ def write_packed(source: Source, folder: Path) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    total = sum(map(len, source.episodes))
+    lengths = [len(episode) for episode in source.episodes]
     np.save(partial / "proprioception.npy", np.concatenate([e.proprioception for e in source.episodes]))
     np.save(partial / "actions.npy", np.concatenate([e.actions for e in source.episodes]))
     arrays: dict[str, NDArray[np.uint8]] = {}
-    frames = ((e, t) for e in range(len(source.episodes)) for t in range(len(source.episodes[e])))
-    for at, (episode, frame) in enumerate(frames):
-        views = source.images(episode, frame)
-        for view in source.views:
-            if view not in views:
-                raise DatasetError(f"episode {source.episodes[episode].identifier}, frame {frame}: no view {view!r}")
-            if view not in arrays:
-                path, shape = partial / f"view_{_checked(view)}.npy", (total, *views[view].shape)
-                arrays[view] = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-            arrays[view][at] = views[view]
+    for view, image in source.images(0, 0).items():
+        path, shape = partial / f"view_{_checked(view)}.npy", (sum(lengths), *image.shape)
+        arrays[view] = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    pool, starts = ThreadPoolExecutor(threads), np.cumsum([0, *lengths]).tolist()
+    try:
+        filled = pool.map(lambda e: _fill(source, e, starts[e], arrays), range(len(lengths)))
+        for done, _ in zip(np.cumsum(lengths).tolist(), filled, strict=True):
+            if progress:
+                progress(done, sum(lengths))
+    finally:
+        pool.shutdown(cancel_futures=True)
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
     index = {
@@ -324,7 +325,23 @@ def write_packed(source: Source, folder: Path) -> None:
         ],
     }
     (partial / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    for path in (*partial.iterdir(), partial):
+        sync(path)
     partial.replace(folder)
+    sync(folder.parent)
+
+
+def _fill(source: Source, episode: int, start: int, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Copy an episode's images to the rows from `start` on."""
+    for frame in range(len(source.episodes[episode])):
+        views = source.images(episode, frame)
+        for view in source.views:
+            where = f"episode {source.episodes[episode].identifier}, frame {frame}"
+            if view not in views or view not in arrays:
+                raise DatasetError(f"{where}: no view {view!r}")
+            if views[view].shape != arrays[view].shape[1:]:
+                raise DatasetError(f"{where}: view {view!r} is {views[view].shape}, before it {arrays[view].shape[1:]}")
+            arrays[view][start + frame] = views[view]
 
 
 def _load(path: Path, rows: int, columns: int) -> FloatArray:

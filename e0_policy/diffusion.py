@@ -23,7 +23,7 @@ from torch import Tensor
 
 from e0_policy.model_config import E0Config, ModelConfigError, Noise, NoiseSchedule, Sampling
 
-Decode = Literal["token", "mean"]
+Decode = Literal["token", "mean", "expectation"]
 MAX_STEPS = 1000
 MAX_SAMPLES = 64
 
@@ -40,8 +40,10 @@ class SamplerSettings:
         noise_schedule: "tau" is eq. 12; "none" feeds back `alpha * onehot + eps` without scaling, as the release does.
         sampling: "argmax" (the paper) or "sampled" from the predicted categorical distribution.
         samples: chunks drawn per observation; the one closest to the plan in force is kept.
-        decode: "token" answers with bins (eq. 13); "mean" also with the mean over the bins around the answer, finer
-            than a bin and never between two ways of acting.
+        decode: "token" answers with the middles of bins (eq. 13). Two options beyond the paper read the distribution
+            of the last step instead: "mean" its mean over the bins around the answer, finer than a bin and never
+            between two ways of acting; "expectation" its mean over all bins, the best guess by squared error, which
+            lies between two ways of acting where the last step still holds both for likely.
 
     """
 
@@ -182,6 +184,24 @@ def row_entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1).mean(-1)
 
 
+def decoded(logits: Tensor, tokens: Tensor, decode: Decode) -> Tensor | None:
+    """Actions in [-1, 1] `(B, H, D)` from the last step's logits `(B, H, D, K)`; None where the tokens answer."""
+    if decode == "token":
+        return None
+    return mean_around(logits, tokens) if decode == "mean" else expectation(logits)
+
+
+def expectation(logits: Tensor) -> Tensor:
+    """Mean of the predicted distribution over all bins, `(B, H, D, K)` to `(B, H, D)` float32 in [-1, 1]."""
+    return logits.float().softmax(-1) @ _middles(logits)
+
+
+def _middles(logits: Tensor) -> Tensor:
+    """Middle of each bin `(K,)`: `(k + 0.5) / K * 2 - 1`."""
+    bins = logits.shape[-1]
+    return (torch.arange(bins, device=logits.device) + 0.5) / bins * 2.0 - 1.0
+
+
 def mean_around(logits: Tensor, tokens: Tensor) -> Tensor:
     """Mean of the predicted distribution over the bins within 1/32 (at least one bin) of the answer.
 
@@ -190,14 +210,14 @@ def mean_around(logits: Tensor, tokens: Tensor) -> Tensor:
         tokens: `(B, H, D)`, the answer.
 
     Returns:
-        `(B, H, D)` float32, actions in [-1, 1]; the middle of bin k is `(k + 0.5) / K * 2 - 1`.
+        `(B, H, D)` float32, actions in [-1, 1].
 
     """
     bins = logits.shape[-1]
     index = torch.arange(bins, device=logits.device)
     far = (index - tokens[..., None]).abs() > max(1, bins // 64)
     share = logits.float().masked_fill(far, float("-inf")).softmax(-1)
-    return share @ ((index + 0.5) / bins * 2.0 - 1.0)
+    return share @ _middles(logits)
 
 
 def tau_schedule(steps: int) -> list[float]:
@@ -221,7 +241,8 @@ class Sample:
         tokens: `(B, H, D)` int64.
         entropy: `(B, H)` nats, averaged over dimensions; 0 on committed rows.
         flow: `(B, H, D)`, the continuous block's actions in [-1, 1], or None.
-        mean: `(B, H, D)`, `mean_around` the tokens where it is asked for, or None.
+        mean: `(B, H, D)`, what `SamplerSettings.decode` reads from the last distribution, of no meaning on committed
+            rows, or None where the tokens answer.
 
     """
 
@@ -238,7 +259,7 @@ Denoiser = Callable[[Tensor, float, Tensor, "Tensor | None"], Denoised]
 def sample(
     denoise: Denoiser, noise: NoiseDraw, settings: SamplerSettings, committed_tokens: Tensor, clean: Tensor
 ) -> Sample:
-    """Run the N steps of equations 7 and 10 to 12.
+    """Run the N steps of equations 7 and 10 to 12, and of the hybrid's continuous block (Euler steps of eq. 3).
 
     With "redraw" and "sampled", and with the true posterior as denoiser, the answer's distribution for one token is
     exactly the data's, for any N: each step renoises a posterior sample.
@@ -265,8 +286,8 @@ def sample(
         tokens = torch.where(held, committed_tokens, scores.argmax(-1))
         if flow is not None and out.velocity is not None:
             flow = flow - out.velocity / settings.steps
-    mean = mean_around(out.logits, tokens) if settings.decode == "mean" else None
-    return Sample(tokens, row_entropy(out.logits).masked_fill(clean, 0.0), flow, mean)
+    entropy = row_entropy(out.logits).masked_fill(clean, 0.0)
+    return Sample(tokens, entropy, flow, decoded(out.logits, tokens, settings.decode))
 
 
 def closest(sample: Sample, samples: int, plan: Tensor, known: Tensor) -> Sample:

@@ -20,6 +20,7 @@ from e0_policy.batch import Batch
 from e0_policy.diffusion import NoiseDraw, Sample, SamplerSettings
 from e0_policy.fast_path import Buffers, FastPath, Inputs, Shape
 from e0_policy.model import E0Model
+from e0_policy.model_config import E0Config
 
 SHAPES_KEPT = 8
 """Sets of views and instruction lengths whose buffers and graphs are kept, the latest used."""
@@ -58,25 +59,25 @@ class Engine:
         capture: how to record a run; by default a CUDA graph on a GPU and nothing on a CPU.
 
     Raises:
-        EngineError: the hybrid's continuous block is not supported; use `E0Model.sample`.
+        EngineError: a hybrid whose time enters by `concat_mlp`, which no published weights are; use `E0Model.sample`.
 
     """
 
     def __init__(self, model: E0Model, settings: SamplerSettings, capture: Capture | None = None) -> None:
-        if model.config.hybrid_continuous:
-            raise EngineError("the fast path has no continuous block (hybrid_continuous); use the eager E0Model.sample")
+        if not supports(model.config):
+            raise EngineError("the fast path has no hybrid_continuous with concat_mlp; use the eager E0Model.sample")
         self.model, self.settings = model, settings
         self.device = model.action_in.weight.device
         self._capture = capture_cuda if capture is None and self.device.type == "cuda" else capture
         with torch.inference_mode():
             self._path = FastPath(model, settings)
-        self._noise: tuple[Tensor, Tensor | None] | None = None
+        self._noise: tuple[Tensor, Tensor | None, Tensor | None] | None = None
         self._slots: OrderedDict[Shape, _Slot] = OrderedDict()
 
     @torch.inference_mode()
     def prepare(self, noise: NoiseDraw) -> None:
         """Project the noise of the next call, off its critical path."""
-        self._noise = self._path.entry.project(noise.eps.to(self.device)), noise.gumbel
+        self._noise = self._path.entry.project(noise.eps.to(self.device)), noise.gumbel, noise.flow
 
     @torch.inference_mode()
     def sample(self, batch: Batch, noise: NoiseDraw | None = None) -> Sample:
@@ -101,7 +102,7 @@ class Engine:
         self._noise = None
         slot = self._slot(shape)
         if self._capture is None:
-            return self._path.run(shape, slot.buffers, inputs)
+            return self._path.run(shape, slot.buffers, self._moved(inputs))
         if slot.captured is None:
             slot.captured = self._record(shape, slot.buffers, inputs)
         for name, value in vars(inputs).items():
@@ -109,7 +110,8 @@ class Engine:
                 getattr(slot.captured.inputs, name).copy_(value, non_blocking=True)
         slot.captured.replay()
         out = slot.captured.out
-        return Sample(out.tokens.clone(), out.entropy.clone(), None, None if out.mean is None else out.mean.clone())
+        rest = (t if t is None else t.clone() for t in (out.flow, out.mean))
+        return Sample(out.tokens.clone(), out.entropy.clone(), *rest)
 
     @torch.inference_mode()
     def stages(self, batch: Batch, noise: NoiseDraw) -> dict[str, Callable[[], object]]:
@@ -117,7 +119,7 @@ class Engine:
         self.prepare(noise)
         assert self._noise is not None
         shape, inputs = self._inputs(batch, *self._noise)
-        path, buffers = self._path, self._slot(shape).buffers
+        path, buffers, inputs = self._path, self._slot(shape).buffers, self._moved(inputs)
         x = path.embed(shape, inputs)
         path.fill(buffers, x)
         return {
@@ -126,7 +128,8 @@ class Engine:
             "steps": lambda: path.denoise(shape, buffers, inputs),
         }
 
-    def _inputs(self, batch: Batch, noise: Tensor, gumbel: Tensor | None) -> tuple[Shape, Inputs]:
+    def _inputs(self, batch: Batch, noise: Tensor, gumbel: Tensor | None, flow: Tensor | None) -> tuple[Shape, Inputs]:
+        """What a call reads, still where it is: a captured run copies it straight into its static inputs."""
         config, dtype = self.model.config, self.model.action_in.weight.dtype
         seen = batch.view_mask[0].tolist()
         views = [v for v in range(len(seen)) if seen[v] or not config.mask_absent_views]
@@ -136,9 +139,12 @@ class Engine:
         images = batch.images[0, views]
         images = images if images.dtype == torch.uint8 else images.to(dtype)
         offsets, proprio = batch.view_offset[0, views].to(dtype), batch.proprio.to(dtype)
-        rest = (images, offsets, text, proprio, noise, gumbel, batch.action_tokens, batch.action_mask, clean)
-        moved = [t if t is None else t.to(self.device, non_blocking=True) for t in rest]
-        return shape, Inputs(*moved)  # type: ignore[arg-type]
+        plan, known = batch.action_tokens, batch.action_mask
+        return shape, Inputs(images, offsets, text, proprio, noise, gumbel, flow, plan, known, clean)
+
+    def _moved(self, inputs: Inputs) -> Inputs:
+        there = {name: t.to(self.device, non_blocking=True) for name, t in vars(inputs).items() if t is not None}
+        return replace(inputs, **there)
 
     def _slot(self, shape: Shape) -> _Slot:
         if shape not in self._slots:
@@ -150,8 +156,14 @@ class Engine:
 
     def _record(self, shape: Shape, buffers: Buffers, inputs: Inputs) -> _Captured:
         assert self._capture is not None
-        static = replace(inputs, **{name: t.clone() for name, t in vars(inputs).items() if t is not None})
+        copies = {name: t.to(self.device, copy=True) for name, t in vars(inputs).items() if t is not None}
+        static = replace(inputs, **copies)
         return _Captured(static, *self._capture(lambda: self._path.run(shape, buffers, static)))
+
+
+def supports(config: E0Config) -> bool:
+    """Whether the fast path has what a configuration asks for."""
+    return not (config.hybrid_continuous and config.time_cond == "concat_mlp")
 
 
 def capture_cuda(run: Callable[[], Sample]) -> tuple[Callable[[], None], Sample]:

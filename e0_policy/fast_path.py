@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, linear, rms_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, linear, pad, rms_norm, scaled_dot_product_attention
 
 from e0_policy import diffusion
+from e0_policy.collate import to_unit
 from e0_policy.diffusion import Sample, SamplerSettings
 from e0_policy.fused import Layer, Norm, adaptive_norms, fuse_entry, fuse_layer, plain_norms
 from e0_policy.gemma import rotate
@@ -30,6 +31,7 @@ class Inputs:
     proprio: Tensor  # (1, P)
     noise: Tensor  # (1 or N, samples, T, E), projected
     gumbel: Tensor | None  # (N, samples, H, D, K)
+    flow: Tensor | None  # (samples, H, D), noise of the hybrid's continuous block
     plan: Tensor  # (1, H, D)
     known: Tensor  # (1, H, D)
     clean: Tensor  # (1, H)
@@ -50,7 +52,8 @@ class Buffers:
 
     Attributes:
         prefix: number of prefix tokens.
-        layers: keys and values per layer, `(samples, kv_heads, prefix + T, head_dim)`.
+        layers: keys and values per layer, `(samples, kv_heads, prefix + T, head_dim)`, T counting both blocks of the
+            hybrid.
         prefix_turn: rotary embedding of the prefix.
         action_turn: rotary embedding of the action tokens.
 
@@ -77,15 +80,17 @@ class FastPath:
         else:
             self.norms = [plain_norms(model.backbone.expert)] * len(every)
         self.entry = fuse_entry(model, self.taus)
+        self.flow_tokens = self.config.prediction_horizon if self.config.hybrid_continuous else 0
 
     def buffers(self, shape: Shape) -> Buffers:
         """Memory for one shape."""
         config, weight = self.config, self.model.action_in.weight
         state = {"token": 1, "special": config.proprio_dim, "text": 0}[config.proprio_form]
         prefix = len(shape.views) * self.model.vision.tokens + shape.text + state
-        size = (self.settings.samples, config.kv_heads, prefix + config.action_tokens, config.head_dim)
+        total = prefix + self.flow_tokens + config.action_tokens
+        size = (self.settings.samples, config.kv_heads, total, config.head_dim)
         layers = [(weight.new_empty(size), weight.new_empty(size)) for _ in self.expert]
-        positions = torch.arange(prefix + config.action_tokens, device=weight.device)[None]
+        positions = torch.arange(total, device=weight.device)[None]
         turn = self.model.backbone.turn
         cos, sin = (t.to(weight.dtype) for t in turn(positions))
         head, tail = (cos[:, :, :prefix], sin[:, :, :prefix]), (cos[:, :, prefix:], sin[:, :, prefix:])
@@ -100,7 +105,7 @@ class FastPath:
         """Prefix tokens `(1, prefix, W)`."""
         model, images = self.model, inputs.images
         if images.dtype == torch.uint8:
-            images = images.float() / 127.5 - 1.0
+            images = to_unit(images)
         if self.config.vision == "siglip" and shape.views:
             parts = [model.image_tokens(images, inputs.offsets, 0).flatten(0, 1)[None]]
         else:
@@ -128,24 +133,30 @@ class FastPath:
         held = inputs.clean[..., None].expand_as(inputs.plan)
         per_token = kept = None
         if shape.committed:
-            per_token = inputs.clean[0].repeat_interleave(config.tokens_per_row)[:, None]
+            per_token = inputs.clean[0, :, None].expand(-1, config.tokens_per_row).reshape(-1, 1)
             kept = entry.columns(inputs.plan) * settings.alpha_clean + entry.clean_bias
         annealed = settings.noise_schedule == "tau"
-        tokens = inputs.plan
+        tokens, flow = inputs.plan, inputs.flow
         for step, tau in enumerate(self.taus):
             x = torch.add(entry.bias[step], inputs.noise[step % len(inputs.noise)], alpha=tau if annealed else 1.0)
             if step:
                 x = torch.add(x, entry.columns(tokens), alpha=settings.alpha * (1.0 - tau if annealed else 1.0))
             norms = self.norms[step]
             if per_token is not None and kept is not None:
-                x = torch.where(per_token, kept, x)
-                norms = [norm.where(per_token, clean) for norm, clean in zip(norms, self.norms[-1], strict=True)]
-            logits = self._logits(self._expert(entry.finish(x), norms, buffers))
+                x, every = torch.where(per_token, kept, x), pad(per_token, (0, 0, self.flow_tokens, 0))
+                norms = [norm.where(every, clean) for norm, clean in zip(norms, self.norms[-1], strict=True)]
+            x = entry.finish(x)
+            if flow is not None:
+                x = torch.cat([self.model.flow_in(flow.to(x.dtype)), x], 1)
+            hidden = self._expert(x, norms, buffers)
+            if flow is not None:
+                flow = flow - self.model.flow_out(hidden[:, : self.flow_tokens]) / settings.steps
+            logits = self._logits(hidden[:, self.flow_tokens :])
             scores = logits if inputs.gumbel is None else logits + inputs.gumbel[step]
             tokens = torch.where(held, inputs.plan, scores.argmax(-1)) if shape.committed else scores.argmax(-1)
         entropy = diffusion.row_entropy(logits).masked_fill(inputs.clean, 0.0)
-        mean = diffusion.mean_around(logits, tokens) if settings.decode == "mean" else None
-        return diffusion.closest(Sample(tokens, entropy, None, mean), settings.samples, inputs.plan, inputs.known)
+        drawn = Sample(tokens, entropy, flow, diffusion.decoded(logits, tokens, settings.decode))
+        return diffusion.closest(drawn, settings.samples, inputs.plan, inputs.known)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.config
@@ -158,9 +169,18 @@ class FastPath:
         for index, (layer, (keys, values)) in enumerate(zip(self.expert, buffers.layers, strict=True)):
             before, after = norms[2 * index : 2 * index + 2]
             q, keys[:, :, start:], values[:, :, start:] = self._split(linear(_normalise(x, before), layer.qkv), turn)
-            x = _residual(x, linear(_attend(q, keys, values), layer.out), before.gate)
+            x = _residual(x, linear(self._attend_blocks(q, keys, values), layer.out), before.gate)
             x = _residual(x, _mlp(_normalise(x, after), layer), after.gate)
         return _normalise(x, norms[-1])
+
+    def _attend_blocks(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Action tokens see everything; the hybrid's continuous ones all but them."""
+        head = self.flow_tokens
+        if not head:
+            return _attend(q, keys, values)
+        seen = keys.shape[2] - q.shape[2] + head
+        first = _attend(q[:, :, :head], keys[:, :, :seen], values[:, :, :seen])
+        return torch.cat([first, _attend(q[:, :, head:], keys, values)], 1)
 
     def _split(self, qkv: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Fused projections `(B, T, ...)` to rotated q, rotated k and v, `(B, heads or kv_heads, T, head_dim)`."""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, rms_norm, scaled_dot_product_attention
 
+from e0_policy import cpu_training
+
 _EPS = 1e-6
 
 
@@ -30,11 +32,12 @@ class Condition:
     select: Tensor | None = None
 
     def per_token(self, values: Tensor) -> Tensor:
-        """Each token's row: `(B, C, n)` to `(B, T, n)`, or `(B, 1, n)` if all are the same.
-
-        A product, because its backward pass takes half the time of that of `torch.where`.
-        """
-        return values if self.select is None else self.select.to(values.dtype) @ values
+        """Each token's row: `(B, C, n)` to `(B, T, n)` float32, or `(B, 1, n)` if all are the same."""
+        if self.select is None:
+            return values.float()
+        if cpu_training.applies(values):
+            return cpu_training.select_rows(values, self.select)
+        return (self.select.to(values.dtype) @ values).float()
 
 
 class RmsNorm(nn.Module):
@@ -56,11 +59,15 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
         """Normalise `(B, T, width)`; also return the gate of the branch, `(B, T or 1, width)`, if adaptive."""
-        normed = rms_norm(x.float(), (x.shape[-1],), None, _EPS)
         if condition is None:
+            normed = rms_norm(x.float(), (x.shape[-1],), None, _EPS)
             return (normed * (1.0 + self.weight.float())).to(x.dtype), None
-        scale, shift, gate = condition.per_token(self.dense(condition.embedding)).chunk(3, -1)
-        return torch.addcmul(shift.float(), normed, 1.0 + scale.float()).to(x.dtype), gate
+        parts = self.dense(condition.embedding).chunk(3, -1)
+        scale, shift, gate = (condition.per_token(part) for part in parts)
+        if cpu_training.applies(x):
+            return cpu_training.modulate(x, scale, shift, _EPS), gate
+        normed = rms_norm(x.float(), (x.shape[-1],), None, _EPS)
+        return torch.addcmul(shift, normed, 1.0 + scale).to(x.dtype), gate
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -110,19 +117,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         mask = mask.repeat(1, groups, 1)
     folded = q.reshape(batch, k.shape[1], groups * tokens, -1)
     mask = None if mask is None else mask[:, None]
-    if folded.requires_grad and folded.device.type == "cpu":
-        out = _attend_plainly(folded, k, v, mask)
+    if cpu_training.applies(folded):
+        out = cpu_training.attend(folded, k, v, mask)
     else:
         out = scaled_dot_product_attention(folded, k, v, mask)
     return out.reshape(batch, heads, tokens, -1).transpose(1, 2).flatten(2)
-
-
-def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The same by two products: on a CPU its backward pass takes a third of the fused kernel's time in bfloat16."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, float("-inf"))
-    return scores.softmax(-1) @ v
 
 
 class Attention(nn.Module):
@@ -179,4 +178,6 @@ class Block(nn.Module):
 
 def gated(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
     """Residual sum; the gate multiplies the branch if there is one."""
-    return x + branch if gate is None else x + branch * gate.to(branch.dtype)
+    if gate is None:
+        return x + branch
+    return cpu_training.gated(x, branch, gate) if cpu_training.applies(x) else x + branch * gate.to(branch.dtype)

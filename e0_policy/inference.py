@@ -24,7 +24,7 @@ from e0_policy.checkpoint import Checkpoint, load_model, read_checkpoint
 from e0_policy.collate import on_device, stack
 from e0_policy.diffusion import Sample, SamplerSettings
 from e0_policy.embodiment import load_embodiment
-from e0_policy.engine import Engine
+from e0_policy.engine import Engine, supports
 from e0_policy.model import E0Model
 from e0_policy.model_config import ModelConfigError
 from e0_policy.policy import Plan, PolicyOutput
@@ -41,7 +41,7 @@ class InferenceSettings:
     """Run-time settings beside those of the sampler (`SamplerSettings`).
 
     Attributes:
-        engine: "fast", or "eager" for the reference. The hybrid's continuous block always runs eagerly.
+        engine: "fast", or "eager" for the reference, which also runs where the fast path lacks something.
         dtype: "float32", "bfloat16", or "auto": bfloat16 on a GPU, and on a CPU that multiplies it faster if the
             model is wide enough to gain.
         seed: of the noise. An episode's noise depends on it and on the number of calls since the reset.
@@ -118,8 +118,7 @@ class E0Policy:
         self._transform = PolicyTransform.from_json(checkpoint.transform, text_file)
         self._arm = load_embodiment(checkpoint.embodiment)
         self._device = model.action_in.weight.device
-        fast = settings.engine == "fast" and not model.config.hybrid_continuous
-        self._engine = Engine(model, sampler) if fast else None
+        self._engine = Engine(model, sampler) if settings.engine == "fast" and supports(model.config) else None
         self._generator = torch.Generator(self._device)
         self._calls = 0
         rows = model.config.prediction_horizon

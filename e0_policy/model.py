@@ -26,7 +26,11 @@ from e0_policy.vision import make_tower
 
 @dataclass(frozen=True)
 class Loss:
-    """A training loss and its parts, each a scalar; `accuracy` is the share of tokens predicted exactly."""
+    """A training loss and its parts, each a scalar.
+
+    `cross_entropy` is in nats per token, `accuracy` the share of tokens predicted exactly, `flow` the mean squared
+    error of the velocity of the hybrid's continuous block.
+    """
 
     total: Tensor
     cross_entropy: Tensor
@@ -187,8 +191,8 @@ class E0Model(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator, cache: Cache | None = None) -> Loss:
         """Cross-entropy at a random time (eq. 4 to 6); committed rows enter clean and do not count.
 
-        The hybrid adds a flow-matching loss on the continuous block, half and half, as the release does; its targets
-        are the centres of the bins.
+        The hybrid adds a flow-matching loss (eq. 1 and 2) on the continuous block, half and half, as the release does;
+        its targets are the centres of the bins.
 
         Args:
             batch: observations and target tokens.
@@ -214,7 +218,7 @@ class E0Model(nn.Module):
         out = self.denoise(cache, x, tau, clean if config.committed_max else None, flow)
         counts = batch.action_mask & ~clean[..., None]
         entropy = diffusion.cross_entropy(out.logits, tokens, counts)
-        right = ((out.logits.argmax(-1) == tokens) & counts).sum() / counts.sum().clamp(min=1)
+        right = ((out.logits.max(-1).indices == tokens) & counts).sum() / counts.sum().clamp(min=1)
         if velocity is None or out.velocity is None:
             return Loss(entropy, entropy.detach(), right)
         error = ((out.velocity.float() - velocity).square() * counts).sum() / counts.sum().clamp(min=1)

@@ -12,14 +12,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from e0_policy import diffusion
 from e0_policy.checkpoint import load_model, read_checkpoint
-from e0_policy.collate import on_device, stack
+from e0_policy.collate import stack
 from e0_policy.dataset import ChunkDataset, PackedSource, Source
-from e0_policy.diffusion import SamplerSettings
+from e0_policy.diffusion import Decode, SamplerSettings
 from e0_policy.engine import Engine
 from e0_policy.model import E0Model
 from e0_policy.synthetic import SyntheticSource
@@ -29,13 +30,14 @@ from e0_policy.validation import OpenLoop, open_loop
 
 @dataclass(frozen=True)
 class StepsRow:
-    """Figures of one number of steps.
+    """Figures of one number of steps and one way of decoding.
 
     `agreement` is the share of tokens equal to the reference's, `within_two` that within two bins, `latency_ms` the
     median of one chunk with the fast engine.
     """
 
     steps: int
+    decode: str
     agreement: float
     within_two: float
     open_loop: OpenLoop
@@ -53,7 +55,7 @@ def compare_steps(
         apart = (drawn - tokens[-1][0]).abs()
         error = open_loop(model, dataset, indices, device, settings=setting, seed=seed)
         agreement, within = ((apart <= limit).float().mean().item() for limit in (0, 2))
-        rows.append(StepsRow(setting.steps, agreement, within, error, latency_ms))
+        rows.append(StepsRow(setting.steps, setting.decode, agreement, within, error, latency_ms))
     return rows
 
 
@@ -69,7 +71,7 @@ def _tokens(
         generator = torch.Generator(device).manual_seed(seed + index)
         engine.prepare(diffusion.draw_noise(model.config, settings, settings.samples, generator))
         start = time.perf_counter()
-        drawn.append(engine.sample(on_device(batch, device)).tokens.cpu())
+        drawn.append(engine.sample(batch).tokens.cpu())
         times.append((time.perf_counter() - start) * 1e3)
     return torch.cat(drawn), sorted(times)[len(times) // 2]
 
@@ -81,12 +83,15 @@ def open_data(data: str, model_size: int, seed: int) -> Source:
 
 def table(rows: Sequence[StepsRow]) -> str:
     """The rows as text."""
-    lines = [f"{'N':>4}{'equal':>9}{'+-2 bins':>10}{'joint mrad':>12}{'tool mm':>9}{'gripper':>9}{'ms':>8}"]
+    head = f"{'N':>4}{'decode':>13}{'equal':>9}{'+-2 bins':>10}{'joint mrad':>12}"
+    lines = [head + f"{'tool mm':>9}{'gripper':>9}{'ms':>8}"]
     for row in rows:
         error = row.open_loop
         cells = [(error.joint_rad, 12, 1e3), (error.tcp_m, 9, 1e3), (error.gripper, 9, 1.0)]
         text = "".join("-".rjust(w) if v is None else f"{v * scale:>{w}.3f}" for v, w, scale in cells)
-        lines.append(f"{row.steps:>4}{row.agreement:>9.3f}{row.within_two:>10.3f}{text}{row.latency_ms:>8.2f}")
+        lines.append(
+            f"{row.steps:>4}{row.decode:>13}{row.agreement:>9.3f}{row.within_two:>10.3f}{text}{row.latency_ms:>8.2f}"
+        )
     return "\n".join(lines)
 
 
@@ -101,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="synthetic", help="folder of packed demonstrations, held out (or synthetic)")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10], help="N; the last is the reference")
     parser.add_argument("--noise", choices=("fixed", "redraw"), default="fixed", help="default: fixed")
+    how = "how the last step is read, a row each (default: token)"
+    parser.add_argument("--decode", choices=get_args(Decode), nargs="+", default=["token"], help=how)
     parser.add_argument("--count", type=int, default=64, help="frames, spread over the data (default: 64)")
     parser.add_argument("--seed", type=int, default=1000, help="of noise and of synthetic scenes (default: 1000)")
     parser.add_argument("--text-file", type=Path, help="PaliGemma's tokenizer file, if the checkpoint uses it")
@@ -110,7 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = read_checkpoint(options.checkpoint)
         transform = PolicyTransform.from_json(found.transform, options.text_file)
         source = open_data(options.data, found.model.image_size, options.seed)
-        settings = [SamplerSettings.of(found.model, steps=n, noise=options.noise) for n in options.steps]
+        settings = [
+            SamplerSettings.of(found.model, steps=n, noise=options.noise, decode=d)
+            for d in options.decode
+            for n in options.steps
+        ]
         model = load_model(found, "cuda" if torch.cuda.is_available() else "cpu")
         dataset = ChunkDataset(source, range(len(source.episodes)), transform)
         indices = list(range(0, len(dataset), max(1, len(dataset) // options.count)))[: options.count]

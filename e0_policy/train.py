@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from e0_policy.auxiliary import Auxiliary
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device
-from e0_policy.dataset import DataOrder
+from e0_policy.cpu_training import keep_memory
+from e0_policy.data_order import DataOrder
 from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
 from e0_policy.insulation import autoregressive_loss
 from e0_policy.model import E0Model
@@ -53,6 +55,8 @@ FREE_ON_RESUME = (
     "output",
     "device",
     "workers",
+    "decode",
+    "cache_dir",
     "log_every",
     "validate_every",
     "validation_samples",
@@ -77,6 +81,7 @@ class Result:
     step: int
     loss: float
     validation: OpenLoop | None
+    best_validation_loss: float | None
     samples_per_s: float
     output: str
 
@@ -121,6 +126,8 @@ class Run:
     module: nn.Module  # the model's TrainStep, wrapped for several processes
     ema: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
+    auxiliary: Auxiliary | None = None
+    best_loss: float | None = None  # lowest validation loss so far
 
     def update(self, step: int, samples: Samples) -> tuple[dict[str, Tensor], float]:
         """One step of the optimizer and of the moving average; returns parts of the loss and the gradient norm.
@@ -133,6 +140,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         parts = _gradient(self.module, samples, self.config, step, self.workers)
+        if self.auxiliary:
+            parts |= self.auxiliary.backward(step, rate)
         clipped = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         norm = float(full(clipped))
         if not math.isfinite(norm):
@@ -155,6 +164,15 @@ class Run:
         with self.averaged(), _precision(self.config, device):
             return open_loop(self.model, held_out, picks.tolist(), device, seed=self.config.seed)
 
+    def keep_best(self, step: int, result: OpenLoop) -> None:
+        """Write `<output>/best` if no validation before had a lower loss."""
+        if not any_process(self.best_loss is None or result.loss < self.best_loss, self.workers):
+            return
+        self.best_loss = result.loss
+        ema = {n: full(p) for n, p in self.ema.items()}
+        if self.workers.first:
+            self._write_checkpoint("best", ema, step, result)
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The model (gathered, if it is sharded) with its moving average as weights, inside the block."""
@@ -176,31 +194,46 @@ class Run:
             for name, value in load_part(saved, part).items():
                 fill(tensors[name], value)
         fill_optimizer(self.model, self.optimizer, load_part(saved, "optimizer"))
+        if self.auxiliary:
+            self.auxiliary.restore(load_part(saved, "optimizer"))
+        self.best_loss = saved.meta.get("best_loss")
 
     def save(self, step: int, result: OpenLoop | None) -> None:
         """Write the state, and the moving average as the policy's checkpoint."""
-        config, source = self.config, self.data.source
+        config = self.config
         parts = {
             "model": {n: full(p) for n, p in self.model.named_parameters()},
             "ema": {n: full(p) for n, p in self.ema.items()},
             "optimizer": optimizer_tensors(self.model, self.optimizer),
         }
+        if self.auxiliary:
+            parts["optimizer"] |= self.auxiliary.tensors()
         if not self.workers.first:
             return
-        transform, data = self.data.transform.to_json(), fingerprint(source)
-        meta = {"config": config.to_dict(), "transform": transform, "data": data}
+        meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}
+        meta |= {"data": fingerprint(self.data.source), "best_loss": self.best_loss}
         save(Path(config.output), step, parts, meta, config.keep)
-        making: dict[str, Any] = {"data": config.data, "data_sha256": data, "step": step, "seed": config.seed}
-        making["open_loop"] = asdict(result) if result else None
-        horizon = config.execution_horizon
+        self._write_checkpoint("checkpoint", parts["ema"], step, result)
+
+    def _write_checkpoint(self, name: str, ema: dict[str, Tensor], step: int, result: OpenLoop | None) -> None:
+        config, source = self.config, self.data.source
+        making: dict[str, Any] = {"data": config.to_dict()["data"], "data_sha256": fingerprint(source)}
+        making |= {
+            "step": step,
+            "seed": config.seed,
+            "image_px": self.data.image_px,
+            "open_loop": asdict(result) if result else None,
+        }
+        transform, horizon = self.data.transform.to_json(), config.execution_horizon
         whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
-        save_checkpoint(Path(config.output) / "checkpoint", parts["ema"], whole)
+        save_checkpoint(Path(config.output) / name, ema, whole)
 
 
 def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None = None) -> Result:
     """Run a training to its last step.
 
-    `<output>/checkpoint` is the policy (the moving average); `<output>/state` is for resuming.
+    `<output>/checkpoint` is the policy (the moving average) as it is last, `<output>/best` as it was at the lowest
+    validation loss; `<output>/state` is for resuming.
 
     Raises:
         TrainConfigError, DatasetError, NormalizationError, TextTokenError, TransformError: the run cannot start.
@@ -210,6 +243,8 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
 
     """
     workers = workers or Workers(0, 1, pick_device(config.device))
+    if workers.device.type == "cpu":
+        keep_memory()
     saved = _saved(config, resume)
     run = prepare(config, workers, saved)
     first = saved.step if saved else 0
@@ -226,13 +261,14 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
         if len(run.data.validation) and (done % config.validate_every == 0 or last):
             result = run.validate()
             log.validation(done, result)
+            run.keep_best(done, result)
         stopping = any_process(stop(), workers)
         if done % config.save_every == 0 or last or stopping:
             run.save(done, result)
         if stopping and not last:
             raise Interrupted(f"stopped after step {done}; go on with --resume")
     log.close()
-    return Result(config.steps, loss, result, log.samples_per_s, config.output)
+    return Result(config.steps, loss, result, run.best_loss, log.samples_per_s, config.output)
 
 
 def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
@@ -255,11 +291,18 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
             vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=config.weight_decay)
-    run = Run(config, workers, data, model, wrapped, ema, optimizer)
+    optimizer = make_optimizer(model, config)
+    auxiliary = Auxiliary(config, model, workers.world) if config.auxiliary_scenes else None
+    run = Run(config, workers, data, model, wrapped, ema, optimizer, auxiliary)
     if saved:
         run.restore(saved)
     return run
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW as pi0 and E0 train with, as one fused operation per step."""
+    decay = config.weight_decay
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=decay, fused=True)
 
 
 def _gradient(
@@ -302,7 +345,7 @@ def _batches(run: Run, first: int) -> Iterator[Samples]:
     loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=DataOrder(len(dataset), config.batch_size, config.seed, first, workers.rank, workers.world),
-        collate_fn=Collator(run.data.transform, run.data.writing),
+        collate_fn=Collator(run.data.transform, run.data.writing),  # type: ignore[arg-type]
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
         worker_init_fn=_leave_signals,

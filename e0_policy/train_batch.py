@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from e0_policy.augmentation import augment, draw_augmentation, homographies
 from e0_policy.batch import Batch
-from e0_policy.collate import stack
+from e0_policy.collate import as_batch
 from e0_policy.diffusion import draw_committed
 from e0_policy.insulation import ActionWriting
 from e0_policy.train_config import TrainConfig
@@ -27,14 +26,13 @@ class Collator:
     transform: PolicyTransform
     writing: ActionWriting | None
 
-    def __call__(self, samples: Sequence[tuple[ModelInput, Targets]]) -> Samples:
+    def __call__(self, samples: tuple[ModelInput, Targets]) -> Samples:
         """A batch, and the second writing of its actions."""
-        inputs, targets = zip(*samples, strict=True)
+        inputs, targets = samples
         if self.writing is None:
-            return stack(inputs, targets), None
-        real = self.transform.columns
-        chunks = [self.transform.tokenizer.decode(t.tokens)[:, :real] for t in targets]
-        return stack(inputs, targets), self.writing.write(chunks)
+            return as_batch(inputs, targets), None
+        chunks = self.transform.tokenizer.decode(targets.tokens)[..., : self.transform.columns]
+        return as_batch(inputs, targets), self.writing.write(list(chunks))
 
 
 def step_generator(device: torch.device | str, *key: int) -> torch.Generator:

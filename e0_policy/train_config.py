@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from e0_policy.augmentation import AugmentationConfig, Camera
+from e0_policy.lerobot_layout import Layout
 from e0_policy.model_config import E0Config, preset
 
 MAX_CONFIG_BYTES = 1024 * 1024
@@ -19,6 +20,14 @@ MAX_CONFIG_BYTES = 1024 * 1024
 
 class TrainConfigError(ValueError):
     """A training configuration is wrong; the message says what was got, what is allowed and where."""
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A LeRobotDataset v3.0 or packed folder; `layout` says where a dataset of others keeps what we need."""
+
+    folder: str
+    layout: Layout = field(default_factory=Layout)
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,10 @@ class TrainConfig:
     seed: int = 0
 
     # Data
-    data: str = "synthetic"  # or a folder of packed demonstrations
+    data: str | tuple[str | DataFolder, ...] = "synthetic"  # or a folder of demonstrations, or several
+    instructions: tuple[str, ...] = ()  # only episodes whose instruction is like one of these (* and ?); empty: all
+    decode: Literal["once", "always"] = "once"  # images into arrays on the disk, or from the videos each time
+    cache_dir: str = ""  # of those arrays; empty: beside each folder
     synthetic_episodes: int = 200
     validation_fraction: float = 0.1
     relative_actions: bool = True  # joints relative to the proprioception; the gripper stays absolute
@@ -72,6 +84,12 @@ class TrainConfig:
     writing_stride: int = 1  # rows, naive only
     writing_weight: float = 1.0
 
+    # A second loss: to locate things in the random scenes of `e0 scenes`
+    auxiliary_scenes: str = ""  # their folder; empty: none
+    auxiliary_weight: float = 0.3
+    auxiliary_batch: int = 32  # scenes per step with this loss
+    auxiliary_every: int = 1  # steps
+
     # Reports
     log_every: int = 10
     validate_every: int = 500
@@ -101,11 +119,22 @@ class TrainConfig:
         if self.model.insulate:
             _require(self.action_writing != "none", "action_writing", "none", "naive or fast with model.insulate")
 
+    @property
+    def folders(self) -> tuple[DataFolder, ...]:
+        """The folders of `data`; none for the synthetic task."""
+        if self.data == "synthetic":
+            return ()
+        entries = (self.data,) if isinstance(self.data, str) else self.data
+        return tuple(DataFolder(entry) if isinstance(entry, str) else entry for entry in entries)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `from_mapping` takes them."""
         values = asdict(self)
         values["model"] = self.model.to_dict()
         values["augmentation"]["wrist_views"] = list(self.augmentation.wrist_views)
+        values["instructions"] = list(self.instructions)
+        if not isinstance(self.data, str):
+            values["data"] = [d if isinstance(d, str) else {"folder": d.folder, **_plain(d.layout)} for d in self.data]
         return values
 
 
@@ -158,11 +187,47 @@ def from_mapping(data: Mapping[str, Any], where: str) -> TrainConfig:
             values["augmentation"] = AugmentationConfig(**augmentation)
         if "cameras" in values:
             values["cameras"] = {name: _camera(name, camera, where) for name, camera in values["cameras"].items()}
+        if not isinstance(values.get("data", ""), str):
+            values["data"] = _folders(values["data"], where)
+        if "instructions" in values:
+            values["instructions"] = _texts(values["instructions"], "instructions", where)
         return TrainConfig(**values)
     except TrainConfigError as error:
         raise TrainConfigError(f"{where}: {error}" if where not in str(error) else str(error)) from None
     except (ValueError, TypeError) as error:
         raise TrainConfigError(f"{where}: {error}") from None
+
+
+def _folders(values: Any, where: str) -> tuple[str | DataFolder, ...]:
+    """Entries of `data`: folders, or mappings of `folder` and the fields of `Layout`."""
+    known, found = [f.name for f in fields(Layout)], list[str | DataFolder]()
+    for entry in values if isinstance(values, Sequence) else [values]:
+        if isinstance(entry, Mapping) and isinstance(entry.get("folder"), str):
+            settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            folder = settings.pop("folder")
+            _known(settings, known, f"{where}: data")
+            found.append(DataFolder(folder, Layout(**settings)))
+        elif isinstance(entry, str):
+            found.append(entry)
+        else:
+            raise TrainConfigError(
+                f"{where}: data has {entry!r}; needed is a folder, or folder: with {', '.join(known)}"
+            )
+    if not found:
+        raise TrainConfigError(f"{where}: data is empty; needed is at least one folder")
+    return tuple(found)
+
+
+def _texts(values: Any, name: str, where: str) -> tuple[str, ...]:
+    if isinstance(values, str):
+        return (values,)
+    if not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
+        raise TrainConfigError(f"{where}: {name} is {values!r}; needed are texts")
+    return tuple(values)
+
+
+def _plain(layout: Layout) -> dict[str, Any]:
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(layout).items()}
 
 
 def _camera(name: str, values: Any, where: str) -> Camera:
@@ -209,6 +274,9 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("writing_vocabulary", 16, 4094),
     ("writing_stride", 1, 256),
     ("writing_weight", 0.0, 1000.0),
+    ("auxiliary_weight", 0.0, 1000.0),
+    ("auxiliary_batch", 1, 100_000),
+    ("auxiliary_every", 1, 1_000_000),
     ("log_every", 1, 1_000_000),
     ("validate_every", 1, 100_000_000),
     ("validation_samples", 1, 1_000_000),

@@ -13,14 +13,19 @@ import numpy as np
 
 from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.checkpoint import CONFIG, MAX_CONFIG_BYTES, Checkpoint, read_checkpoint
-from e0_policy.dataset import ChunkDataset, PackedSource, Source, WithoutIdle, fit_statistics, split_episodes
+from e0_policy.data_order import split_episodes
+from e0_policy.dataset import ChunkDataset, DatasetError, PackedSource, Source, fit_statistics
 from e0_policy.fast_tokens import FastTokenizer, NaiveTokenizer
+from e0_policy.image_cache import cached
 from e0_policy.insulation import ActionWriting
+from e0_policy.lerobot_source import INFO, LeRobotSource
 from e0_policy.model_config import E0Config
 from e0_policy.normalization import Normalizer
+from e0_policy.progress import Bar
+from e0_policy.selection import mixed, with_instructions, without_idle
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.text_tokenizer import PaliGemmaTokenizer, Prompt, TextTokenizer, WordTokenizer
-from e0_policy.train_config import TrainConfig, TrainConfigError
+from e0_policy.train_config import DataFolder, TrainConfig, TrainConfigError
 from e0_policy.transforms import PolicyTransform
 from e0_policy.types import FloatArray
 
@@ -36,9 +41,14 @@ WRITING_CHUNKS = 1000
 
 @dataclass(frozen=True)
 class Data:
-    """Demonstrations cut into training and validation samples, by one transform."""
+    """Demonstrations cut into training and validation samples, by one transform.
+
+    `image_px` is the longer side of the recorded pictures, before they were scaled for the network: what a robot or a
+    simulator should deliver, so that a policy is shown what it was trained on.
+    """
 
     source: Source
+    image_px: int
     dataset: ChunkDataset
     validation: ChunkDataset
     transform: PolicyTransform
@@ -61,33 +71,70 @@ def load_data(config: TrainConfig, transform: Mapping[str, Any] | None) -> Data:
     if size > config.model.vocab_size:
         raise TrainConfigError(f"model.vocab_size is {config.model.vocab_size}; the text tokenizer has {size} ids")
     dataset = ChunkDataset(source, training, used)
-    return Data(source, dataset, ChunkDataset(source, held_out, used), used, make_writing(config, dataset))
+    held = ChunkDataset(source, held_out, used)
+    return Data(source, recorded_px(config), dataset, held, used, make_writing(config, dataset))
 
 
 def open_source(config: TrainConfig) -> Source:
-    """The demonstrations.
+    """The demonstrations: all folders as one, without what the configuration leaves out.
 
     Raises:
         TrainConfigError: the model wants a view that they lack.
-        DatasetError: no such folder.
+        DatasetError: no such folder, not whole, or folders that cannot be mixed.
 
     """
-    source: Source
     if config.data == "synthetic":
-        source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
+        source: Source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
     else:
-        source = PackedSource(Path(config.data))
+        source = mixed([open_folder(f, config) for f in config.folders], [f.folder for f in config.folders])
     if missing := sorted(set(config.model.views) - set(source.views)):
-        raise TrainConfigError(f"model.views has {', '.join(missing)}; {config.data} has {', '.join(source.views)}")
+        where = ", ".join(f.folder for f in config.folders) or config.data
+        raise TrainConfigError(f"model.views has {', '.join(missing)}; {where} has {', '.join(source.views)}")
+    if config.instructions:
+        source = with_instructions(source, config.instructions)
     if config.drop_idle_rad:
-        source = WithoutIdle(source, [name != GRIPPER for name in source.action_names], config.drop_idle_rad)
+        source = without_idle(source, [name != GRIPPER for name in source.action_names], config.drop_idle_rad)
     return source
 
 
+def open_folder(data: DataFolder, config: TrainConfig) -> Source:
+    """Demonstrations of one folder, their images at the model's size in mapped memory unless decoded always."""
+    folder, side = Path(data.folder), config.model.image_size
+    source = as_recorded(data)
+    views = [view for view in config.model.views if view in source.views]
+    ready = isinstance(source, PackedSource) and all(source.side_px(view) == side for view in views)
+    if ready or config.decode == "always" or not views:
+        return source
+    cache = Path(config.cache_dir) if config.cache_dir else folder.with_name(f"{folder.name}.cache")
+    return cached(source, source.digest(), views, side, cache, Bar(f"decode {folder}", "frames"))
+
+
+def as_recorded(data: DataFolder) -> LeRobotSource | PackedSource:
+    """Demonstrations of one folder as they lie there."""
+    folder = Path(data.folder)
+    if (folder / INFO).is_file():
+        return LeRobotSource(folder, data.layout)
+    if (folder / "index.json").is_file():
+        return PackedSource(folder)
+    raise DatasetError(f"{folder} holds no demonstrations: neither {INFO} (LeRobotDataset) nor index.json (packed)")
+
+
+def recorded_px(config: TrainConfig) -> int:
+    """The longer side of the recorded pictures: the largest of every folder's first ones."""
+    if config.data == "synthetic":
+        return config.model.image_size
+    pictures = (image for folder in config.folders for image in as_recorded(folder).images(0, 0).values())
+    return max((max(image.shape[:2]) for image in pictures), default=config.model.image_size)
+
+
 def fingerprint(source: Source) -> str:
-    """SHA-256 of the identifiers, instructions and lengths of all episodes: whether a resumed run has the same data."""
-    lines = [[e.identifier, e.instruction, len(e)] for e in source.episodes]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    """SHA-256 of identifiers, instructions and numbers of all episodes: whether a resumed run has the same data."""
+    digest = hashlib.sha256()
+    for episode in source.episodes:
+        digest.update(json.dumps([episode.identifier, episode.instruction, len(episode)]).encode())
+        for table in (episode.proprioception, episode.actions):
+            digest.update(np.ascontiguousarray(table).tobytes())
+    return digest.hexdigest()
 
 
 def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) -> PolicyTransform:

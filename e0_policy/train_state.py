@@ -71,8 +71,10 @@ def fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: 
             value = tensors.get(f"{slot}/{name}")
             if value is None:
                 continue
-            state[slot] = value.clone() if slot == "step" else torch.zeros_like(parameter.detach())
-            if slot != "step":
+            if slot == "step":  # a fused optimizer wants it beside the weights
+                state[slot] = value.to(parameter.device if optimizer.defaults.get("fused") else "cpu", copy=True)
+            else:
+                state[slot] = torch.zeros_like(parameter.detach())
                 fill(state[slot], value)
         if state:
             optimizer.state[parameter] = state

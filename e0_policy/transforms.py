@@ -6,7 +6,7 @@ An action transform has both directions, so that training and inference cannot d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,10 @@ class TransformError(ValueError):
 
 
 class ActionTransform(Protocol):
-    """A step between absolute action rows `(rows, columns)` and what the model predicts."""
+    """A step between absolute action rows `(..., rows, columns)` and what the model predicts.
+
+    The proprioception `(..., P)` has the same leading axes: none, or those of a batch.
+    """
 
     def forward(self, rows: FloatArray, proprioception: FloatArray) -> FloatArray:
         """Towards the model."""
@@ -60,11 +63,11 @@ class DeltaActions:
 
     def _reference(self, rows: FloatArray, proprioception: FloatArray) -> FloatArray:
         columns = len(self.relative)
-        if rows.shape[-1] != columns or proprioception.shape != (columns,):
+        if rows.shape[-1] != columns or proprioception.shape[-1:] != (columns,):
             raise TransformError(
                 f"rows {rows.shape} and proprioception {proprioception.shape}; delta actions need {columns} columns"
             )
-        return np.where(self.relative, proprioception, 0.0)
+        return np.where(self.relative, proprioception, 0.0)[..., None, :]
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class PadActions:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """An observation as the model takes it; arrays as in `e0_policy.batch.Batch` for one sample.
+    """An observation as the model takes it; arrays as in `e0_policy.batch.Batch`, for one sample or with an axis B.
 
     `images` `(V, S, S, 3)` uint8 with zeros for a missing view, `view_mask` `(V,)`, `text_tokens` and `text_mask`
     `(L,)`, `proprio` `(P,)` normalised.
@@ -121,7 +124,10 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class Targets:
-    """Action tokens `(H, D)`, the mask `(H, D)` of those that are real, and how many real values were clipped."""
+    """Action tokens `(H, D)`, the mask `(H, D)` of those that are real, and how many real values were clipped.
+
+    A batch has an axis B in front, and one count.
+    """
 
     tokens: TokenArray
     mask: BoolArray
@@ -200,15 +206,40 @@ class PolicyTransform:
             raise TransformError(f"views are {', '.join(views) or 'none'}; the model needs {', '.join(self.views)}")
         blank = np.zeros((self.image_size, self.image_size, 3), np.uint8)
         images = [resize_with_pad(views[n], self.image_size, n) if n in views else blank for n in self.views]
+        batch = self.batch_inputs(np.stack(images)[None], present[None], proprioception[None], [instruction])
+        return ModelInput(batch.images[0], present, batch.text_tokens[0], batch.text_mask[0], batch.proprio[0])
+
+    def batch_inputs(
+        self, images: ImageArray, present: BoolArray, proprioception: FloatArray, instructions: Sequence[str]
+    ) -> ModelInput:
+        """Model inputs of B observations, every array with a leading axis B.
+
+        Args:
+            images: `(B, V, S, S, 3)` at the model's size.
+            present: `(B, V)`, false where a view is missing.
+            proprioception: `(B, P)`.
+            instructions: B texts.
+
+        Raises:
+            NormalizationError: proprioception of another length or not finite.
+            TextTokenError: an instruction is too long.
+
+        """
         normalised = self.proprioception.normalize(proprioception)
-        tokens, mask = self.prompt.encode(instruction, normalised)
-        padded = np.pad(normalised, (0, self.proprio_dim - normalised.size))
-        return ModelInput(np.stack(images), present, tokens, mask, padded)
+        if self.prompt.proprioception:
+            prompts = [self.prompt.encode(i, p) for i, p in zip(instructions, normalised, strict=True)]
+        else:
+            encoded = {text: self.prompt.encode(text, normalised[0]) for text in dict.fromkeys(instructions)}
+            prompts = [encoded[text] for text in instructions]
+        tokens, masks = (np.stack(part) for part in zip(*prompts, strict=True))
+        padded = np.pad(normalised, ((0, 0), (0, self.proprio_dim - normalised.shape[1])))
+        return ModelInput(images, present, tokens, masks, padded)
 
     def targets(self, rows: FloatArray, proprioception: FloatArray, valid: BoolArray | None = None) -> Targets:
-        """Tokens of absolute rows `(rows, columns)`; rows that are not `valid` `(rows,)` are masked.
+        """Tokens of absolute rows `(..., rows, columns)`; rows that are not `valid` `(..., rows)` are masked.
 
         Rows missing to the horizon are masked too, and hold the last row: the denoiser sees what would be commanded.
+        The proprioception is `(..., P)`.
 
         Raises:
             TransformError: more rows than the horizon, or another number of columns.
@@ -217,14 +248,15 @@ class PolicyTransform:
         """
         rows = np.asarray(rows, np.float64)
         horizon = self.prediction_horizon
-        if rows.ndim != 2 or not 1 <= rows.shape[0] <= horizon or rows.shape[1] != self.columns:
+        if rows.ndim < 2 or not 1 <= rows.shape[-2] <= horizon or rows.shape[-1] != self.columns:
             raise TransformError(f"rows have shape {rows.shape}; allowed is (1..{horizon}, {self.columns})")
-        real = np.zeros(horizon, bool)
-        real[: len(rows)] = True if valid is None else valid
-        values = np.concatenate([rows, np.repeat(rows[-1:], horizon - len(rows), 0)])
+        count = rows.shape[-2]
+        real = np.zeros((*rows.shape[:-2], horizon), bool)
+        real[..., :count] = True if valid is None else valid
+        values = np.concatenate([rows, np.repeat(rows[..., -1:, :], horizon - count, -2)], -2)
         for step in self.steps:
             values = step.forward(values, proprioception)
-        mask = real[:, None] & (np.arange(self.action_dim) < self.columns)
+        mask = real[..., None] & (np.arange(self.action_dim) < self.columns)
         return Targets(self.tokenizer.encode(values).tokens, mask, self.tokenizer.encode(values, mask).clipped)
 
     def rows(self, tokens: TokenArray, proprioception: FloatArray) -> FloatArray:

@@ -126,10 +126,11 @@ class ActionChunk:
 
 @dataclass(frozen=True)
 class NoChunk:
-    """A source's answer to an observation when it has no new plan."""
+    """A source's answer to an observation when it has no new plan; `keep`: because the last one is still good."""
 
     in_reply_to_ns: int
     reason: str
     source: str
     session: str
     sequence: int
+    keep: bool = False

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from e0_policy.collate import on_device, stack
+from e0_policy.collate import as_batch, on_device
 from e0_policy.dataset import ChunkDataset
-from e0_policy.diffusion import SamplerSettings, draw_noise
+from e0_policy.diffusion import Sample, SamplerSettings, draw_noise
 from e0_policy.kinematics import tcp_position_m
 from e0_policy.model import E0Model
 from e0_policy.train_setup import GRIPPER
@@ -52,19 +52,26 @@ def open_loop(
     losses, right, predicted, wanted = [], [], [], []
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
-        batch = on_device(stack(*zip(*(dataset[i] for i in part), strict=True)), device)
+        batch = on_device(as_batch(*dataset.batch(part)), device)
         loss = model.loss(batch, generator)
         losses.append(float(loss.cross_entropy) * len(part))
         right.append(float(loss.accuracy) * len(part))
         noise = draw_noise(model.config, settings, len(part) * settings.samples, generator)
-        tokens = model.sample(batch, settings, noise).tokens.cpu().numpy()
-        for index, chunk in zip(part, tokens, strict=True):
+        values = _values(dataset, model.sample(batch, settings, noise))
+        for index, chunk in zip(part, values, strict=True):
             proprioception, rows = dataset.numbers(index)
             wanted.append(rows)
-            predicted.append(dataset.transform.rows(chunk, proprioception)[: len(rows)])
+            predicted.append(dataset.transform.physical(chunk, proprioception)[: len(rows)])
     count = len(indices)
     errors = _errors(dataset, np.concatenate(predicted), np.concatenate(wanted))
     return OpenLoop(count, sum(losses) / count, sum(right) / count, *errors)
+
+
+def _values(dataset: ChunkDataset, sample: Sample) -> FloatArray:
+    """Normalised chunks `(B, H, D)`: the tokens', or what the sampler was asked to read from its last distribution."""
+    if sample.mean is not None:
+        return sample.mean.double().cpu().numpy()
+    return dataset.transform.tokenizer.decode(sample.tokens.cpu().numpy())
 
 
 def _errors(

@@ -22,6 +22,7 @@ from e0_policy.model import E0Model
 
 _MAX_INDEX_BYTES = 64 * 1024 * 1024
 _VLM = r"(?:model\.)?(?:paligemma_with_expert\.paligemma\.)?(?:model\.)?"
+_ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "params/_METADATA", "manifest.ocdbt", "params/manifest.ocdbt")
 _EXPERT = r"(?:model\.)?paligemma_with_expert\.gemma_expert\.model\."
 
 RENAMES: tuple[tuple[str, str], ...] = (
@@ -35,8 +36,12 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"(?:model\.)?action_time_mlp_(in|out)\.(.+)", r"action_time_\1.\2"),
     (r"(?:model\.)?e0_action_(in|out)_proj\.(.+)", r"action_\1.\2"),
     (r"(?:model\.)?action_(in|out)_proj\.(.+)", r"flow_\1.\2"),
+    (r"((?:vision|projector)\..+)", r"\1"),
 )
-"""Published name (whole, as a regular expression) to ours. The output embedding is tied to the input embedding."""
+"""Published name (whole, as a regular expression) to ours. The output embedding is tied to the input embedding.
+
+The last row is our own pretrained encoder, whose names are those of `named_slots`.
+"""
 
 
 class WeightsError(ValueError):
@@ -86,7 +91,7 @@ def load_pretrained(model: E0Model, path: Path) -> WeightsReport:
         WeightsError: nothing to read, a pickle, a damaged file, or none of its tensors fits.
 
     """
-    ours = dict(model.named_parameters())
+    ours = named_slots(model)
     report = WeightsReport()
     filled: dict[str, str] = {}
     for name, tensor in _tensors(path):
@@ -107,6 +112,22 @@ def load_pretrained(model: E0Model, path: Path) -> WeightsReport:
     return report
 
 
+def named_slots(model: E0Model) -> dict[str, Tensor]:
+    """A model's parameters by name; those of one view of a `ConvTower` are named by the view, not by its number.
+
+    So an encoder that was trained on other views, or on the same in another order, gets to the right places.
+    """
+    slots: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if stem := re.fullmatch(r"vision\.stems\.(\d+)\.(.+)", name):
+            slots[f"vision.stems.{model.config.views[int(stem[1])]}.{stem[2]}"] = parameter
+        elif name == "vision.position_embedding":
+            slots |= {f"{name}.{view}": parameter.detach()[i] for i, view in enumerate(model.config.views)}
+        else:
+            slots[name] = parameter
+    return slots
+
+
 def _fit(name: str, tensor: Tensor, ours: Tensor) -> Tensor | None:
     if name == "backbone.embed_tokens.weight" and tensor.dim() == 2 and len(tensor) > len(ours):
         tensor = tensor[: len(ours)]
@@ -125,6 +146,12 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _files(path: Path) -> list[Path]:
+    if any((path / mark).exists() for mark in _ORBAX):
+        raise WeightsError(
+            f"{path} is an orbax checkpoint (JAX), which is not read; convert it with openpi's "
+            "examples/convert_jax_model_to_pytorch.py and give the folder of safetensors that it writes. For "
+            "E0DiffHybrid let it also write e0_action_in_proj and e0_action_out_proj, kernels transposed to weights"
+        )
     if path.suffix.lower() in PICKLES:
         raise WeightsError(f"{path} is a pickle, which is never opened; give safetensors")
     if path.is_file():

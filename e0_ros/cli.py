@@ -15,13 +15,21 @@ from e0_ros.config import ConfigError, closest
 VERBS = {
     "launch": ("e0_ros.launch_command:main", "run a graph: e0 launch sim simulator:=fr3_plant"),
     "demo": ("sim.demo:main", "pick cubes in a simulator, from bridge to recorder: e0 demo --episodes 3"),
-    "record": ("sim.record_bulk:main", "record demonstrations: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
+    "record": ("sim.record_command:main", "record takes: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
     "episode": ("e0_ros.episode_report:main", "what a bag holds, its plots and its video: e0 episode bags/<episode>"),
     "convert": ("e0_ros.convert:main", "bags to a LeRobotDataset v3.0: e0 convert bags --out datasets/pick"),
+    "episode": ("e0_ros.episode_report:main", "video and plot of a bag, or its recovery: e0 episode bags/<episode>"),
+    "inspect": ("e0_ros.inspect_command:main", "bags and datasets at a glance: e0 inspect bags --html report.html"),
+    "record": ("sim.record_bulk:main", "record demonstrations: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
+    "bench loader": ("e0_policy.loader_bench:main", "frames per second of a dataset: e0 bench loader --data DIR"),
+    "bench train": ("e0_policy.bench_train:main", "time of a training step: e0 bench train --size nano"),
     "bench steps": ("e0_policy.steps_report:main", "agreement and error against N: e0 bench steps --checkpoint DIR"),
+    "scenes": ("sim.scenes:main", "random scenes with labels, for pretraining: e0 scenes --out data/scenes"),
+    "pretrain": ("e0_policy.pretrain:main", "teach an encoder where things are: e0 pretrain --config FILE"),
     "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
+    "eval": ("sim.eval:main", "success of a policy in a simulator: e0 eval --task PickCube-v1 --seeds 0:20 --direct"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""

@@ -129,7 +129,7 @@ def chunk_to_msg(chunk: ActionChunk | NoChunk, now_ns: int, frame_id: str = "") 
     msg.header.frame_id = frame_id
     msg.in_reply_to = to_time(chunk.in_reply_to_ns)
     if isinstance(chunk, NoChunk):
-        msg.status, msg.reason = ChunkMsg.STATUS_NONE, chunk.reason
+        msg.status, msg.reason = ChunkMsg.STATUS_KEEP if chunk.keep else ChunkMsg.STATUS_NONE, chunk.reason
         return msg
     msg.status = ChunkMsg.STATUS_OK
     msg.t0, msg.period_ns = to_time(chunk.t0_ns), chunk.period_ns
@@ -150,8 +150,9 @@ def chunk_from_msg(msg: ChunkMsg) -> ActionChunk | NoChunk:
         ChunkError: sizes that contradict each other, an unknown representation, or what `ActionChunk` refuses.
 
     """
-    if msg.status == ChunkMsg.STATUS_NONE:
-        return NoChunk(to_ns(msg.in_reply_to), msg.reason, msg.source, msg.session, msg.sequence)
+    if msg.status in (ChunkMsg.STATUS_NONE, ChunkMsg.STATUS_KEEP):
+        keep = msg.status == ChunkMsg.STATUS_KEEP
+        return NoChunk(to_ns(msg.in_reply_to), msg.reason, msg.source, msg.session, msg.sequence, keep)
     if not (1 <= msg.rows <= MAX_ROWS and 1 <= msg.columns <= MAX_COLUMNS):
         raise ChunkError(
             f"chunk has {msg.rows} rows x {msg.columns} columns; allowed is 1..{MAX_ROWS} x 1..{MAX_COLUMNS}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 
 from e0_ros import environment
+from e0_ros.json_file import write_json
 
 PACKAGES = ("rclpy", "numpy", "torch", "mani_skill", "transformers", "mcap", "rosbags", "opencv-python")
 
@@ -49,5 +49,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in facts.items():
         print(f"{name:<15}{value}")
     if options.json:
-        options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, facts)
     return 0

@@ -33,7 +33,10 @@ class Qos:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic. `rate` is in words; `privileged` topics may reach neither a policy nor a dataset's features."""
+    """A topic. `rate` is in words; `privileged` topics may reach neither a policy nor a dataset's features.
+
+    A `steady` topic never pauses in real time while its publisher lives.
+    """
 
     name: str
     type: str
@@ -41,6 +44,7 @@ class Topic:
     rate: str
     stamp: str
     privileged: bool = False
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,24 @@ def camera_topic(view: str) -> Topic:
         Qos(depth=5),
         "camera (20 to 60 Hz)",
         "capture of the image",
+        steady=True,
     )
+
+
+def camera_info_topic(view: str) -> Topic:
+    """Calibration of a view's camera, as realsense2_camera publishes it with every image."""
+    return Topic(
+        f"/cameras/{view}/color/camera_info",
+        "sensor_msgs/msg/CameraInfo",
+        Qos(depth=5),
+        "with every image",
+        "capture of the image",
+    )
+
+
+def optical_frame(view: str) -> str:
+    """Frame of a view's images, x right, y down, z forward."""
+    return f"{view}_color_optical_frame"
 
 
 def compressed_camera_topic(view: str) -> Topic:
@@ -71,10 +92,15 @@ def compressed_camera_topic(view: str) -> Topic:
 
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", Qos(), "lock-step: per tick", "-")
 JOINT_STATES = Topic(
-    "/franka/joint_states", "sensor_msgs/msg/JointState", Qos(depth=1000), "1 kHz (ManiSkill 100 Hz)", "measurement"
+    "/franka/joint_states",
+    "sensor_msgs/msg/JointState",
+    Qos(depth=1000),
+    "1 kHz (ManiSkill 100 Hz)",
+    "measurement",
+    steady=True,
 )
 GRIPPER_STATES = Topic(
-    "/franka_gripper/joint_states", "sensor_msgs/msg/JointState", Qos(), "15 Hz and up", "measurement"
+    "/franka_gripper/joint_states", "sensor_msgs/msg/JointState", Qos(), "15 Hz and up", "measurement", steady=True
 )
 TRAJECTORY = Topic(
     "/joint_trajectory_controller/joint_trajectory",
@@ -88,10 +114,15 @@ IMPEDANCE_TARGET = Topic(
 )
 GRIPPER_COMMAND = Topic("/e0/gripper_command", "e0_msgs/msg/GripperCommand", Qos(), "on change", "time to act")
 OBSERVATION = Topic(
-    "/e0/observation", "e0_msgs/msg/Observation", Qos(depth=5), "per reference image", "capture of the reference image"
+    "/e0/observation",
+    "e0_msgs/msg/Observation",
+    Qos(depth=5),
+    "per reference image",
+    "capture of the reference image",
+    steady=True,
 )
 ACTION_CHUNK = Topic("/e0/action_chunk", "e0_msgs/msg/ActionChunk", Qos(), "per plan", "publishing")
-EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(), "per tick", "tick")
+EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(), "per tick", "tick", steady=True)
 EPISODE_EVENT = Topic(
     "/e0/episode_event", "e0_msgs/msg/EpisodeEvent", Qos(depth=10, latched=True), "on change", "event"
 )
@@ -100,6 +131,7 @@ RECORDER_STATE = Topic(
 )
 INSTRUCTION = Topic("/e0/instruction", "std_msgs/msg/String", Qos(depth=1, latched=True), "on change", "-")
 SIM_STATE = Topic("/e0/sim/state", "e0_msgs/msg/SimState", Qos(), "per control step", "control step", privileged=True)
+TF_STATIC = Topic("/tf_static", "tf2_msgs/msg/TFMessage", Qos(latched=True), "on change", "-")
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos(), "1 Hz", "publishing")
 
 TOPICS = (
@@ -116,9 +148,10 @@ TOPICS = (
     RECORDER_STATE,
     INSTRUCTION,
     SIM_STATE,
+    TF_STATIC,
     DIAGNOSTICS,
 )
-"""All but the cameras', which are one per view: `camera_topic(view)`."""
+"""All but the cameras', which are one per view: `camera_topic(view)` and `camera_info_topic(view)`."""
 
 TRIGGER = "std_srvs/srv/Trigger"
 ARM = Service("/e0/arm", "e0_msgs/srv/Arm", "chunk_executor")

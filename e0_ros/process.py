@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import rclpy
 from rclpy.exceptions import ParameterException
@@ -15,22 +16,34 @@ from rclpy.signals import SignalHandlerOptions
 
 from e0_ros.config import ConfigError, closest
 
+N = TypeVar("N", bound=Node)
 
-def run_node(make: Callable[[], Node], args: Sequence[str] | None = None) -> int:
-    """Make a node and spin it until SIGINT or SIGTERM.
+
+def run_node(
+    make: Callable[[], N],
+    args: Sequence[str] | None = None,
+    turn: Callable[[N, threading.Event], None] | None = None,
+) -> int:
+    """Make a node and run it until SIGINT or SIGTERM. The only place where a node's process handles signals.
 
     The running callback ends before the node is destroyed, and only then does ROS shut down, so that no callback or
-    worker finds an invalid context. A second signal, or one while the node is being made, interrupts at once.
+    worker finds an invalid context and a last message can still be sent. A second signal, or one while the node is
+    being made, interrupts at once; what the node does when it is destroyed is not interrupted.
+
+    Args:
+        make: makes the node.
+        args: command line; None: the process's own.
+        turn: runs the node until the event is set; None: `spin`.
 
     Returns:
         0 after a clean end, 2 after one line on stderr if a parameter or a file that it names is wrong.
 
     """
-    node: Node | None = None
-    stopping = threading.Event()
+    node: N | None = None
+    stopping, ended = threading.Event(), threading.Event()
 
     def stop(*_: object) -> None:
-        if node is None or stopping.is_set():
+        if not ended.is_set() and (node is None or stopping.is_set()):
             raise KeyboardInterrupt
         stopping.set()
 
@@ -43,10 +56,11 @@ def run_node(make: Callable[[], Node], args: Sequence[str] | None = None) -> int
         except (ValueError, FileNotFoundError, ParameterException) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        spin(node, stopping)
+        (turn or spin)(node, stopping)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        ended.set()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

@@ -22,7 +22,7 @@ def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[],
     wanted = {f"node {name}" for name in names}
     wanted |= {f"service {service.name} of {service.owner}" for service in SERVICES if service.owner in names}
     context = Context()
-    rclpy.init(context=context)
+    rclpy.init(args=[], context=context)
     node = rclpy.create_node("e0_readiness", context=context)
     deadline = time.monotonic() + timeout_s
     missing = wanted
@@ -50,7 +50,7 @@ def wait_until_alone(limit_s: float) -> list[str]:
     from rclpy.context import Context
 
     context = Context()
-    rclpy.init(context=context)
+    rclpy.init(args=[], context=context)
     node = rclpy.create_node("e0_alone", context=context)
     alone_since = begun = time.monotonic()
     others: list[str] = []

@@ -7,42 +7,86 @@ topics leaves the same `Trace`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from e0_policy.types import ActionChunk, NoChunk, Observation, Stale
+from e0_policy.types import ActionChunk, ImageArray, Observation, Stale
 from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode
 from e0_ros.core.command import Command
+from e0_ros.core.executor_types import Status
 from e0_ros.core.joint_names import gripper_opening
 from e0_ros.core.observation_sync import ObservationSync
 from e0_ros.core.pairing import SyncConfig
+from e0_ros.core.plan_keeper import InForce
 from sim.adapter import SimAdapter
 from sim.controllers import Point, Trajectory
 from sim.episode import Episode
 from sim.rig import JointSample, Rig
+from sim.sources import Source
+from sim.statistics import rms_jerk
 from sim.trace import Trace
 
 START_NS = RESET_GAP_NS = 1_000_000_000
 
 
-class Source(Protocol):
-    """What plans: a policy or an expert."""
-
-    def answer(self, observation: Observation | Stale) -> ActionChunk | NoChunk:
-        """The answer to an observation."""
+UNSEEN: ImageArray = np.zeros((0, 0, 3), np.uint8)
+"""Stands for a picture that nobody will look at."""
 
 
 @dataclass(frozen=True)
 class DirectEpisode:
-    """What an episode came to."""
+    """What an episode came to.
+
+    Attributes:
+        jerk_rad_s3: `rms_jerk` of the commanded positions, every control period.
+        first: pictures of the first observation.
+        violations: found by the judge; -1 if nobody judged.
+        stale: observations that could not be made.
+        refused: chunks that the executor refused.
+        holds: reasons of its holds.
+
+    """
 
     success: bool
     steps: int
+    max_steps: int
     wall_s: float
     digest: str
-    violations: int
+    jerk_rad_s3: float
+    first: Mapping[str, ImageArray]
+    violations: int = -1
+    stale: int = 0
+    refused: int = 0
+    holds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One tick as an onlooker sees it: the pictures, the chunk in force, the executor's mode in words."""
+
+    step: int
+    now_ns: int
+    images: Mapping[str, ImageArray]
+    chunk: ActionChunk | None
+    mode: str
+    success: bool
+
+
+@dataclass
+class _Run:
+    """An episode in progress."""
+
+    episode: Episode
+    source: Source
+    onlooker: Callable[[Moment], None] | None
+    trace: Trace = field(default_factory=Trace)
+    first: Mapping[str, ImageArray] = field(default_factory=dict)
+    in_force: InForce | None = None
+    stale: int = 0
+    holds: list[str] = field(default_factory=list)
+    mode: Mode = Mode.ARMED
 
 
 class DirectLoop:
@@ -53,36 +97,56 @@ class DirectLoop:
 
     """
 
-    def __init__(self, adapter: SimAdapter) -> None:
-        adapter.reset(adapter.tasks[0], 0)
+    def __init__(self, adapter: SimAdapter, task: str = "") -> None:
+        adapter.reset(task or adapter.tasks[0], 0)
+        self.adapter = adapter
         self.rig = Rig(adapter, "joint_trajectory", True, START_NS)
         arm = self.rig.arm.name
         self._executor = ChunkExecutor(ExecutorConfig(embodiment=arm, lockstep=True))
         self._sync = ObservationSync(SyncConfig(views=adapter.views, lockstep=True))
         self._samples: list[JointSample] = []
 
-    def run(self, task: str, seed: int, source: Source, max_steps: int = 0) -> DirectEpisode:
-        """Run one episode; the source is already reset to it.
+    def run(
+        self,
+        task: str,
+        seed: int,
+        source: Source,
+        max_steps: int = 0,
+        onlooker: Callable[[Moment], None] | None = None,
+    ) -> DirectEpisode:
+        """Run one episode; the source is already reset to it. Pictures are made when the source or an onlooker looks.
 
         Raises:
             ValueError: unknown task.
             RuntimeError: the executor cannot be armed, or a tick had no observation.
 
         """
-        rig, trace = self.rig, Trace()
+        rig, begin = self.rig, time.perf_counter()
         self._executor.disarm()
         scene = rig.reset(task, seed, rig.now_ns + RESET_GAP_NS)
         episode = Episode(scene, 1, max_steps or scene.max_steps)
         self._arm_at(rig.now_ns - rig.adapter.control_period_ns)
-        before = rig.judge.violations if rig.judge else 0
-        begin, self._samples = time.perf_counter(), []
+        violations, refused = self._violations(), self._executor.status(rig.now_ns).refused
+        run, self._samples = _Run(episode, source, onlooker), []
         episode.start()
         while episode.running:
-            self._tick(episode, source, trace)
-        found = (rig.judge.violations if rig.judge else 0) - before
+            self._tick(run)
         return DirectEpisode(
-            episode.success_once, episode.step, time.perf_counter() - begin, trace.digest(), violations=found
+            success=episode.success_once,
+            steps=episode.step,
+            max_steps=episode.max_steps,
+            wall_s=time.perf_counter() - begin,
+            digest=run.trace.digest(),
+            violations=self._violations() - violations,
+            jerk_rad_s3=rms_jerk(*run.trace.motion(), rig.adapter.control_period_ns),
+            first=run.first,
+            stale=run.stale,
+            refused=self._executor.status(rig.now_ns).refused - refused,
+            holds=tuple(run.holds),
         )
+
+    def _violations(self) -> int:
+        return self.rig.judge.violations if self.rig.judge else 0
 
     def _arm_at(self, stamp_ns: int) -> None:
         self._hear([JointSample(stamp_ns, *self.rig.adapter.joint_state())])
@@ -90,43 +154,61 @@ class DirectLoop:
         if refusal := self._executor.arm(stamp_ns, stamp_ns):
             raise RuntimeError(f"the executor does not arm: {refusal.reason}")
 
-    def _tick(self, episode: Episode, source: Source, trace: Trace) -> None:
-        rig = self.rig
+    def _tick(self, run: _Run) -> None:
+        rig, episode = self.rig, run.episode
         now_ns, privileged = rig.now_ns, rig.adapter.privileged()
         episode.observe(privileged.success)
-        trace.scene(now_ns, np.array(list(privileged.poses.values())))
-        seen = self._observe(now_ns)
+        run.trace.scene(now_ns, np.array(list(privileged.poses.values())))
+        asked = not episode.done and run.source.looks(now_ns)
+        seen = self._observe(now_ns, not run.first or run.onlooker is not None or asked)
         if isinstance(seen, Observation):
-            arm = rig.arm
-            seen = replace(
-                seen, instruction=episode.scene.instruction, embodiment=arm.name, joint_names=arm.joint_names
-            )
-        answer = source.answer(seen)
-        if isinstance(answer, ActionChunk):
-            self._executor.offer(answer, now_ns)
-        tick = self._executor.tick(now_ns)
-        if tick.status.reference is not None:
-            trace.reference(now_ns, tick.status.reference.position)
-        if tick.status.mode is not Mode.DISARMED and np.isfinite(tick.status.gripper_opening):
-            rig.gripper_target = min(max(tick.status.gripper_opening, 0.0), 1.0)
-        if tick.command is not None:
-            rig.command(_trajectory(tick.command, rig.arm.joint_names), now_ns)
+            run.first = run.first or seen.views
+        if not episode.done:
+            self._answer(run, seen, now_ns)
+        if run.onlooker and isinstance(seen, Observation):
+            status = self._executor.status(now_ns)
+            mode = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
+            run.onlooker(Moment(episode.step, now_ns, seen.views, status.chunk, mode, episode.success))
         if episode.done:
             episode.stop()
             return
         self._samples = rig.advance(now_ns + rig.adapter.control_period_ns).samples
         episode.step += 1
 
-    def _observe(self, now_ns: int) -> Observation | Stale:
-        rig = self.rig
-        rig.adapter.start_render()
-        self._hear(self._samples or [rig.sample()])
+    def _answer(self, run: _Run, seen: Observation | Stale, now_ns: int) -> None:
+        """The source's answer, and what the executor makes of it."""
+        run.stale += isinstance(seen, Stale)
+        if isinstance(seen, Observation):
+            arm, text = self.rig.arm, run.episode.scene.instruction
+            seen = replace(seen, instruction=text, embodiment=arm.name, joint_names=arm.joint_names)
+        answer = run.source.answer(seen, run.in_force)
+        if isinstance(answer, ActionChunk):
+            self._executor.offer(answer, now_ns)
+        self._move(run, now_ns)
+
+    def _move(self, run: _Run, now_ns: int) -> None:
+        """The executor's tick, and what hears of it."""
+        rig, tick = self.rig, self._executor.tick(now_ns)
+        status = tick.status
+        run.in_force = _in_force(status, now_ns)
+        if status.mode is Mode.HOLD and run.mode is not Mode.HOLD:
+            run.holds.append(status.reason)
+        run.mode = status.mode
+        if status.reference is not None:
+            run.trace.reference(now_ns, status.reference.position)
+        if status.mode is not Mode.DISARMED and np.isfinite(status.gripper_opening):
+            rig.gripper_target = min(max(status.gripper_opening, 0.0), 1.0)
+        if tick.command is not None:
+            rig.command(_trajectory(tick.command, rig.arm.joint_names), now_ns)
+
+    def _observe(self, now_ns: int, look: bool) -> Observation | Stale:
+        adapter = self.rig.adapter
+        if look:
+            adapter.start_render()
+        self._hear(self._samples or [self.rig.sample()])
         self._sync.add_gripper(now_ns, self._opening(), now_ns)
-        results = [
-            result
-            for view, image in rig.adapter.finish_render().items()
-            for result in self._sync.add_image(view, now_ns, image, now_ns)
-        ]
+        images = adapter.finish_render() if look else dict.fromkeys(adapter.views, UNSEEN)
+        results = [r for view, image in images.items() for r in self._sync.add_image(view, now_ns, image, now_ns)]
         if len(results) != 1:
             raise RuntimeError(f"{len(results)} observations at {now_ns} ns; a tick has exactly one")
         return results[0]
@@ -148,3 +230,11 @@ def _trajectory(command: Command, joint_names: tuple[str, ...]) -> Trajectory:
     offsets = (command.times_ns - command.start_ns).tolist()
     points = tuple(Point(offset, q, v, a) for offset, q, v, a in zip(offsets, *command.state, strict=True))
     return Trajectory(command.start_ns, joint_names, points)
+
+
+def _in_force(status: Status, now_ns: int) -> InForce:
+    """What the executor's state says of the plan that it follows."""
+    chunk, until_ns = status.chunk, status.committed_until_ns
+    if chunk is None:
+        return InForce(now_ns, "", "", 0, until_ns)
+    return InForce(now_ns, chunk.source, chunk.session, chunk.sequence, until_ns)

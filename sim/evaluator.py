@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from e0_msgs.msg import ActionChunk, ExecutorState, Observation, SimState
+from e0_policy.types import ImageArray
 from e0_ros import interfaces
-from e0_ros.conversions import to_ns
+from e0_ros.conversions import rgb8_from_msg, to_ns
+from e0_ros.core.policy_session import is_error
 from e0_ros.interfaces import Service, Topic, message_class
-from sim.statistics import percentile
+from sim.demonstration import PERIOD_NS
+from sim.statistics import percentile, rms_jerk
 from sim.trace import Trace
 
 VERDICT_S = 10.0
@@ -34,7 +37,9 @@ class EvaluationError(RuntimeError):
 class Episode:
     """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured.
 
+    `wall_s` runs from publishing to publishing of the very states that `sim_s` runs between, by the publisher's clock.
     `violations` counts what the bridge's judge has found since its start (-1: it does not judge, or said nothing).
+    `fault` is the first exception that the policy told of; `first` holds the pictures of the first observation.
     `digest` is a hash of every pose of the scene and every commanded reference, step by step: in lock-step the same
     seed gives the same digest.
     """
@@ -51,13 +56,17 @@ class Episode:
     overrun_s: float = 0.0
     observation_age_ms: list[float] = field(default_factory=list)
     chunk_latency_ms: list[float] = field(default_factory=list)
+    inference_ms: list[float] = field(default_factory=list)
+    fault: str = ""
+    jerk_rad_s3: float = math.nan
+    first: Mapping[str, ImageArray] = field(default_factory=dict, repr=False)
     stale: int = 0
     commands: int = 0
     refused: int = 0
     holds: list[str] = field(default_factory=list)
     name: str = ""
     bag: str = ""
-    lost: int = 0
+    lost: int = 0  # -1: not known
     bytes: int = 0
     digest: str = ""
     violations: int = 0
@@ -78,7 +87,7 @@ class Episode:
         text = (
             f"seed {self.seed:<5} {outcome} {self.steps:3d}/{self.max_steps} steps"
             f"  obs age {percentile(self.observation_age_ms, 0.5):5.1f} ms"
-            f"  rtf {self.real_time_factor:4.2f}  lost {self.lost}"
+            f"  rtf {self.real_time_factor:4.2f}  lost {self.lost if self.lost >= 0 else 'unknown'}"
         )
         return text + (f"  {self.error}" if self.error else "") + (f"  hold: {self.holds[-1]}" if self.holds else "")
 
@@ -99,10 +108,11 @@ class Evaluator(Node):  # type: ignore[misc]
         self._ros.add_node(self)
         self._service_clients: dict[str, Any] = {}
         self.sim: SimState | None = None
-        self._heard_s = 0.0
+        self._told_s = 0.0
         self.executor_state: ExecutorState | None = None
         self._episode: Episode | None = None
         self._trace = Trace()
+        self._inference_ms: dict[int, float] = {}
         self._listen(interfaces.SIM_STATE, self._on_sim)
         self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
         self._listen(interfaces.OBSERVATION, self._on_observation)
@@ -140,6 +150,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._finish(episode)
         episode.violations = -1 if episode.error else self._judgement()
         episode.digest = self._trace.digest()  # only now: each node's last words come when they come
+        episode.jerk_rad_s3 = rms_jerk(*self._trace.motion(), PERIOD_NS)
         return episode
 
     def wait_ready(self) -> None:
@@ -169,7 +180,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._call(interfaces.SET_INSTRUCTION, instruction=reset.instruction)
         self._arm(reset.stamp)
         self.sim = None
-        self._trace = Trace()
+        self._trace, self._inference_ms = Trace(), {}
         self._episode = episode
         started = self._call(interfaces.START_EPISODE, episode_id=episode.name, task=episode.task, seed=episode.seed)
         episode.name, episode.bag = started.episode_id, started.bag
@@ -196,6 +207,8 @@ class Evaluator(Node):  # type: ignore[misc]
                 if on_step is not None:
                     on_step(episode)
             if state is not None and state.done:
+                ended_ns = to_ns(state.header.stamp)
+                episode.inference_ms = [ms for t, ms in self._inference_ms.items() if t < ended_ns]
                 if not state.success_once and state.step < state.max_steps:
                     raise EvaluationError(f"the bridge gave the episode up at step {state.step}; its log says why")
                 return
@@ -207,7 +220,8 @@ class Evaluator(Node):  # type: ignore[misc]
         outcome = "discard" if episode.error else ("success" if episode.success else "failure")
         try:
             reply = self._call(interfaces.END_EPISODE, outcome=outcome, note=episode.error)
-            episode.lost, episode.bytes, episode.bag = reply.lost, reply.bytes, reply.bag
+            episode.lost = -1 if reply.unnumbered else reply.lost
+            episode.bytes, episode.bag = reply.bytes, reply.bag
             self._call(interfaces.DISARM)
         except EvaluationError as error:
             episode.error = episode.error or str(error)
@@ -245,16 +259,16 @@ class Evaluator(Node):  # type: ignore[misc]
             self._service_clients[service.name] = self.create_client(message_class(service.type), service.name)
         return self._service_clients[service.name]
 
-    def _listen(self, topic: Topic, callback: Callable[[Any], None]) -> None:
+    def _listen(self, topic: Topic, callback: Callable[..., None]) -> None:
         self.create_subscription(message_class(topic.type), topic.name, callback, topic.qos.profile())
 
-    def _on_sim(self, msg: SimState) -> None:
-        heard_s, episode, before = time.monotonic(), self._episode, self.sim
+    def _on_sim(self, msg: SimState, info: Mapping[str, Any]) -> None:
+        told_s, episode, before = info["source_timestamp"] / 1e9, self._episode, self.sim
         if episode is not None and before is not None and before.reset_id == msg.reset_id and msg.step > before.step:
             episode.sim_s += (to_ns(msg.header.stamp) - to_ns(before.header.stamp)) / 1e9
             episode.overrun_s += (msg.overrun_ns - before.overrun_ns) / 1e9
-            episode.wall_s += heard_s - self._heard_s
-        self.sim, self._heard_s = msg, heard_s
+            episode.wall_s += told_s - self._told_s
+        self.sim, self._told_s = msg, told_s
         if self._episode is not None:
             self._trace.scene(to_ns(msg.header.stamp), np.array([_values(pose) for pose in msg.poses]))
 
@@ -273,6 +287,9 @@ class Evaluator(Node):  # type: ignore[misc]
             return
         if msg.status == Observation.STATUS_OK:
             self._episode.observation_age_ms.append(msg.age_ns / 1e6)
+            if not self._episode.first:
+                views = zip(msg.view_names, msg.views, strict=True)
+                self._episode.first = {name: rgb8_from_msg(image) for name, image in views}
         else:
             self._episode.stale += 1
 
@@ -280,9 +297,14 @@ class Evaluator(Node):  # type: ignore[misc]
         self._verdict = next((status for status in msg.status if status.name == "bridge"), self._verdict)
 
     def _on_chunk(self, msg: ActionChunk) -> None:
-        if self._episode is not None and msg.status == ActionChunk.STATUS_OK:
+        if self._episode is None:
+            return
+        if msg.status == ActionChunk.STATUS_OK:
             latency_ns = to_ns(msg.header.stamp) - to_ns(msg.in_reply_to)
             self._episode.chunk_latency_ms.append(latency_ns / 1e6)
+            self._inference_ms[to_ns(msg.in_reply_to)] = msg.latency_ns / 1e6
+        elif is_error(msg.reason):
+            self._episode.fault = self._episode.fault or msg.reason
 
 
 def _number(status: Any, key: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import closest
+from e0_ros.core.camera_model import FLANGE, CameraModel, pose_matrix
 from sim.adapter import Privileged, Scene
 from sim.maniskill_tasks import TASKS, task_named
 from sim.robot_visuals import light_panda
@@ -26,8 +28,11 @@ VIEWS = ("base", "side", "wrist")
 FRESH = {"reconfigure": True}
 """Options of a reset that leaves nothing of the episode before."""
 _ROBOT = "panda_wristcam"
+_TOOL = "panda_hand_tcp"
 _SIDE = "side_camera"
 _ARM = 7
+_OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+"""SAPIEN's cameras look along x with z up."""
 _FINGER_OPEN_M, _SQUEEZE_M = 0.04, -0.01
 _RENDER_THREADS = 4
 _RENDER_NICE = 10
@@ -50,6 +55,8 @@ class ManiSkillAdapter:
     tasks = tuple(TASKS)
     control_period_ns = _NS // CONTROL_HZ
     physics_period_ns = _NS // PHYSICS_HZ
+    drive = ("pd_joint_pos_vel", PHYSICS_HZ)
+    """ManiSkill's control mode and rate."""
 
     def __init__(self, views: tuple[str, ...] = ("base", "wrist"), width_px: int = 224, height_px: int = 224) -> None:
         for view in views:
@@ -74,7 +81,7 @@ class ManiSkillAdapter:
         fresh, before = task != self._task, _threads()
         if fresh:
             self.close()
-            self._env = make_env(task, "pd_joint_pos_vel", PHYSICS_HZ, sensor_configs=self._size)
+            self._env = make_env(task, *self.drive, sensor_configs=self._size)
             self._task = task
         self._env.reset(seed=seed, options=FRESH)
         self._robot = self._env.agent.robot
@@ -117,6 +124,42 @@ class ManiSkillAdapter:
             joint.set_drive_velocity_target(speed)
         self._env.scene.step()
 
+    def reach(self, tool: FloatArray, near: FloatArray) -> FloatArray | None:
+        """Joint positions `(7,)`, inside the limits, with the tool at a pose of `Privileged`; None if there are none.
+
+        Found from the joint positions `near`. Nothing moves.
+        """
+        import sapien
+
+        robot = self._robot._objs[0]
+        link = next(i for i, one in enumerate(robot.get_links()) if one.name.endswith(_TOOL))
+        goal = sapien.Pose(tool[:3], tool[[6, 3, 4, 5]])
+        start, mask = np.concatenate([near, [0.0, 0.0]]), [1] * _ARM + [0, 0]
+        solve = robot.create_pinocchio_model().compute_inverse_kinematics
+        found, solved, _ = solve(link, goal, initial_qpos=start, active_qmask=mask, max_iterations=200)
+        low, high = robot.get_qlimits()[:_ARM].T
+        joints: FloatArray = np.asarray(found, np.float64)[:_ARM]
+        return joints if solved and ((low <= joints) & (joints <= high)).all() else None
+
+    def place(self, position: FloatArray, gripper_opening: float, poses: Mapping[str, FloatArray]) -> None:
+        """Put arm and actors somewhere at rest, without a step of physics; poses are those of `Privileged`.
+
+        Raises:
+            ValueError: no such actor; the closest one is named.
+
+        """
+        import sapien
+
+        robot, actors = self._robot._objs[0], self._env.scene.actors
+        for name in poses:
+            if name not in actors:
+                raise ValueError(f"{self._task} has no actor {name!r}{closest(name, actors)}")
+        robot.set_qpos(np.array([*position, *[gripper_opening * _FINGER_OPEN_M] * 2], np.float32))
+        robot.set_qvel(np.zeros(_ARM + 2, np.float32))
+        for name, pose in poses.items():
+            actors[name]._objs[0].set_pose(robot.root_pose * sapien.Pose(pose[:3], pose[[6, 3, 4, 5]]))
+        self._target, self._target_velocity = np.array(position), np.zeros(_ARM)
+
     def start_render(self) -> None:
         """Hand the present poses to the renderer, which works in threads of its own."""
         self._env.scene.update_render(update_human_render_cameras=False)
@@ -136,6 +179,26 @@ class ManiSkillAdapter:
     def _image(camera: Any) -> ImageArray:
         picture = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
         return np.ascontiguousarray(picture[0].numpy())
+
+    def cameras(self) -> dict[str, CameraModel]:
+        """Intrinsics as the renderer has them; a camera on a moving link is given on the flange."""
+        base = self._robot._objs[0].root_pose.inv()
+        flange = next(link for link in self._robot.get_links() if link.name.endswith(FLANGE))
+        models = {}
+        for view in self.views:
+            camera = self._cameras[view]
+            mount = camera.config.mount
+            world = camera.config.pose.sp if mount is None else mount._objs[0].pose * camera.config.pose.sp
+            on_flange = mount is not None and mount.name != "panda_link0"
+            pose = (flange._objs[0].pose.inv() if on_flange else base) * world
+            models[view] = CameraModel(
+                camera.config.width,
+                camera.config.height,
+                _intrinsics(camera),
+                "flange" if on_flange else "base",
+                _matrix(pose) @ _OPTICAL,
+            )
+        return models
 
     def privileged(self) -> Privileged:
         """Success by the environment's own predicate; pose of the tool and of every actor but the scenery."""
@@ -227,6 +290,17 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; ManiSkill takes 0 to {2**32 - 1}")
+
+
+def _intrinsics(camera: Any) -> FloatArray:
+    """SAPIEN counts pixels from the first one's corner, camera models from its centre."""
+    intrinsics: FloatArray = camera.camera.get_intrinsic_matrix()[0].double().numpy().copy()
+    intrinsics[:2, 2] -= 0.5
+    return intrinsics
+
+
+def _matrix(pose: Any) -> FloatArray:
+    return pose_matrix(pose.p.tolist(), pose.q[[1, 2, 3, 0]].tolist())
 
 
 def _pose(pose: Any) -> FloatArray:

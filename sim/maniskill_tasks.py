@@ -9,24 +9,28 @@ from e0_ros.config import closest
 
 @dataclass(frozen=True)
 class Task:
-    """Instruction, limit in control steps of 50 ms, and the expert in `motionplanning.panda.solutions`.
+    """Instruction, limits in control steps of 50 ms, and the expert in `motionplanning.panda.solutions`.
 
-    The limits leave time for ManiSkill's own experts; its training limits (50 to 200) end before many of them do.
+    `max_steps` leaves time for ManiSkill's own experts; its registered limit, `official_steps`, ends before many of
+    them do.
     """
 
     instruction: str
     max_steps: int
+    official_steps: int
     solver: str
 
 
 TASKS = {
-    "PickCube-v1": Task("pick up the red cube and hold it at the green sphere", 200, "solvePickCube"),
-    "PushCube-v1": Task("push the blue cube onto the red and white target", 200, "solvePushCube"),
-    "StackCube-v1": Task("put the red cube on top of the green cube", 300, "solveStackCube"),
-    "PegInsertionSide-v1": Task("pick up the peg and insert it into the hole of the box", 400, "solvePegInsertionSide"),
-    "PlugCharger-v1": Task("pick up the charger and plug it into the receptacle", 500, "solvePlugCharger"),
-    "PullCube-v1": Task("pull the blue cube onto the red and white target", 200, "solvePullCube"),
-    "LiftPegUpright-v1": Task("lift the peg and stand it upright", 300, "solveLiftPegUpright"),
+    "PickCube-v1": Task("pick up the red cube and hold it at the green sphere", 200, 50, "solvePickCube"),
+    "PushCube-v1": Task("push the blue cube onto the red and white target", 200, 50, "solvePushCube"),
+    "StackCube-v1": Task("put the red cube on top of the green cube", 300, 50, "solveStackCube"),
+    "PegInsertionSide-v1": Task(
+        "pick up the peg and insert it into the hole of the box", 400, 100, "solvePegInsertionSide"
+    ),
+    "PlugCharger-v1": Task("pick up the charger and plug it into the receptacle", 500, 200, "solvePlugCharger"),
+    "PullCube-v1": Task("pull the blue cube onto the red and white target", 200, 50, "solvePullCube"),
+    "LiftPegUpright-v1": Task("lift the peg and stand it upright", 300, 50, "solveLiftPegUpright"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -15,18 +14,23 @@ from typing import Any
 import yaml
 
 from e0_ros.config import ConfigError
+from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError, resolve
-from sim.record_jobs import Job, finished, jobs, parse_seeds
+from sim.record_jobs import Job, finished, jobs, parse_seeds, remember
 from sim.record_pool import Pool
+from sim.statistics import known, total
 
-EXAMPLE = "example: e0 record --task PickCube-v1 PushCube-v1 --seeds 1000:1600 --workers 2 --out data/bags"
+EXAMPLE = """example: e0 record --task PickCube-v1 PushCube-v1 --seeds 1000:1600 --workers 2 --out data/bags
+by hand: e0 record --attach --help"""
 DOMAINS = 101
 """ROS domains 0 to 100 are safe on every system."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of the unattended `e0 record`."""
-    p = argparse.ArgumentParser(prog="e0 record", description=__doc__, epilog=EXAMPLE)
+    p = argparse.ArgumentParser(
+        prog="e0 record", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--task", nargs="+", required=True, help="tasks of the simulator")
     p.add_argument("--seeds", required=True, help="FIRST:END, an episode each (END not included)")
     p.add_argument("--out", type=Path, required=True, help="folder of the bags; what it has of them is not made again")
@@ -124,7 +128,7 @@ def summary(results: Sequence[Mapping[str, Any]], skipped: int, wall_s: float, r
         "errors": [{"name": r["name"], "error": r["error"]} for r in results if r["error"]],
         "flagged": [{"name": r["name"], "flags": r["flags"]} for r in whole if r["flags"]],
         "skipped": skipped,
-        "lost_messages": sum(r["lost"] for r in whole),
+        "lost_messages": total([r["lost"] for r in whole]),
         "stale_observations": sum(r["stale"] for r in whole),
         "steps": sum(r["steps"] for r in whole),
         "simulated_s": sum(r["sim_s"] for r in whole),
@@ -140,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     wanted = jobs(options.task, parse_seeds(options.seeds))
     spec, domains = _spec(options), _domains(options)
+    remember(options.out, _choices(spec))
     todo = [job for job in wanted if not finished(options.out, job)]
     skipped = len(wanted) - len(todo)
     print(f"{len(wanted)} episodes under {options.out}; {skipped} are there, {len(todo)} to record")
@@ -151,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = summary(progress.results, skipped, time.monotonic() - begun, pool.reason)
     print(f"\n{table(figures, len(todo))}")
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, figures)
     return 0 if figures["episodes"] == len(todo) else 1
 
 
@@ -174,6 +179,12 @@ def _spec(options: argparse.Namespace) -> dict[str, Any]:
     except GraphError as error:
         raise ConfigError(str(error)) from None
     return {"arguments": arguments, "settings": settings, "max_steps": options.max_steps}
+
+
+def _choices(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What all episodes of a folder have in common."""
+    arguments = {key: value for key, value in spec["arguments"].items() if key not in ("task", "bag_dir")}
+    return {**arguments, "settings": spec["settings"], "max_steps": spec["max_steps"]}
 
 
 def _domains(options: argparse.Namespace) -> range:
@@ -209,7 +220,7 @@ def table(figures: Mapping[str, Any], wanted: int) -> str:
     f, missing = figures, wanted - figures["episodes"]
     rows = [(task, f"{n['episodes']} episodes, {n['successes']} successes") for task, n in f["by_task"].items()]
     rows.append(("speed", f"{f['episodes_per_minute']:.1f} episodes/min over {_clock(f['wall_s'])}"))
-    rows.append(("size", f"{f['megabytes']:.1f} MB, {f['lost_messages']} messages lost"))
+    rows.append(("size", f"{f['megabytes']:.1f} MB, {known(f['lost_messages'], 'unknown')} messages lost"))
     if f["flagged"]:
         last = f["flagged"][-1]
         rows.append(("flagged takes", f"{len(f['flagged'])}; the last: {last['name']}: {last['flags'][0]}"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from e0_ros.config import ConfigError
+from e0_policy.files import sync
+from e0_ros.config import ConfigError, load_yaml
 from e0_ros.core.bag_writer import DISCARDED, PARTIAL
 from e0_ros.core.episode import is_episode_id
 
+CHOICES = "record.yaml"
 FINISHED = ("success", "failure")
 """Outcomes of episodes that ran to their end; any other bag is set aside and its seed recorded again."""
 
@@ -71,6 +74,30 @@ def outcome(bag: Path) -> str:
         return str(known["rosbag2_bagfile_information"]["custom_data"]["outcome"])
     except (yaml.YAMLError, KeyError, TypeError):
         return ""
+
+
+def remember(bags: Path, choices: Mapping[str, Any]) -> None:
+    """Write with which choices the folder's bags are recorded; they are the same for all of them.
+
+    Raises:
+        ConfigError: its bags were recorded with others.
+
+    """
+    file = bags / CHOICES
+    if file.exists():
+        known = load_yaml(file)
+        for key in sorted({*known, *choices}):
+            if known.get(key) != choices.get(key):
+                raise ConfigError(
+                    f"{bags} holds episodes recorded with {key} {known.get(key)!r}, now it is {choices.get(key)!r}; "
+                    "choose another --out"
+                )
+        return
+    bags.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(yaml.safe_dump(dict(choices), sort_keys=False), encoding="utf-8")
+    sync(partial)
+    partial.replace(file)
 
 
 def finished(bags: Path, job: Job) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from e0_ros.core.bag_reader import Bag
+from e0_ros.core.grading import grade_bag
 from e0_ros.readiness import wait_until_alone
 from e0_ros.resolve import GraphError
 from sim.evaluator import Episode, EvaluationError
@@ -45,22 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def result(episode: Episode, wall_s: float) -> dict[str, Any]:
-    """What the process that asks wants to know of an episode."""
-    keys = (
-        "task",
-        "seed",
-        "name",
-        "success",
-        "error",
-        "steps",
-        "max_steps",
-        "sim_s",
-        "lost",
-        "bytes",
-        "bag",
-        "refused",
-    )
-    return {**{key: getattr(episode, key) for key in keys}, "stale": episode.stale, "wall_s": wall_s}
+    """What the process that asks wants to know of an episode, and the verdict on its bag."""
+    keys = ("task", "seed", "name", "success", "error", "steps", "max_steps", "sim_s")
+    keys += ("lost", "stale", "refused", "bytes", "bag")
+    flags = [] if episode.error else [str(flag) for flag in grade_bag(Bag(Path(episode.bag)))]
+    return {**{key: getattr(episode, key) for key in keys}, "flags": flags, "wall_s": wall_s}
 
 
 def _say(words: dict[str, Any]) -> None:

@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from e0_policy.types import ActionChunk, NoChunk, Observation, Stale
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from sim.adapter import SimAdapter
 from sim.direct import DirectEpisode, DirectLoop
 from sim.evaluator import Episode, EvaluationError, Evaluator, start
-from sim.playback import PlaybackConfig
-from sim.scripted import ScriptedSource, make_planner
+from sim.sources import ExpertSource
 
 READY_S = 180.0
 
@@ -80,15 +78,10 @@ def graph_up(
             evaluator.close()
 
 
-class _DirectExpert(ScriptedSource):
-    def answer(self, observation: Observation | Stale) -> ActionChunk | NoChunk:  # type: ignore[override]
-        return super().answer(observation.stamp_ns)
-
-
 def scripted_directly(simulator: str, adapter: SimAdapter, task: str, seeds: Sequence[int]) -> list[DirectEpisode]:
     """The scripted expert in the direct loop, an episode per seed."""
-    loop = DirectLoop(adapter)
-    expert = _DirectExpert(make_planner(simulator, loop.rig.arm), PlaybackConfig(), loop.rig.arm, "direct")
+    loop = DirectLoop(adapter, task)
+    expert = ExpertSource(simulator, loop.rig.arm)
     episodes = []
     for seed in seeds:
         expert.reset(task, seed)

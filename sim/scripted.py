@@ -74,7 +74,8 @@ class ScriptedSource:
         window = None if refusal or self._playback is None else self._playback.answer(stamp_ns)
         if window is None:
             reason = refusal or ("the chunk sent last is still good" if self._playback else "no plan; reset first")
-            return NoChunk(stamp_ns, reason, SOURCE, self._session, self._sequence)
+            keep = not refusal and self._playback is not None
+            return NoChunk(stamp_ns, reason, SOURCE, self._session, self._sequence, keep)
         return ActionChunk(
             window.rows,
             window.t0_ns,

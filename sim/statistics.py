@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e0_policy.types import FloatArray
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -25,9 +31,51 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     return (low if successes else 0.0), (high if successes < trials else 1.0)
 
 
+def total(counts: Iterable[int]) -> float:
+    """Sum of counts; NaN if one of them is not known (negative)."""
+    found = list(counts)
+    return math.nan if min(found, default=0) < 0 else float(sum(found))
+
+
+def known(count: float, otherwise: str, unit: str = "") -> str:
+    """A count as text, or what to say if it is NaN."""
+    return otherwise if math.isnan(count) else f"{count:.0f}{unit}"
+
+
 def percentile(values: list[float], share: float) -> float:
     """Nearest-rank percentile, `share` in [0, 1]; NaN for no values."""
     if not values:
         return math.nan
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
+
+
+def rms_jerk(stamps_ns: NDArray[np.int64], positions: FloatArray, period_ns: int) -> float:
+    """Root of the mean squared jerk of a motion, over time and joints: 0 for a parabola; less is smoother.
+
+    Args:
+        stamps_ns: `(n,)`, rising.
+        positions: `(n, joints)` [rad]; brought to equal spacing by cubic interpolation, if they are not.
+        period_ns: that spacing.
+
+    Returns:
+        From third differences [rad/s^3]; NaN for fewer than four positions.
+
+    """
+    grid = np.arange(stamps_ns[0], stamps_ns[-1] + 1, period_ns) if len(stamps_ns) > 1 else stamps_ns
+    if len(grid) < 4:
+        return math.nan
+    if not np.array_equal(grid, stamps_ns):
+        positions = _cubic(stamps_ns / 1e9, positions, grid / 1e9)
+    jerk = np.diff(positions, n=3, axis=0) / (period_ns / 1e9) ** 3
+    return float(np.sqrt(np.mean(jerk**2)))
+
+
+def _cubic(times: FloatArray, values: FloatArray, wanted: FloatArray) -> FloatArray:
+    """Values `(m, columns)` at other times, by cubic Hermite pieces with slopes from finite differences."""
+    slopes = np.gradient(values, times, axis=0)
+    i = np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, len(times) - 2)
+    width = (times[i + 1] - times[i])[:, None]
+    u = (wanted - times[i])[:, None] / width
+    rest: FloatArray = u * (1 - u) ** 2 * width * slopes[i] - u**2 * (1 - u) * width * slopes[i + 1]
+    return (1 + 2 * u) * (1 - u) ** 2 * values[i] + u**2 * (3 - 2 * u) * values[i + 1] + rest

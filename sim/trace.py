@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+from numpy.typing import NDArray
+
 from e0_policy.types import FloatArray
 
 
@@ -12,7 +15,7 @@ class Trace:
 
     def __init__(self) -> None:
         self._scenes: dict[int, bytes] = {}
-        self._references: dict[int, bytes] = {}
+        self._references: dict[int, FloatArray] = {}
 
     def scene(self, stamp_ns: int, poses: FloatArray) -> None:
         """Poses `(k, 7)` at a control step."""
@@ -20,12 +23,15 @@ class Trace:
 
     def reference(self, stamp_ns: int, positions: FloatArray) -> None:
         """Commanded positions `(joints,)` at a tick."""
-        self._references[stamp_ns] = positions.tobytes()
+        self._references[stamp_ns] = positions
+
+    def motion(self) -> tuple[NDArray[np.int64], FloatArray]:
+        """Stamps [ns] and commanded positions `(ticks, joints)` [rad] from the first scene to before the last one."""
+        first_ns, last_ns = min(self._scenes, default=0), max(self._scenes, default=0)
+        stamps = [t for t in sorted(self._references) if first_ns <= t < last_ns]
+        return np.array(stamps, np.int64), np.array([self._references[t] for t in stamps])
 
     def digest(self) -> str:
         """Hash over every scene and over the references of the steps before the last scene; no stamp counts."""
-        last_ns = max(self._scenes, default=0)
-        first_ns = min(self._scenes, default=0)
         scenes = b"".join(self._scenes[t] for t in sorted(self._scenes))
-        between = [t for t in sorted(self._references) if first_ns <= t < last_ns]
-        return hashlib.sha256(scenes + b"".join(self._references[t] for t in between)).hexdigest()[:24]
+        return hashlib.sha256(scenes + self.motion()[1].tobytes()).hexdigest()[:24]

@@ -1,6 +1,10 @@
+import os
 import re
+import signal
 import subprocess
 import sys
+import sysconfig
+import time
 from pathlib import Path
 
 import pytest
@@ -208,3 +212,52 @@ def test_it_runs_as_a_bare_script_without_any_package():
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert "--extras" in done.stdout, done.stderr
+
+
+def installed(site, name, text):
+    folder = site / f"{name}-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    if text is not None:
+        (folder / "RECORD").write_text(text.replace("@", folder.name))
+
+
+def test_a_package_whose_installation_was_cut_short_is_installed_again(tmp_path):
+    installed(tmp_path, "whole", "a.py,,\n@/INSTALLER,sha256=x,4\n@/RECORD,,\n")
+    installed(tmp_path, "copied", "a.py,,\n@/RECORD,,\n")  # the wheel's own RECORD: pip had not written its last one
+    installed(tmp_path, "begun", None)
+    assert [folder.name for folder in plan.unfinished(tmp_path)] == ["begun-1.0.dist-info", "copied-1.0.dist-info"]
+
+
+def test_what_pip_itself_leaves_behind_is_whole():
+    site = Path(sysconfig.get_paths()["purelib"])
+    written = {f.parent.name for f in site.glob("*.dist-info/INSTALLER") if f.read_text().strip() == "pip"}
+    assert written and not written & {folder.name for folder in plan.unfinished(site)}
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from e0_ros.bootstrap.progress import Progress
+progress = Progress(Path(sys.argv[1]), 1)
+command = ["sh", "-c", "trap '' INT; echo begun; exec sleep 600"]
+try:
+    progress.stage("packages", False, lambda: progress.run(command))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_ends_a_deaf_command_too_and_says_interrupted(tmp_path):
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", INTERRUPTED, str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True) as process:
+        deadline = time.monotonic() + 60.0
+        while not (log.is_file() and "begun" in log.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and output.rstrip().endswith("interrupted")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

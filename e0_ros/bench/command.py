@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import pkgutil
 import re
 import statistics
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import e0_ros.bench
 from e0_ros.config import closest
+from e0_ros.json_file import write_json
 
 HEADINGS = ("benchmark", "figure", "median", "n", "spread", "target", "met")
 
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(lines))
     if options.json:
         data = [{**asdict(line), "met": line.met} for line in lines]
-        options.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, data)
     if options.markdown:
         options.markdown.write_text(table(lines, markdown=True) + "\n", encoding="utf-8")
     return 1 if failed else 0

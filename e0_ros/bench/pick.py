@@ -22,6 +22,7 @@ def run(seconds: float) -> dict[str, float]:
     from sim.evaluator import violations
     from sim.maniskill import ManiSkillAdapter
     from sim.runs import over_graph, scripted_directly
+    from sim.statistics import total
 
     seeds, settings = range(EPISODES), {"bridge": {"judge": True}}
     common = {"simulator": "maniskill", "task": "PickCube-v1"}
@@ -37,7 +38,7 @@ def run(seconds: float) -> dict[str, float]:
         "realtime_factor": sum(e.sim_s - e.overrun_s for e in live) / sum(e.wall_s for e in live),
         "realtime_violations": violations(live),
         "lockstep_violations": violations(stepped),
-        "realtime_lost": sum(e.lost for e in live),
+        "realtime_lost": total(e.lost for e in live),
         "lockstep_over_direct": sum(s.wall_s for s, _ in both) / sum(d.wall_s for _, d in both),
         "lockstep_same_as_direct": sum(s.digest == d.digest for s, d in zip(stepped, direct, strict=True)),
     }

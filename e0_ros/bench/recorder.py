@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import array
 import json
+import math
 import os
 import subprocess
 import sys
@@ -105,7 +106,7 @@ def _figures(path: Path, ended: Any, sent: dict[str, int], cpu: float, wall: flo
     image_bytes = 640 * 480 * 3 * sum(sent[camera_topic(view).name] for view in VIEWS)
     return {
         "lost": sum(sent.values()) - sum(held.values()),
-        "lost_by_own_count": ended.lost,
+        "lost_by_own_count": math.nan if ended.unnumbered else ended.lost,
         "received_mb_per_s": image_bytes / wall / 1e6,
         "written_mb_per_s": ended.bytes / wall / 1e6,
         "messages_hz": sum(sent.values()) / wall,

@@ -112,6 +112,20 @@ class Stamps:
         self._write()
 
 
+def unfinished(site: Path) -> list[Path]:
+    """Records of packages whose installation was cut short, which pip would take for whole.
+
+    pip writes a package's files first, INSTALLER after them, and last RECORD, in which it then names INSTALLER.
+    """
+    found = []
+    for folder in sorted(site.glob("*.dist-info")):
+        record = folder / "RECORD"
+        text = record.read_text(encoding="utf-8", errors="replace") if record.is_file() else ""
+        if f"{folder.name}/INSTALLER," not in text:
+            found.append(folder)
+    return found
+
+
 def wished_extras(text: str, stamps: Stamps, wheels: bool) -> list[str]:
     """The extras named in `text` (comma-separated) and those installed before; `ros` exactly where wheels serve."""
     names = {name.strip() for name in f"{text},{stamps.get('extras')}".split(",")} - {"", "ros"}

@@ -43,9 +43,9 @@ class Progress:
         started = time.monotonic()
         try:
             work()
-        except BaseException:
+        except BaseException as error:
             self._show("")
-            print("failed", flush=True)
+            print("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", flush=True)
             raise
         self._show("")
         print(f"{time.monotonic() - started:.0f} s", flush=True)

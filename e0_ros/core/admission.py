@@ -29,6 +29,9 @@ class AdmissionConfig:
     max_open_loop_ms: float = setting(
         3000.0, "rows of source policy later than this after t0 are not executed", unit="ms", low=0, high=60000
     )
+    source_silence_ms: float = setting(
+        500.0, "real time: longest silence of a plan's source before a hold", unit="ms", low=20, high=60000
+    )
     lease_ms: float = setting(1000.0, "silence after which an owner without plan loses the arm", unit="ms", low=0)
 
 
@@ -74,6 +77,18 @@ class Admission:
         if len(self._sequences) > _SESSIONS:
             del self._sequences[next(iter(self._sequences))]
         self.accepted += 1
+
+    def keep(self, source: str, session: str, now_ns: int) -> None:
+        """Note that a source says that its plan goes on."""
+        if self._owner == (source, session):
+            self._heard_ns = now_ns
+
+    def silence(self, now_ns: int) -> str:
+        """That the owner has neither replaced nor kept its plan for too long, in words; empty if it has."""
+        silent_ms = (now_ns - self._heard_ns) / _MS
+        if self._owner is None or silent_ms <= self._config.source_silence_ms:
+            return ""
+        return f"{self._owner[0]} is silent for {silent_ms:.0f} ms; allowed is {self._config.source_silence_ms:g} ms"
 
     def refuse(self, reason: str, fault: bool = False) -> Refusal:
         """Count a refusal."""

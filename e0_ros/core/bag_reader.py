@@ -25,7 +25,7 @@ from e0_ros.core.bag_writer import PARTIAL
 RECORD_LIMIT = 2**28
 ATTACHMENT_LIMIT = 2**20
 _DAMAGE = (
-    *(McapError, ValueError, KeyError, IndexError, struct.error),
+    *(McapError, ValueError, KeyError, IndexError, OverflowError, struct.error),
     *(zstandard.ZstdError, RuntimeError, MemoryError, OSError),
 )
 

@@ -1,4 +1,7 @@
-"""One bag: MCAP in rosbag2's layout, that is a folder of one .mcap file and `metadata.yaml` (rosbag2 version 9).
+"""One bag: MCAP in rosbag2's layout, that is a folder of one .mcap file and `metadata.yaml`.
+
+Version 8 of the metadata, with QoS as a YAML string of numbers: Humble and Iron read no other form of it, and Jazzy and
+later read both this and their own version 9 (words in a list), which Humble refuses.
 
 Keys and channel metadata follow ros2/rosbag2 (rosbag2_storage `yaml.hpp`, `qos.cpp`; rosbag2_storage_mcap
 `mcap_storage.cpp`). A bag grows under `<id>.partial/` and takes its own name only when it is closed, so that a bag
@@ -26,6 +29,8 @@ from e0_ros.interfaces import Qos
 
 PARTIAL = ".partial"
 DISCARDED = "discarded"
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml, where it is: in Python the metadata of a bag costs more than all its pictures."""
 _COMPRESSION = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
 _INFINITE = {"sec": 9223372036, "nsec": 854775807}
 
@@ -137,7 +142,7 @@ class BagWriter:
         information = self._information(custom)
         try:
             self.metadata(custom)
-            inner = yaml.safe_dump(information, sort_keys=False)
+            inner = yaml.dump(information, Dumper=DUMPER, sort_keys=False)
             self._mcap.add_metadata("rosbag2", {"serialized_metadata": inner})
             self._mcap.finish()
             size = self._stream.tell()
@@ -160,15 +165,16 @@ class BagWriter:
         if type_name not in self._schemas:
             text = self._definitions.schema(type_name).encode()
             self._schemas[type_name] = self._mcap.register_schema(type_name, "ros2msg", text)
+        offered = yaml.dump([_offered(qos)], Dumper=DUMPER, sort_keys=False)
         metadata = {
             "name": topic,
             "type": type_name,
             "serialization_format": "cdr",
-            "offered_qos_profiles": [_offered(qos)],
+            "offered_qos_profiles": offered,
             "type_description_hash": self._definitions.type_hash(type_name),
         }
         channel: dict[str, str] = {
-            "offered_qos_profiles": yaml.safe_dump([_offered(qos)], sort_keys=False),
+            "offered_qos_profiles": offered,
             "topic_type_hash": str(metadata["type_description_hash"]),
         }
         channel_id = self._mcap.register_channel(topic, "cdr", self._schemas[type_name], channel)
@@ -179,7 +185,7 @@ class BagWriter:
         start = {"nanoseconds_since_epoch": max(0, self._first_ns)}
         duration = {"nanoseconds": self._last_ns - self._first_ns}
         return {
-            "version": 9,
+            "version": 8,
             "storage_identifier": "mcap",
             "duration": duration,
             "starting_time": start,
@@ -227,14 +233,15 @@ def free_bytes(root: Path) -> int:
 
 
 def _offered(qos: Qos) -> dict[str, Any]:
+    """The numbers are those of rmw's enumerations (rmw/types.h): keep last is 1, automatic is 1."""
     return {
-        "history": "keep_last",
+        "history": 1,
         "depth": qos.depth,
-        "reliability": "reliable" if qos.reliable else "best_effort",
-        "durability": "transient_local" if qos.latched else "volatile",
+        "reliability": 1 if qos.reliable else 2,
+        "durability": 1 if qos.latched else 2,
         "deadline": dict(_INFINITE),
         "lifespan": dict(_INFINITE),
-        "liveliness": "automatic",
+        "liveliness": 1,
         "liveliness_lease_duration": dict(_INFINITE),
         "avoid_ros_namespace_conventions": False,
     }
@@ -242,6 +249,6 @@ def _offered(qos: Qos) -> dict[str, Any]:
 
 def _write_synced(path: Path, data: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
-        yaml.safe_dump(data, file, sort_keys=False, allow_unicode=True)
+        yaml.dump(data, file, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
         file.flush()
         os.fsync(file.fileno())

@@ -108,6 +108,10 @@ class ChunkExecutor:
         self._admission.accept(chunk, now_ns)
         return None
 
+    def keep(self, source: str, session: str, now_ns: int) -> None:
+        """Take word from a source that its last plan is still good."""
+        self._admission.keep(source, session, now_ns)
+
     def refuse(self, source: str, session: str, reason: str) -> Refusal:
         """Count a chunk that could not even be decoded; the owner's leads to a hold."""
         return self._refused(self._admission.refuse(reason, fault=self._admission.owns(source, session)))
@@ -268,6 +272,8 @@ class ChunkExecutor:
             over_ns = now_ns - self._chunk.end_ns
             if over_ns > self.config.exhausted_ms * _MS + self._chunk.period_ns and not self._pending:
                 return f"plan exhausted: its last row is {_age(now_ns, self._chunk.end_ns)} old"
+            if not self.config.lockstep:
+                return self._admission.silence(now_ns)
         return ""
 
     def _joint_trouble(self, now_ns: int, tracking: bool = True) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -51,9 +52,18 @@ class Definitions:
         return self.store.hash_rihs01(name)
 
     def decode(self, data: bytes, name: str) -> Any:
-        """Message of CDR bytes; arrays are numpy views of `data`."""
+        """Message of CDR bytes; arrays are numpy views of `data`.
+
+        Raises:
+            DefinitionError: the type is not installed.
+            ValueError: the bytes are no message of this type.
+
+        """
         self.schema(name)
-        return self.store.deserialize_cdr(data, name)
+        try:
+            return self.store.deserialize_cdr(data, name)
+        except (ValueError, IndexError, AssertionError, struct.error) as error:
+            raise ValueError(f"{len(data)} bytes are no {name}: {error or type(error).__name__}") from None
 
     def encode(self, message: Any) -> bytes:
         """CDR bytes of a message."""

@@ -72,14 +72,18 @@ def without_pixels(data: bytes, definitions: Definitions) -> bytes:
     return definitions.encode(message)
 
 
+class EncodingError(ValueError):
+    """A message cannot be changed as asked; the message says why."""
+
+
 Transform = Callable[[str, str, bytes], tuple[str, str, bytes]]
-"""Topic, type and bytes as received to topic, type and bytes as stored."""
+"""Topic, type and bytes as received to topic, type and bytes as stored; raises `EncodingError`."""
 
 
 def transform(images: str, quality: int, observation_images: bool, definitions: Definitions) -> Transform:
     """How messages are changed before they are stored; `images` is `jpeg`, `png` or `raw`."""
 
-    def store(topic: str, type_name: str, data: bytes) -> tuple[str, str, bytes]:
+    def change(topic: str, type_name: str, data: bytes) -> tuple[str, str, bytes]:
         if type_name == IMAGE and images != "raw":
             stored = compress(data, definitions, lossless=images == "png", quality=quality)
             if stored is not None:
@@ -87,6 +91,12 @@ def transform(images: str, quality: int, observation_images: bool, definitions: 
         if type_name == "e0_msgs/msg/Observation" and not observation_images:
             return topic, type_name, without_pixels(data, definitions)
         return topic, type_name, data
+
+    def store(topic: str, type_name: str, data: bytes) -> tuple[str, str, bytes]:
+        try:
+            return change(topic, type_name, data)
+        except (ValueError, cv2.error) as error:
+            raise EncodingError(f"{topic}: {error}") from None
 
     return store
 

@@ -15,14 +15,22 @@ class LossCounter:
     losses.received("/a", b"p", 7)   # 0, the baseline
     losses.received("/a", b"p", 10)  # 2: 8 and 9 are missing
     losses.received("/a", b"p", 1)   # 0: counts from the start again, so it is a new baseline
+    losses.received("/b", b"q", None)  # 0, but what /b has lost is not known: `unnumbered` counts it
     """
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, bytes], int] = {}
         self.by_topic: Counter[str] = Counter()
+        self.unnumbered: Counter[str] = Counter()
 
-    def received(self, topic: str, publisher: bytes, sequence: int) -> int:
-        """Note a message, return how many were missed before it; `sequence` counts its publisher's messages."""
+    def received(self, topic: str, publisher: bytes, sequence: int | None) -> int:
+        """Note a message, return how many were missed before it.
+
+        `sequence` counts its publisher's messages from 1; 0 or None where the middleware does not tell.
+        """
+        if not sequence:
+            self.unnumbered[topic] += 1
+            return 0
         last = self._last.get((topic, publisher))
         self._last[topic, publisher] = sequence
         missed = max(0, sequence - last - 1) if last is not None else 0
@@ -37,8 +45,20 @@ class LossCounter:
     def start(self) -> None:
         """Count from zero; the publishers' baselines stay, so that a loss across the start is not overlooked."""
         self.by_topic.clear()
+        self.unnumbered.clear()
 
     @property
     def total(self) -> int:
         """Lost messages of all topics."""
         return sum(self.by_topic.values())
+
+    def known(self) -> dict[str, int | None]:
+        """Lost messages per topic, None where they are not known; topics without a loss are left out."""
+        return {**self.by_topic, **dict.fromkeys(self.unnumbered)}
+
+
+def describe_losses(lost: int, unnumbered: int) -> str:
+    """`3`; `unknown` or `at least 3` if some messages came without their publisher's number."""
+    if not unnumbered:
+        return str(lost)
+    return f"at least {lost}" if lost else "unknown"

@@ -96,7 +96,7 @@ class PlanKeeper:
         self._chunks = [*self._chunks[1 - REMEMBERED_CHUNKS :], chunk]
         return chunk
 
-    def none(self, stamp_ns: int, reason: str) -> NoChunk:
-        """Word that there is no new plan in answer to the observation of this stamp."""
+    def none(self, stamp_ns: int, reason: str, keep: bool = False) -> NoChunk:
+        """Word that there is no new plan in answer to the observation of this stamp; `keep`: the last one goes on."""
         self._sequence += 1
-        return NoChunk(stamp_ns, reason, self._source, self._session, self._sequence)
+        return NoChunk(stamp_ns, reason, self._source, self._session, self._sequence, keep)

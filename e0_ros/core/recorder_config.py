@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from e0_ros.config import ConfigError, check, setting
-from e0_ros.interfaces import EPISODE_EVENT, RECORDER_STATE, TOPICS, Qos, Topic, camera_topic
+from e0_ros.interfaces import EPISODE_EVENT, RECORDER_STATE, TOPICS, Qos, Topic, camera_info_topic, camera_topic
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,14 @@ class RecorderConfig:
     quiet_s: float = setting(0.1, "an episode ends once nothing has arrived for so long", unit="s", low=0.0, high=5.0)
     settle_s: float = setting(0.5, "longest wait for that, and for publishers at a start", unit="s", low=0.0, high=30.0)
 
+    silent_s: float = setting(
+        0.5,
+        "real time: a topic that stops for longer during an episode is reported; 0: never",
+        unit="s",
+        low=0,
+        high=60,
+    )
+
     def __post_init__(self) -> None:
         check(self)
         for text in self.extra_topics:
@@ -30,7 +38,7 @@ class RecorderConfig:
         """Every topic to subscribe to; the recorder's own it writes itself."""
         graph = [topic for topic in TOPICS if topic not in (EPISODE_EVENT, RECORDER_STATE)]
         extra = (Topic(name, kind, Qos(), "", "") for name, kind in map(str.split, self.extra_topics))
-        return (*graph, *map(camera_topic, self.views), *extra)
+        return (*graph, *map(camera_topic, self.views), *map(camera_info_topic, self.views), *extra)
 
 
 @dataclass(frozen=True)

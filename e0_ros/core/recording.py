@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from e0_ros.core.bag_writer import BagConfig, BagError, BagSummary, BagWriter, free_bytes
 from e0_ros.core.definitions import DefinitionError, Definitions
-from e0_ros.core.image_codec import changes, transform
+from e0_ros.core.image_codec import EncodingError, changes, transform
 from e0_ros.core.recorder_config import StoreConfig
 from e0_ros.interfaces import Qos
 
@@ -38,6 +40,9 @@ _Work = tuple[Received, "Future[Stored] | None"]
 class Recording:
     """Writes one bag from `put` messages until `close`. `put` never blocks and never raises.
 
+    `unencoded` counts, by topic, messages that could not be encoded and are stored as they came; `complaints` says why,
+    once per topic, for whoever logs it.
+
     Raises:
         BagError: the bag cannot be made, or the file system has less than `min_free_bytes` left.
 
@@ -49,6 +54,8 @@ class Recording:
         _check_space(root, bag.min_free_bytes)
         self.fault = ""
         self.messages = self.size_bytes = 0
+        self.unencoded: Counter[str] = Counter()
+        self.complaints: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._root, self._min_free = root, bag.min_free_bytes
         self._writer = BagWriter(root, episode_id, bag, definitions)
         self._store = store
@@ -111,11 +118,13 @@ class Recording:
         try:
             while (work := self._next()) is not None:
                 self._write(*work)
-            self._summary = self._writer.close(self._custom, discard=self._discard)
+            self._summary = self._writer.close(self._closing(), discard=self._discard)
         except _NoSpace as error:
             self._stop(str(error), finish=True)
         except (OSError, DefinitionError, BagError) as error:
             self._stop(f"recording of {self.path} failed: {error}", finish=isinstance(error, DefinitionError))
+        except Exception as error:  # a thread that ends in silence would lose the rest of the episode
+            self._stop(f"recording of {self.path} failed: {type(error).__name__}: {error}", finish=True)
 
     def _next(self) -> _Work | None:
         while True:
@@ -134,13 +143,14 @@ class Recording:
             self._flushed_ns = message.log_ns
             self._flush()
 
-    @staticmethod
-    def _encoded(message: Received, future: Future[Stored] | None) -> Stored:
+    def _encoded(self, message: Received, future: Future[Stored] | None) -> Stored:
         if future is not None:
             try:
                 return future.result()
-            except Exception:
-                pass  # a message that cannot be decoded is stored as it came
+            except EncodingError as error:
+                if message.topic not in self.unencoded:
+                    self.complaints.put(f"{error}; stored as it came")
+                self.unencoded[message.topic] += 1
         return message.topic, message.type, message.data
 
     def _flush(self) -> None:
@@ -152,12 +162,15 @@ class Recording:
                 "recording stopped; make room"
             )
 
+    def _closing(self) -> dict[str, str]:
+        return {**self._custom, "unencoded_by_topic": json.dumps(dict(self.unencoded))}
+
     def _stop(self, reason: str, *, finish: bool) -> None:
         with self._lock:
             self.fault = reason
         if finish:
             try:
-                self._summary = self._writer.close({**self._custom, "outcome": "unlabelled", "fault": reason})
+                self._summary = self._writer.close({**self._closing(), "outcome": "unlabelled", "fault": reason})
             except BagError:
                 return
         self._writer.abandon()

@@ -29,6 +29,7 @@ class Stream(Generic[V]):
         self.arrived_ns: int | None = None
         self._fingerprint: int | None = None
         self._pixels_since_ns = 0
+        self._longest_ns = 0
 
     def add(self, stamp_ns: int, value: V, now_ns: int) -> bool:
         """Take a sample; False for a stamp that it has already, or one too old to be of use."""
@@ -39,8 +40,14 @@ class Stream(Generic[V]):
             self.repeats += stamp_ns == newest
             return False
         if newest is None or stamp_ns > newest:
+            self._longest_ns = max(self._longest_ns, stamp_ns - (stamp_ns if newest is None else newest))
             self.newest_ns, self.arrived_ns, self.repeats = stamp_ns, now_ns, 0
         return True
+
+    def take_longest_ns(self) -> int:
+        """The longest step from one stamp to the next since the last call."""
+        longest, self._longest_ns = self._longest_ns, 0
+        return longest
 
     def watch_pixels(self, stamp_ns: int, fingerprint: int) -> None:
         """Note an image's fingerprint, to see pixels that stand still under fresh stamps."""

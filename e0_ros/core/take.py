@@ -131,11 +131,17 @@ def read_take(bag: Bag, views: tuple[str, ...]) -> Take:
         last = max(last, message.log_ns)
         if message.topic in wanted:
             gatherer.add(message, bag.decode)
-    lost = {str(topic): int(count) for topic, count in json.loads(bag.custom.get("lost_by_topic") or "{}").items()}
+    return take_of(bag, gatherer, first or 0, last)
+
+
+def take_of(bag: Bag, gatherer: Gatherer, start_ns: int, end_ns: int) -> Take:
+    """The take of what was gathered from a bag, as `read_take`, which does the reading too."""
+    counts = json.loads(bag.custom.get("lost_by_topic") or "{}").items()
+    lost = {str(topic): int(count) for topic, count in counts if count is not None}  # null: not known
     fault = bag.custom.get("fault") or "; ".join(bag.damage)
     if not fault and bag.custom.get("recovered_from"):
         fault = f"recovered from {bag.custom['recovered_from']}, which did not finish"
-    return gatherer.take(first or 0, last, lost, fault)
+    return gatherer.take(start_ns, end_ns, lost, fault)
 
 
 def stream_config(bag: Bag) -> SyncConfig:

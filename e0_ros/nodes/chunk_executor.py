@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import rclpy
-from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
@@ -33,7 +29,7 @@ from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
-from e0_ros.process import refuse_unknown_parameters
+from e0_ros.process import run_node
 
 try:
     from rclpy.experimental.events_executor import EventsExecutor as SpinExecutor
@@ -146,6 +142,8 @@ class ChunkExecutorNode(Node):
             refusal: Refusal | None = self.core.refuse(msg.source, msg.session, str(error))
         else:
             refusal = self.core.offer(chunk, now_ns) if isinstance(chunk, ActionChunk) else None
+            if isinstance(chunk, NoChunk) and chunk.keep:
+                self.core.keep(chunk.source, chunk.session, now_ns)
         if refusal and (refusal.fault or self.core.mode is not Mode.DISARMED):
             self.get_logger().warning(
                 f"refused chunk {msg.sequence} of {msg.source}: {refusal.reason}", throttle_duration_sec=1.0
@@ -281,25 +279,8 @@ def _ask_for_priority(node: ChunkExecutorNode) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Exit status 2: a parameter is wrong, said in one line on stderr.
-
-    Signals only set a flag, so that none ends a callback half-way.
-    """
-    stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda got, _: stop.append(got))
-    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = ChunkExecutorNode()
-        refuse_unknown_parameters(node)
-        run(node, lambda: bool(stop) or not node.context.ok())
-        node.destroy_node()
-    except (ValueError, FileNotFoundError, ParameterException) as error:
-        print(f"chunk_executor: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
-    return 0
+    """Run the node until SIGINT or SIGTERM. Exit status 2: a parameter is wrong."""
+    return run_node(ChunkExecutorNode, args, lambda node, stopping: run(node, stopping.is_set))
 
 
 if __name__ == "__main__":

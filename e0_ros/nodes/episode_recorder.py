@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import struct
 import sys
 import threading
@@ -12,14 +11,11 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import rclpy
 import yaml
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
-from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
 from e0_msgs.msg import EpisodeEvent, RecorderState
@@ -27,25 +23,30 @@ from e0_msgs.srv import EndEpisode, StartEpisode
 from e0_ros.config import ConfigError, declare_parameters, to_mapping
 from e0_ros.conversions import to_time
 from e0_ros.core.bag_writer import BagConfig, BagError, BagSummary, free_bytes, taken
-from e0_ros.core.definitions import DefinitionError, installed
+from e0_ros.core.definitions import installed
 from e0_ros.core.episode import Ended, Episode, EpisodeLife, Mode, Refused
-from e0_ros.core.losses import LossCounter
+from e0_ros.core.losses import LossCounter, describe_losses
 from e0_ros.core.recorder_config import RecorderConfig, StoreConfig
 from e0_ros.core.recording import Received, Recording
+from e0_ros.core.silence import Silence
+from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.interfaces import (
     CLOCK,
+    DIAGNOSTICS,
     END_EPISODE,
     EPISODE_EVENT,
     INSTRUCTION,
     RECORDER_STATE,
     START_EPISODE,
+    TF_STATIC,
     Topic,
+    message_class,
 )
-from e0_ros.process import refuse_unknown_parameters
+from e0_ros.process import run_node
 from e0_ros.raw_inputs import RawInputs
 from e0_ros.version import code_version
 
-POLL_S = 0.005
+POLL_S = 0.02
 
 
 class EpisodeRecorder(Node):
@@ -63,12 +64,17 @@ class EpisodeRecorder(Node):
         self._about, self._attachments = self._describe()
         self._life = EpisodeLife()
         self._losses = LossCounter()
-        self._latched: dict[str, bytes] = {}
+        steady_topics = [topic.name for topic in self._topics if topic.steady]
+        self._silence = Silence(steady_topics, int(self._config.silent_s * 1e9))
+        self._silent: list[str] = []
+        self._latched: dict[str, dict[Any, bytes]] = {}
         self._used: set[str] = set()
         self._recording: Recording | None = None
         self._last = RecorderState()
         self._events = self.create_publisher(EpisodeEvent, EPISODE_EVENT.name, EPISODE_EVENT.qos.profile())
         self._states = self.create_publisher(RecorderState, RECORDER_STATE.name, RECORDER_STATE.qos.profile())
+        diagnostics = message_class(DIAGNOSTICS.type)
+        self._diagnostics = self.create_publisher(diagnostics, DIAGNOSTICS.name, DIAGNOSTICS.qos.profile())
         self._inputs = RawInputs(self, self._topics, self._on_message)
         self.create_service(StartEpisode, START_EPISODE.name, self._on_start)
         self.create_service(EndEpisode, END_EPISODE.name, self._on_end)
@@ -79,23 +85,33 @@ class EpisodeRecorder(Node):
         self.create_timer(POLL_S, self._inputs.poll, clock=steady)
         self.create_timer(0.25, self._on_tick, clock=steady)
 
-    def close(self) -> None:
-        """End a running episode as unlabelled and close its bag; for a shutdown."""
+    def destroy_node(self) -> None:
+        """End a running episode as unlabelled and close its bag, then destroy the node."""
         if self._life.episode is not None:
             self._finish("unlabelled", "the recorder was shut down")
+        super().destroy_node()
 
     # Messages
 
     def _on_message(self, topic: Topic, data: bytes, info: Any) -> None:
-        number = info.get("publication_sequence_number") or 0
-        if number:
-            self._losses.received(topic.name, info["publisher_gid"]["data"], number)
+        number = info.get("publication_sequence_number")
+        self._losses.received(topic.name, info["publisher_gid"]["data"] if number else b"", number)
+        self._silence.heard(topic.name, time.monotonic_ns())
         if topic.qos.latched:
-            self._latched[topic.name] = data
+            self._keep(topic, bytes(info["publisher_gid"]["data"]), data)
         if topic is CLOCK:
             self._clock_ns = clock_ns(data)
         log_ns = self._clock_ns if self._sim_time else info["received_timestamp"] or self._now_ns()
-        self._store(topic, data, log_ns, info["source_timestamp"], number)
+        self._store(topic, data, log_ns, info["source_timestamp"], number or 0)
+
+    def _keep(self, topic: Topic, publisher: bytes, data: bytes) -> None:
+        """Remember a latched message for the bags to come: the last one, of /tf_static the last of each publisher."""
+        kept = self._latched.setdefault(topic.name, {})
+        if topic is TF_STATIC:
+            kept.pop(publisher, None)
+        else:
+            kept.clear()
+        kept[publisher] = data
 
     def _store(self, topic: Topic, data: bytes, log_ns: int, publish_ns: int, number: int = 0) -> None:
         recording, episode = self._recording, self._life.episode
@@ -120,8 +136,8 @@ class EpisodeRecorder(Node):
         self._inputs.follow_publishers()
         self._inputs.wait_for_publishers(self._config.settle_s)
         self._inputs.drain(self._config.quiet_s, self._config.settle_s)
-        instruction = self._latched.get(INSTRUCTION.name)
-        text = deserialize_message(instruction, String).data if instruction else ""
+        instructions = list(self._latched.get(INSTRUCTION.name, {}).values())
+        text = deserialize_message(instructions[-1], String).data if instructions else ""
         episode = Episode(name, self._now_ns(), request.task, request.seed, text)
         try:
             recording = self._open(episode) if self._config.record else None
@@ -142,13 +158,15 @@ class EpisodeRecorder(Node):
     def _begin(self, episode: Episode, recording: Recording | None) -> None:
         self._recording = recording
         self._losses.start()
+        self._silence.start(time.monotonic_ns())
+        self._silent = []
         self._life.start(episode)
         self._used.add(episode.id)
         event = self._event(EpisodeEvent.START, episode, episode.start_ns)
         self._store_own(EPISODE_EVENT, event, episode.start_ns)
         for topic in self._topics:
-            if topic.name in self._latched:
-                self._store(topic, self._latched[topic.name], episode.start_ns, time.time_ns())
+            for latched in self._latched.get(topic.name, {}).values():
+                self._store(topic, latched, episode.start_ns, time.time_ns())
         self._events.publish(event)
         self._publish_state()
         self.get_logger().info(f"episode {episode.id} started")
@@ -161,6 +179,7 @@ class EpisodeRecorder(Node):
         summary = self._finish(request.outcome, request.note)
         response.success, response.message = not self._life.reason, self._life.reason
         response.messages, response.lost = self._last.messages, self._last.lost
+        response.unnumbered, response.unencoded = self._last.unnumbered, self._last.unencoded
         response.bytes, response.duration = self._last.bytes, self._last.duration
         response.bag = str(summary.path) if summary else self._last.bag
         return response
@@ -181,9 +200,11 @@ class EpisodeRecorder(Node):
         self._last = self._state_of(recording, ended.episode, ended.duration_s)
         if recording is None:
             return None
-        lost = json.dumps(dict(self._losses.by_topic))
-        custom = {"outcome": ended.outcome, "note": ended.note, "lost": str(self._losses.total), "lost_by_topic": lost}
+        custom = {"outcome": ended.outcome, "note": ended.note, "lost_by_topic": json.dumps(self._losses.known())}
+        custom["lost"] = describe_losses(self._last.lost, self._last.unnumbered)
         summary = recording.close(custom, discard=ended.outcome == "discard")
+        self._complain(recording)
+        self._last.unencoded = recording.unencoded.total()
         if recording.fault:
             self._fault(recording.fault)
         if summary is not None:
@@ -199,11 +220,16 @@ class EpisodeRecorder(Node):
         last, name = self._last, ended.episode.id
         text = (
             f"episode {name} ended: {ended.outcome}, {ended.duration_s:.1f} s, {last.messages} messages, "
-            f"{last.bytes / 1e6:.2f} MB, {last.lost} lost; {last.bag}"
+            f"{last.bytes / 1e6:.2f} MB, {describe_losses(last.lost, last.unnumbered)} lost; {last.bag}"
         )
-        if last.lost:
-            counts = ", ".join(f"{topic} {count}" for topic, count in self._losses.by_topic.most_common())
-            self.get_logger().warning(f"{text} (lost: {counts})")
+        counts = ", ".join(f"{topic} {count}" for topic, count in self._losses.by_topic.most_common())
+        remarks = [f"lost: {counts}"] if counts else []
+        if last.unnumbered:
+            remarks.append(f"{last.unnumbered} messages came without their publisher's number")
+        if last.unencoded:
+            remarks.append(f"{last.unencoded} messages are stored as they came, because they could not be encoded")
+        if remarks:
+            self.get_logger().warning(f"{text} ({'; '.join(remarks)})")
         else:
             self.get_logger().info(text)
 
@@ -212,12 +238,29 @@ class EpisodeRecorder(Node):
     def _on_tick(self) -> None:
         self._ticks += 1
         recording = self._recording
-        if recording is not None and recording.fault and self._life.reason != recording.fault:
-            self._fault(recording.fault)
-            self._publish_state()
-        elif self._ticks % 4 == 0:
+        changed = self._listen_for_silence()
+        if recording is not None:
+            self._complain(recording)
+            if recording.fault and self._life.reason != recording.fault:
+                self._fault(recording.fault)
+                changed = True
+        if self._ticks % 4 == 0:
             self._inputs.follow_publishers()
+        if changed or self._ticks % 4 == 0:
             self._publish_state()
+
+    def _listen_for_silence(self) -> bool:
+        """Note which topics have stopped, which in lock-step they may; True if that has changed."""
+        watched = self._config.silent_s and self._life.episode is not None and not self._sim_time
+        silent = self._silence.of(time.monotonic_ns()) if watched else []
+        for topic in [topic for topic in silent if topic not in self._silent]:
+            self.get_logger().warning(f"{topic} is silent for more than {self._config.silent_s:g} s")
+        changed, self._silent = silent != self._silent, silent
+        return changed
+
+    def _complain(self, recording: Recording) -> None:
+        while not recording.complaints.empty():
+            self.get_logger().warning(recording.complaints.get())
 
     def _fault(self, reason: str) -> None:
         if self._life.reason != reason:
@@ -233,15 +276,28 @@ class EpisodeRecorder(Node):
             state.episode_id = state.bag = ""
         state.header.stamp = to_time(self._now_ns())
         state.mode, state.reason = int(self._life.mode), self._life.reason
+        if self._silent and self._life.mode is Mode.RECORDING:
+            state.reason = f"silent: {', '.join(self._silent)}"
         state.free_bytes = free_bytes(self._root)
         self._states.publish(state)
+        self._diagnose(state)
         self._store_own(RECORDER_STATE, state, self._now_ns())
 
     def _state_of(self, recording: Recording | None, episode: Episode, duration_s: float) -> RecorderState:
         state = RecorderState(episode_id=episode.id, duration=duration_s, lost=self._losses.total)
+        state.unnumbered = self._losses.unnumbered.total()
         if recording is not None:
             state.bag, state.messages, state.bytes = str(recording.path), recording.messages, recording.size_bytes
+            state.unencoded = recording.unencoded.total()
         return state
+
+    def _diagnose(self, state: RecorderState) -> None:
+        faulty, doubtful = self._life.mode is Mode.FAULT, state.reason or state.lost or state.unencoded
+        level = ERROR if faulty else WARN if doubtful else OK
+        message = state.reason or ("messages lost or not encoded" if doubtful else self._life.mode.name.lower())
+        values = {"messages": state.messages, "lost": describe_losses(state.lost, state.unnumbered)}
+        values |= {"unencoded": state.unencoded, "free [GB]": state.free_bytes / 1e9}
+        self._diagnostics.publish(diagnostics_msg("episode_recorder", level, message, values, self._now_ns()))
 
     def _event(self, kind: int, episode: Episode, stamp_ns: int, outcome: str = "", note: str = "") -> EpisodeEvent:
         event = EpisodeEvent(kind=kind, episode_id=episode.id, instruction=episode.instruction)
@@ -284,28 +340,17 @@ def _custom(episode: Episode) -> dict[str, str]:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; returns 2 after one line on stderr if a parameter is wrong."""
-    # rclpy's own handlers shut the context down at once, and with it the way to say that the episode has ended
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = EpisodeRecorder()
-        refuse_unknown_parameters(node)
-    except (ConfigError, DefinitionError, ParameterException) as error:
-        rclpy.try_shutdown()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Run the node until SIGINT or SIGTERM. Exit status 2: a parameter is wrong."""
+    return run_node(EpisodeRecorder, args, run)
+
+
+def run(node: EpisodeRecorder, stopping: threading.Event) -> None:
+    """Spin until told to stop. An executor driven by events would hand over what only `RawInputs.poll` may take."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not stopped.is_set():
+    while not stopping.is_set():
         executor.spin_once(timeout_sec=0.25)
-    node.close()
     executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
 
 
 if __name__ == "__main__":

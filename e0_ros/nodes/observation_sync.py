@@ -121,6 +121,7 @@ class ObservationSyncNode(Node):
         self._subscribe(interfaces.GRIPPER_STATES, partial(self._on_state, self._core.add_gripper))
         service = interfaces.SET_INSTRUCTION
         self.create_service(interfaces.message_class(service.type), service.name, self._on_instruction)
+        self._diagnosed_s = time.monotonic()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if not config.lockstep:
             self.create_timer(0.01, lambda: self._publish(self._core.poll(self._now_ns())), clock=steady)
@@ -196,9 +197,15 @@ class ObservationSyncNode(Node):
             "observations": core.answered[""],
             "stale": core.answered.total() - core.answered[""],
         }
-        now_ns = self._now_ns()
+        now_ns, elapsed_s = self._now_ns(), max(time.monotonic() - self._diagnosed_s, 1e-3)
+        self._diagnosed_s += elapsed_s
         for name, stream in core.streams.items():
-            values[f"{name} rate [Hz]"] = stream.received - self._before.get(name, 0)
+            values[f"{name} rate [Hz]"] = (stream.received - self._before.get(name, 0)) / elapsed_s
+            values[f"{name} expected [Hz]"] = 1e9 / stream.period_ns
+            values[f"{name} gap [ms]"], values[f"{name} bound [ms]"] = (
+                stream.take_longest_ns() / 1e6,
+                stream.bound_ns / 1e6,
+            )
             values[f"{name} age [ms]"] = -1.0 if stream.newest_ns is None else (now_ns - stream.newest_ns) / 1e6
             values[f"{name} duplicates"], values[f"{name} dropped"] = stream.duplicates, stream.dropped
             values[f"{name} stale"] = core.answered[name]

@@ -11,7 +11,6 @@ import string
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,15 @@ from e0_msgs.msg import Observation as ObservationMsg
 from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Policy
 from e0_policy.replay import ReplayPolicy
-from e0_policy.types import ActionChunk, Observation, Stale
+from e0_policy.types import Observation, Stale
 from e0_ros import diagnostics, interfaces
 from e0_ros.config import ConfigError, check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, chunk_to_msg, observation_from_msg, to_ns
 from e0_ros.core.mailbox import Mailbox
-from e0_ros.core.plan_keeper import InForce, PlanKeeper
+from e0_ros.core.plan_keeper import InForce
+from e0_ros.core.policy_session import Answer, PolicySession, is_error
 from e0_ros.core.replay_source import load_recording
+from e0_ros.policies import load_checkpoint
 from e0_ros.process import refuse_unknown_parameters, run_node
 
 LOCKSTEP_TIMEOUT_S = 10.0
@@ -71,20 +72,13 @@ def make_policy(config: PolicyConfig) -> Policy:
         recording = load_recording(Path(config.recording), chunk_from_msg)
         name = Path(config.recording).name
         return ReplayPolicy(recording.rows, recording.period_ns, recording.embodiment, name=name)
-    if not config.checkpoint or not Path(config.checkpoint).exists():
-        raise ConfigError(f"PolicyConfig.checkpoint is {config.checkpoint!r}; policy e0 needs an existing checkpoint")
     try:
         settings = yaml.safe_load(config.settings)
     except yaml.YAMLError:
         settings = None
     if not isinstance(settings, dict):
         raise ConfigError(f"PolicyConfig.settings is {config.settings!r}; a YAML mapping is needed")
-    try:
-        from e0_policy.inference import load_policy
-    except ImportError as error:
-        raise ConfigError(f"policy e0 cannot be loaded ({error}); install the policy's requirements") from None
-    policy: Policy = load_policy(config.checkpoint, config.device, **settings)
-    return policy
+    return load_checkpoint(config.checkpoint, config.device, settings)
 
 
 def new_session() -> str:
@@ -100,21 +94,15 @@ class PolicyNode(Node):
         self._config = config = declare_parameters(self, PolicyConfig)
         refuse_unknown_parameters(self)
         arm = load_embodiment(config.embodiment)
-        self._policy = make_policy(config) if policy is None else policy
-        if self._policy.embodiment != arm.name:
-            raise ConfigError(f"the policy's rows are for {self._policy.embodiment!r}; this node drives {arm.name!r}")
-        self._arm = arm
-        source = "replay" if config.policy == "replay" else "policy"
-        horizon, checkpoint = self._policy.execution_horizon, self._policy.checkpoint
-        self._keeper = PlanKeeper(source, new_session(), arm, horizon, checkpoint)
+        policy = make_policy(config) if policy is None else policy
+        source, age_ns = "replay" if config.policy == "replay" else "policy", int(config.max_observation_age_ms * 1e6)
+        steady = time.monotonic_ns
+        self._session = PolicySession(policy, source, new_session(), arm, config.lockstep, age_ns, steady)
         self._mailbox: Mailbox[Observation | Stale] = Mailbox()
         self._state = threading.Condition()
         self._in_force: InForce | None = None
         self._previous_ns: int | None = None
         self._policy_lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._latency_ns = self._age_ns = 0
-        self._error = ""
         self._told: dict[str, float] = {}
         self._chunks = self._publisher(interfaces.ACTION_CHUNK)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
@@ -149,7 +137,7 @@ class PolicyNode(Node):
         except ValueError as error:
             observation = Stale(to_ns(msg.header.stamp), "observation", f"unreadable: {error}", 0)
         if self._mailbox.put(observation):
-            self._counts["replaced"] += 1
+            self._session.counts["replaced"] += 1
 
     def _on_executor_state(self, msg: ExecutorState) -> None:
         in_force = InForce(to_ns(msg.header.stamp), msg.source, msg.session, msg.sequence, to_ns(msg.committed_until))
@@ -160,8 +148,7 @@ class PolicyNode(Node):
     def _on_reset(self, request: Any, response: Any) -> Any:
         with self._policy_lock:
             self._mailbox.clear()
-            self._policy.reset()
-            self._keeper.reset()
+            self._session.reset()
             self._told.clear()
         response.success = True
         return response
@@ -172,35 +159,10 @@ class PolicyNode(Node):
             if observation is None:
                 continue
             with self._policy_lock:
-                try:
-                    answer = self._answer(observation)
-                except Exception as error:  # a policy may raise anything, and the node has to live on
-                    answer = self._fail(f"{type(error).__name__}: {error}")
+                answer = self._session.answer(observation, self._now_ns(), self._executor_state)
                 self._previous_ns = observation.stamp_ns
-                if answer is not None and not self._mailbox.closed:
+                if not self._mailbox.closed:
                     self._tell(observation.stamp_ns, answer)
-
-    def _answer(self, observation: Observation | Stale) -> ActionChunk | str | None:
-        """A plan, the reason why there is none, or None if no answer is needed (real time)."""
-        stamp_ns, lockstep = observation.stamp_ns, self._config.lockstep
-        if isinstance(observation, Stale):
-            self._counts["stale"] += 1
-            return f"stale observation: {observation.stream}: {observation.reason}"
-        if observation.embodiment != self._arm.name:
-            raise ValueError(f"observation is of {observation.embodiment!r}; this policy is for {self._arm.name!r}")
-        if not self._keeper.due(stamp_ns):
-            return "the plan in force goes on" if lockstep else None
-        self._age_ns = self._now_ns() - stamp_ns
-        if not lockstep and self._age_ns > self._config.max_observation_age_ms * 1e6:
-            self._counts["too old"] += 1
-            return f"observation too old: {self._age_ns / 1e6:.0f} ms when inference would start"
-        plan = self._keeper.plan(self._executor_state())
-        started_ns = time.monotonic_ns()
-        output = self._policy.infer(observation, plan)
-        self._latency_ns = time.monotonic_ns() - started_ns
-        chunk = None if output is None else self._keeper.chunk(output, observation, self._latency_ns)
-        self._error = ""
-        return chunk or "nothing to plan"
 
     def _executor_state(self) -> InForce | None:
         """The executor's newest state; in lock-step that of the tick before, which is on its way."""
@@ -217,30 +179,25 @@ class PolicyNode(Node):
                     raise TimeoutError(f"no executor state of tick {previous_ns} within {LOCKSTEP_TIMEOUT_S:.0f} s")
             return self._in_force
 
-    def _fail(self, text: str) -> str:
-        self._error = text
-        self._counts["errors"] += 1
-        self.get_logger().error(f"no plan: {text}", throttle_duration_sec=REPEAT_S)
-        return text
-
-    def _tell(self, stamp_ns: int, answer: ActionChunk | str) -> None:
-        if isinstance(answer, ActionChunk):
-            self._counts["plans"] += 1
+    def _tell(self, stamp_ns: int, answer: Answer) -> None:
+        if not isinstance(answer, str):
             self._chunks.publish(chunk_to_msg(answer, self._now_ns()))
             return
+        if is_error(answer):
+            self.get_logger().error(f"no plan: {answer}", throttle_duration_sec=REPEAT_S)
         kind, now_s = answer.split(":")[0], time.monotonic()
         if not self._config.lockstep and now_s - self._told.get(kind, -REPEAT_S) < REPEAT_S:
             return
         self._told[kind] = now_s
-        self._counts["none"] += 1
-        self._chunks.publish(chunk_to_msg(self._keeper.none(stamp_ns, answer), self._now_ns()))
+        self._chunks.publish(chunk_to_msg(self._session.none(stamp_ns, answer), self._now_ns()))
 
     def _diagnose(self) -> None:
-        names = ("plans", "none", "errors", "stale", "too old", "replaced")
-        values: dict[str, object] = {name: self._counts[name] for name in names}
-        values["latency [ms]"], values["observation age [ms]"] = self._latency_ns / 1e6, self._age_ns / 1e6
-        values["checkpoint"] = self._policy.checkpoint
-        level, message = (diagnostics.ERROR, self._error) if self._error else (diagnostics.OK, "policy runs")
+        names = ("plans", "kept", "none", "errors", "stale", "too old", "replaced")
+        session = self._session
+        values: dict[str, object] = {name: session.counts[name] for name in names}
+        values["latency [ms]"], values["observation age [ms]"] = session.latency_ns / 1e6, session.age_ns / 1e6
+        values["checkpoint"] = session.policy.checkpoint
+        level, message = (diagnostics.ERROR, session.error) if session.error else (diagnostics.OK, "policy runs")
         self._diagnostics.publish(diagnostics.diagnostics_msg("policy", level, message, values, self._now_ns()))
 
 

@@ -63,6 +63,10 @@ class Lockstep:
         if ours and not disarmed and np.isfinite(msg.gripper_opening):
             self._bridge.rig.gripper_target = min(max(msg.gripper_opening, 0.0), 1.0)
 
+    def moving(self) -> bool:
+        """Whether time and with it the arm goes on by itself: never."""
+        return False
+
     def wait_s(self) -> float:
         """How long to wait for a message."""
         return 0.0 if self._bridge.episode.running and not self._gate.waiting else 0.1

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import sys
+import math
 import threading
 import time
 from typing import Any
 
 import numpy as np
-import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -21,6 +18,7 @@ from e0_msgs.srv import ResetSim
 from e0_ros import interfaces
 from e0_ros.config import declare_parameters
 from e0_ros.conversions import to_ns, to_time
+from e0_ros.process import run_node
 from e0_ros.raw_inputs import Polled
 from sim.adapter import SimAdapter
 from sim.bridge import lockstep, realtime
@@ -30,6 +28,8 @@ from sim.controllers import Point, Trajectory
 from sim.disturbance import Disturbance
 from sim.episode import Episode
 from sim.rig import Played, Rig, Target
+
+REST_S = 1.0
 
 
 class Bridge(Node):
@@ -45,6 +45,7 @@ class Bridge(Node):
         self.rig = Rig(adapter, self.config.controller, self.config.judge, start_ns, self._disturbance(adapter))
         self.episode = Episode(scene, max_steps=scene.max_steps)
         self.out = Outputs(self, self.rig, self.config)
+        self.out.cameras(self.rig)
         self.refused = 0
         self.time: lockstep.Lockstep | realtime.Realtime = (
             lockstep.Lockstep(self) if stepped else realtime.Realtime(self)
@@ -109,6 +110,7 @@ class Bridge(Node):
             return response
         max_steps = request.max_steps or scene.max_steps
         self.episode = Episode(scene, self.episode.reset_id + 1, max_steps)
+        self.out.cameras(self.rig)
         self.time.on_reset()
         self.out.sim_state(self.episode, self.rig, 0, self.rig.adapter.privileged().poses)
         self.get_logger().info(f"reset {self.episode.reset_id}: {scene.task}, seed {scene.seed}: {scene.instruction}")
@@ -140,11 +142,14 @@ class Bridge(Node):
                 self.get_logger().info(verdict)
 
     def run(self, stop: threading.Event) -> None:
-        """Serve until `stop` is set."""
+        """Serve until `stop` is set and the arm, which its controller brings to rest, has stopped."""
         executor = SingleThreadedExecutor(context=self.context)
         executor.add_node(self)
+        last_s = math.inf
         try:
-            while not stop.is_set():
+            while not stop.is_set() or (self.time.moving() and time.monotonic() < last_s):
+                if stop.is_set():
+                    last_s = min(last_s, time.monotonic() + REST_S)
                 executor.spin_once(timeout_sec=max(0.0, self.time.wait_s()))
                 self.time.poll()
                 if (steady_ns := time.monotonic_ns()) - self._diagnosed_ns >= 1000 * MS:
@@ -153,11 +158,11 @@ class Bridge(Node):
         finally:
             executor.remove_node(self)
 
-    def close(self) -> None:
-        """Sum up and free the simulator."""
+    def destroy_node(self) -> None:
+        """Sum up and free the simulator with the node."""
         self.log_judgement()
         self.rig.adapter.close()
-        self.destroy_node()
+        super().destroy_node()
 
 
 def trajectory_from_msg(msg: JointTrajectory) -> Trajectory:
@@ -175,20 +180,18 @@ def trajectory_from_msg(msg: JointTrajectory) -> Trajectory:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; 2 if a parameter is wrong or the simulator is missing."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    """Run the node. Exit status 2: a parameter is wrong or the simulator is missing."""
+    return run_node(make_bridge, args, Bridge.run)
+
+
+def make_bridge() -> Bridge:
+    """The node.
+
+    Raises:
+        ValueError: a parameter is wrong, or the simulator or its driver is missing.
+
+    """
     try:
-        bridge = Bridge()
-    except (ValueError, ImportError, RuntimeError) as error:
-        print(f"bridge: {error}", file=sys.stderr)
-        rclpy.shutdown()
-        return 2
-    try:
-        bridge.run(stop)
-    finally:
-        bridge.close()
-        rclpy.shutdown()
-    return 0
+        return Bridge()
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(str(error)) from None

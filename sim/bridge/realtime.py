@@ -21,6 +21,7 @@ WAKE_NS = 4 * MS
 BURST_NS = 10 * MS
 SLACK_NS = 100 * MS
 MAX_AGE_NS = 1000 * MS
+AT_REST_RAD_S = 0.005
 
 
 class Realtime:
@@ -71,6 +72,10 @@ class Realtime:
     def _on_gripper(self, msg: GripperCommand) -> None:
         if np.isfinite(msg.opening):
             self._bridge.rig.gripper_target = min(max(msg.opening, 0.0), 1.0)
+
+    def moving(self) -> bool:
+        """Whether the arm moves."""
+        return bool(np.abs(self._bridge.rig.adapter.joint_state()[1]).max() > AT_REST_RAD_S)
 
     def wait_s(self) -> float:
         """Time to the next wake, below 0 if it is late."""

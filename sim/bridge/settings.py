@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from e0_ros.config import check, setting
+from sim import simulators
 from sim.adapter import SimAdapter
 
 MS = 1_000_000
@@ -14,7 +15,7 @@ MS = 1_000_000
 class BridgeConfig:
     """Settings of the bridge."""
 
-    simulator: str = setting("fr3_plant", "what plays the robot", choices=("fr3_plant", "maniskill"))
+    simulator: str = setting("fr3_plant", "what plays the robot", choices=simulators.SIMULATORS)
     mode: str = setting("realtime", "pace of time", choices=("realtime", "lockstep"))
     controller: str = setting(
         "joint_trajectory", "stock controller whose rules apply", choices=("joint_trajectory", "impedance")
@@ -39,21 +40,13 @@ class BridgeConfig:
 
 
 def make_adapter(config: BridgeConfig) -> SimAdapter:
-    """The simulator, imported only now.
+    """The simulator that the settings choose, imported only now.
 
     Raises:
         ValueError: what the simulator does not know or have (view, size).
         ImportError: the simulator is not installed.
 
     """
-    if config.simulator == "maniskill":
-        try:
-            from sim.maniskill import ManiSkillAdapter
-        except ImportError as error:
-            raise ImportError(f"simulator maniskill cannot be imported: {error}; install the extra [sim]") from None
-        adapter: SimAdapter = ManiSkillAdapter(config.views, config.width_px, config.height_px)
-        return adapter
-    from sim.fr3_plant import Fr3Plant
-
-    period_ns = config.control_period_ms * MS
-    return Fr3Plant(config.views, config.width_px, config.height_px, config.embodiment, period_ns, config.lag_ms / 1e3)
+    size_px, period_ns = (config.width_px, config.height_px), config.control_period_ms * MS
+    lag_s = config.lag_ms / 1e3
+    return simulators.make_adapter(config.simulator, config.views, size_px, config.embodiment, period_ns, lag_s)

@@ -19,7 +19,7 @@ class Driven:
     """An ideal arm: it is where the controller's set-point is. `transport_ms` delays each trajectory message."""
 
     def __init__(self, transport_ms: int = 1, home: FloatArray | None = None, **settings) -> None:
-        self.config = ExecutorConfig(**settings)
+        self.config = ExecutorConfig(**{"source_silence_ms": 60000.0, **settings})
         self.executor = ChunkExecutor(self.config)
         self.arm = load_embodiment(self.config.embodiment)
         self.home = self.arm.home if home is None else home
@@ -101,3 +101,16 @@ def as_trajectory(command, names: tuple[str, ...]) -> Trajectory:
     offsets = command.times_ns - command.start_ns
     points = (Point(int(t), q, v, a) for t, q, v, a in zip(offsets, *command.state, strict=True))
     return Trajectory(command.start_ns, names, tuple(points))
+
+
+def wave(d: Driven, t_s, amplitude_rad: float = 0.2, hz: float = 0.5):
+    """A smooth motion that starts at rest at home."""
+    return d.home + amplitude_rad * (1 - np.cos(2 * np.pi * hz * np.asarray(t_s)))[:, None] * np.ones(d.arm.joints)
+
+
+def follow(d: Driven, seconds: float = 3.0, every_ms: int = 400, rows: int = 20, **fields) -> None:
+    """Offer overlapping chunks of one smooth motion and play them."""
+    for k in range(round(seconds * 1000 / every_ms)):
+        t_s = (d.now_ns - START) / 1e9 + np.arange(rows) * 0.05
+        assert d.offer(d.chunk(wave(d, t_s), sequence=k, **fields)) is None
+        d.run(every_ms)

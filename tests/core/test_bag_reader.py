@@ -98,6 +98,17 @@ def test_every_flipped_bit_is_detected_and_the_rest_salvaged(bag: Path, tmp_path
     list(Bag(path, salvage=True).messages())
 
 
+def test_a_record_of_an_impossible_length_is_damage(bag: Path, tmp_path: Path) -> None:
+    broken = bytearray((bag / "a_0.mcap").read_bytes())
+    header_length = int.from_bytes(broken[9:17], "little")
+    broken[17 + header_length + 8] |= 0x80  # the highest byte of the second record's length
+    path = tmp_path / "long.mcap"
+    path.write_bytes(broken)
+    with pytest.raises(BagReadError, match="long"):
+        verify(path)
+    list(Bag(path, salvage=True).messages())
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flip_inside_a_chunk_costs_that_chunk_alone(plain: Path, tmp_path: Path, data: st.DataObject) -> None:

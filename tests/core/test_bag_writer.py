@@ -36,7 +36,7 @@ def test_stock_readers_open_it_and_decode_every_message(tmp_path: Path, compress
     assert decoded[7].message.publish_time == 10**9 + 7 * 10**6 - 5
 
 
-def test_metadata_has_the_keys_and_kinds_of_rosbag2_version_9(tmp_path: Path) -> None:
+def test_metadata_has_the_keys_and_kinds_of_rosbag2_version_8(tmp_path: Path) -> None:
     path = make_bag(tmp_path)
     text = (path / "metadata.yaml").read_text()
     assert "&id" not in text
@@ -45,7 +45,7 @@ def test_metadata_has_the_keys_and_kinds_of_rosbag2_version_9(tmp_path: Path) ->
         *("version", "storage_identifier", "duration", "starting_time", "message_count", "topics_with_message_count"),
         *("compression_format", "compression_mode", "relative_file_paths", "files", "custom_data", "ros_distro"),
     }
-    assert information["version"] == 9 and information["storage_identifier"] == "mcap"
+    assert information["version"] == 8 and information["storage_identifier"] == "mcap"
     assert information["starting_time"] == {"nanoseconds_since_epoch": 10**9}
     assert information["duration"] == {"nanoseconds": 299 * 10**6}
     assert information["custom_data"] == {"outcome": "success", "seed": "3"}
@@ -65,8 +65,38 @@ def test_mcap_has_profile_schema_hash_and_qos(tmp_path: Path) -> None:
     assert (schema.encoding, channel.message_encoding) == ("ros2msg", "cdr")
     assert b"MSG: std_msgs/Header" in schema.data and b"MSG: builtin_interfaces/Time" in schema.data
     assert channel.metadata["topic_type_hash"] == _type_hash(JOINT_STATES.type)
-    assert yaml.safe_load(channel.metadata["offered_qos_profiles"])[0]["reliability"] == "reliable"
+    assert yaml.safe_load(channel.metadata["offered_qos_profiles"])[0]["reliability"] == 1
     assert summary.statistics.chunk_count > 10
+
+
+QOS_KEYS = {
+    *("history", "depth", "reliability", "durability", "liveliness"),
+    *("deadline", "lifespan", "liveliness_lease_duration", "avoid_ros_namespace_conventions"),
+}
+
+
+def test_what_humble_and_jazzy_decode_has_the_types_that_they_decode_it_as(tmp_path: Path) -> None:
+    """The rules of rosbag2's own decoders: humble `metadata_io.cpp` and `qos.cpp`, jazzy `yaml.hpp` and `qos.cpp`."""
+    path = make_bag(tmp_path)
+    information = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    texts = [topic["topic_metadata"]["offered_qos_profiles"] for topic in information["topics_with_message_count"]]
+    for topic in information["topics_with_message_count"]:
+        metadata = topic["topic_metadata"]
+        assert type(topic["message_count"]) is int
+        assert all(type(value) is str for value in metadata.values()), "below version 9 QoS is a string, too"
+        assert metadata["type_description_hash"].startswith("RIHS01_")
+    with (path / "a_0.mcap").open("rb") as stream:
+        texts += [c.metadata["offered_qos_profiles"] for c in make_reader(stream).get_summary().channels.values()]
+    for text in texts:
+        for qos in yaml.safe_load(text):
+            assert set(qos) == QOS_KEYS
+            assert all(type(qos[key]) is int for key in ("history", "depth", "reliability", "durability", "liveliness"))
+            assert qos["avoid_ros_namespace_conventions"] is False
+            for key in ("deadline", "lifespan", "liveliness_lease_duration"):
+                assert qos[key] == {"sec": 9223372036, "nsec": 854775807}, "rmw's infinite duration"
+    (file,) = information["files"]
+    assert set(file) == {"path", "starting_time", "duration", "message_count"}
+    assert all(type(value) is str for value in information["custom_data"].values())
 
 
 def test_offered_qos_is_read_back(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e0_ros.core.losses import LossCounter
+from e0_ros.core.losses import LossCounter, describe_losses
 
 
 @given(st.lists(st.tuples(st.sampled_from(["/a", "/b"]), st.sampled_from([b"p", b"q"]), st.booleans())))
@@ -41,3 +41,16 @@ def test_start_keeps_baselines_and_forgets_counts() -> None:
     losses.received("/a", b"p", 6)
     losses.dropped("/b")
     assert losses.by_topic == {"/a": 2, "/b": 1}
+
+
+def test_without_publishers_numbers_losses_are_unknown_not_zero() -> None:
+    losses = LossCounter()
+    for number in (None, 0):
+        assert losses.received("/a", b"", number) == 0
+    losses.received("/b", b"p", 1)
+    losses.received("/b", b"p", 4)
+    assert losses.known() == {"/a": None, "/b": 2}
+    assert describe_losses(losses.total, losses.unnumbered.total()) == "at least 2"
+    assert describe_losses(0, losses.unnumbered.total()) == "unknown"
+    losses.start()
+    assert (losses.known(), describe_losses(losses.total, losses.unnumbered.total())) == ({}, "0")

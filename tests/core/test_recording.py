@@ -1,3 +1,4 @@
+import json
 import threading
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_messages_are_written_in_the_order_of_put_whatever_encoding_takes(
     assert summary is not None and summary.messages == 20
     salvaged = Bag(summary.path, salvage=True)  # in the order of the file
     assert [m.log_ns - 10**9 for m in salvaged.messages()] == list(range(20))
-    assert salvaged.custom == {"task": "t", "outcome": "success"}
+    assert salvaged.custom == {"task": "t", "outcome": "success", "unencoded_by_topic": "{}"}
 
 
 def test_what_does_not_fit_the_queue_is_dropped_and_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +121,38 @@ def test_the_recorder_subscribes_to_the_graph_its_cameras_and_more() -> None:
     names = [topic.name for topic in topics]
     assert camera_topic("left").name in names and CLOCK.name in names
     assert names[-1] == "/f" and len(set(names)) == len(names)
+
+
+def test_what_cannot_be_encoded_is_stored_as_it_came_and_counted(tmp_path: Path) -> None:
+    recording = begin(tmp_path)
+    for number in range(3):
+        recording.put(image(number))
+    recording.put(joints(3))
+    summary = recording.close({})
+    assert summary is not None and summary.messages == 4
+    topic = camera_topic("base").name
+    assert recording.unencoded == {topic: 3}
+    bag = Bag(summary.path)
+    assert [m.data for m in bag.messages([topic])] == [image(0).data] * 3
+    assert json.loads(bag.custom["unencoded_by_topic"]) == {topic: 3}
+    assert topic in recording.complaints.get(timeout=1.0)
+    assert recording.complaints.empty(), "said once per topic"
+
+
+def test_an_error_that_nobody_foresaw_is_a_fault_and_the_bag_is_whole_up_to_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> object:
+        def change(topic: str, kind: str, data: bytes) -> tuple[str, str, bytes]:
+            raise AttributeError("no such thing")
+
+        return change
+
+    monkeypatch.setattr(module, "transform", broken)
+    recording = begin(tmp_path)
+    recording.put(joints(0))
+    recording.put(image(1))
+    summary = recording.close({"outcome": "success"})
+    assert "AttributeError: no such thing" in recording.fault
+    assert summary is not None and summary.messages == 1
+    assert Bag(summary.path).custom["outcome"] == "unlabelled"

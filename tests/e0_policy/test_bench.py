@@ -38,9 +38,20 @@ def test_report_has_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert report["devices"]["cuda"] == bench.UNMEASURED and bench.UNMEASURED in shown
 
 
+def test_one_command_measures_every_number_of_views_and_rows(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    arguments = ["--views", "1,3", "--horizon", "2,4", "--steps", "1", "--repeat", "1", "--device", "cpu"]
+    assert bench.main([*arguments, "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["devices"]["cpu"]["rows"]
+    assert [(row["views"], row["horizon"]) for row in rows] == [(1, 2), (1, 4), (3, 2), (3, 4)]
+    assert rows[0]["floor_ms"] < rows[-1]["floor_ms"]
+
+
 def test_wrong_settings_end_with_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--steps", "0"]) == 2
     assert "steps is 0" in capsys.readouterr().err
+    assert bench.main(["--views", "0"]) == 2
+    assert "views is ()" in capsys.readouterr().err
 
 
 def test_quantiles() -> None:
@@ -56,7 +67,7 @@ def test_full_size_fits_in_eight_gib() -> None:
     settings = SamplerSettings.of(config, steps=2)
     model = bench.random_model(config, "cpu", torch.bfloat16)
     noise = diffusion.draw_noise(config, settings, 1, torch.Generator().manual_seed(0))
-    out = Engine(model, settings).sample(bench.random_observation(config, "cpu"), noise)
+    out = Engine(model, settings).sample(bench.random_observation(config), noise)
     assert sum(p.numel() for p in model.parameters()) > 3.3e9
     assert out.tokens.shape == (1, 10, 8) and out.entropy.isfinite().all()
     assert bench.memory_mb("cpu") < 8 * 1024**3 / 1e6

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import json
 
 import numpy as np
@@ -9,14 +8,11 @@ import pytest
 from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.dataset import (
     ChunkDataset,
-    DataOrder,
     DatasetError,
     Episode,
     PackedSource,
-    WithoutIdle,
     chunks_of,
     fit_statistics,
-    split_episodes,
     write_packed,
 )
 from e0_policy.normalization import Normalizer
@@ -61,18 +57,18 @@ def test_a_sample_is_a_frame_and_the_rows_from_it_on():
     dataset = ChunkDataset(TinySource(), [0, 1], _transform())
     assert len(dataset) == 8
     inputs, targets = dataset[6]
-    raw = dataset.raw(6)
-    assert (inputs.images == 11).all() and raw.instruction == "do 1"
-    np.testing.assert_allclose(raw.rows[:, 0], [1.2, 1.3])
+    (episode, frame), (proprioception, rows) = dataset.where(6), dataset.numbers(6)
+    assert (inputs.images == 11).all() and (episode.instruction, frame) == ("do 1", 1)
+    np.testing.assert_allclose(rows[:, 0], [1.2, 1.3])
     assert targets.mask[:, 0].tolist() == [True, True, False, False]
-    back = dataset.transform.rows(targets.tokens, raw.proprioception)
-    np.testing.assert_allclose(back[:2], raw.rows, atol=2e-3)
-    np.testing.assert_allclose(back[2:], raw.rows[-1:].repeat(2, 0), atol=2e-3)
+    back = dataset.transform.rows(targets.tokens, proprioception)
+    np.testing.assert_allclose(back[:2], rows, atol=2e-3)
+    np.testing.assert_allclose(back[2:], rows[-1:].repeat(2, 0), atol=2e-3)
 
 
 def test_only_the_chosen_episodes_are_there():
     dataset = ChunkDataset(TinySource(), [1], _transform())
-    assert len(dataset) == 3 and {dataset.raw(i).instruction for i in range(3)} == {"do 1"}
+    assert len(dataset) == 3 and {dataset.where(i)[0].instruction for i in range(3)} == {"do 1"}
 
 
 def test_an_error_names_the_episode_and_the_frame():
@@ -80,33 +76,6 @@ def test_an_error_names_the_episode_and_the_frame():
     source.images = lambda episode, frame: {"base": np.zeros((8, 8), np.uint8)}
     with pytest.raises(DatasetError, match=r"episode e1, frame 2: view 'base' is uint8 \(8, 8\)"):
         ChunkDataset(source, [0, 1], _transform())[7]
-
-
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_order_covers_each_epoch_once_whatever_the_number_of_processes(world):
-    orders = [iter(DataOrder(24, 8, 5, rank=r, world=world)) for r in range(world)]
-    single = iter(DataOrder(24, 8, 5))
-    seen = []
-    for _ in range(6):
-        step = [next(o) for o in orders]
-        assert list(itertools.chain(*step)) == next(single)
-        seen += itertools.chain(*step)
-    assert sorted(seen[:24]) == sorted(seen[24:]) == list(range(24)) and seen[:24] != seen[24:]
-
-
-def test_order_resumes_in_the_middle_of_an_epoch():
-    whole = list(itertools.islice(DataOrder(10, 4, 1), 9))
-    assert list(itertools.islice(DataOrder(10, 4, 1, first=3), 6)) == whole[3:]
-    assert whole != list(itertools.islice(DataOrder(10, 4, 2), 9))
-
-
-def test_split_is_by_episode_and_repeatable():
-    training, held = split_episodes(20, 0.1, 0)
-    assert len(held) == 2 and sorted(training + held) == list(range(20))
-    assert split_episodes(20, 0.1, 0) == (training, held) != split_episodes(20, 0.1, 1)
-    assert split_episodes(5, 0.0, 0)[1] == [] and len(split_episodes(5, 0.01, 0)[1]) == 1
-    with pytest.raises(DatasetError, match="1 episodes with 10% held out leave none"):
-        split_episodes(1, 0.1, 0)
 
 
 @pytest.mark.parametrize("per_row", [False, True])
@@ -126,19 +95,6 @@ def test_statistics_are_those_of_relative_chunks(per_row):
     np.testing.assert_allclose(got.mean, np.nanmean(expected, axes))
     assert got.mean.shape == ((4, 2) if per_row else (2,))
     assert got.maximum.max() < 1.01, "relative to the frame, not absolute"
-
-
-def test_idle_frames_are_left_out_with_their_images():
-    source = TinySource((6,))
-    table = source.episodes[0]
-    actions = table.actions.copy()
-    actions[2] = actions[1] + [0.001, 0.0]
-    actions[3] = actions[2] + [0.001, 1.0]
-    source.episodes[0] = Episode("e0", "do 0", table.proprioception, actions)
-    moving = WithoutIdle(source, (True, False), 0.01)
-    assert len(moving.episodes[0]) == 5
-    assert [int(moving.images(0, t)["base"][0, 0, 0]) for t in range(5)] == [0, 1, 3, 4, 5]
-    np.testing.assert_array_equal(moving.episodes[0].actions, actions[[0, 1, 3, 4, 5]])
 
 
 def test_a_packed_folder_gives_back_the_source(tmp_path):
@@ -172,6 +128,46 @@ def test_a_packed_folder_that_does_not_fit_is_refused(tmp_path):
     (folder / "index.json").write_text(json.dumps({**index, "views": ["../base"]}))
     with pytest.raises(DatasetError, match=r"view name '../base'; allowed"):
         PackedSource(folder)
+
+
+def test_several_threads_pack_the_same_and_tell_how_far_they_are(tmp_path):
+    source, calls = TinySource((5, 3, 4, 6)), []
+    write_packed(source, tmp_path / "one")
+    write_packed(source, tmp_path / "four", lambda done, total: calls.append((done, total)), threads=4)
+    assert (tmp_path / "one/view_base.npy").read_bytes() == (tmp_path / "four/view_base.npy").read_bytes()
+    assert calls == [(5, 18), (8, 18), (12, 18), (18, 18)]
+    source.images = lambda episode, frame: {"base": np.zeros((8 + (episode == 2), 8, 3), np.uint8)}
+    with pytest.raises(DatasetError, match=r"episode e2, frame 0: view 'base' is \(9, 8, 3\), before it \(8, 8, 3\)"):
+        write_packed(source, tmp_path / "other", threads=2)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_batch_is_its_samples_whatever_the_size_of_the_images(tmp_path):
+    source = TinySource((6, 5))
+    rng = np.random.default_rng(0)
+    stored = {(e, t): rng.integers(0, 256, (12, 8, 3), np.uint8) for e in range(2) for t in range(6)}
+    source.images = lambda episode, frame: {"base": stored[episode, frame]}
+    write_packed(source, tmp_path / "packed")
+    transform = _transform()
+    for kind in (source, PackedSource(tmp_path / "packed")):
+        dataset = ChunkDataset(kind, [0, 1], transform)
+        inputs, targets = dataset.batch([7, 0, 10, 5])
+        for i, index in enumerate([7, 0, 10, 5]):
+            (episode, t), (proprioception, rows) = dataset.where(index), dataset.numbers(index)
+            one = transform.inputs(kind.images(index // 6, t), proprioception, episode.instruction)
+            for name in ("images", "view_mask", "text_tokens", "text_mask", "proprio"):
+                np.testing.assert_array_equal(getattr(inputs, name)[i], getattr(one, name))
+                np.testing.assert_array_equal(getattr(dataset[index][0], name), getattr(one, name))
+            chunk = transform.targets(rows, proprioception)
+            np.testing.assert_array_equal(targets.tokens[i], chunk.tokens)
+            np.testing.assert_array_equal(targets.mask[i], chunk.mask)
+
+
+def test_a_frame_without_any_known_view_is_named():
+    source = TinySource()
+    source.images = lambda episode, frame: {} if (episode, frame) == (1, 2) else {"base": np.zeros((8, 8, 3), np.uint8)}
+    with pytest.raises(DatasetError, match="episode e1, frame 2: none of the views base"):
+        ChunkDataset(source, [0, 1], _transform()).batch([0, 7])
 
 
 def test_an_unfinished_folder_is_not_there(tmp_path):

@@ -162,6 +162,17 @@ def test_released_rule_does_not_anneal() -> None:
     torch.testing.assert_close(seen[1][0, 1, 0], noise.eps[0][0, 1, 0] + 0.1 * torch.tensor([0.0, 1.0, 0.0]))
 
 
+def test_the_expectation_is_that_of_all_bins_and_best_by_squared_error() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 32) * 2.0
+    middles = (torch.arange(32) + 0.5) / 16 - 1
+    drawn = middles[torch.distributions.Categorical(logits=logits).sample((20_000,))]
+    got = diffusion.expectation(logits)
+    torch.testing.assert_close(got, drawn.mean(0), atol=0.03, rtol=0)
+    best = middles[logits.argmax(-1)]
+    assert (drawn - got).square().mean() < (drawn - best).square().mean()
+
+
 def test_the_mean_is_finer_than_a_bin_and_stays_with_its_mode() -> None:
     """Two bins share a mode at 0.4 and 0.2, another mode far away has the rest: the mean lies in the first mode."""
     p = torch.full((64,), 1e-9)

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from e0_policy import diffusion
+from e0_policy import diffusion, fused
 from e0_policy.diffusion import SamplerSettings
 from e0_policy.engine import SHAPES_KEPT, Engine, EngineError
 from e0_policy.model import E0Model
@@ -17,6 +19,8 @@ CASES = [
     ({}, {"noise_schedule": "none", "alpha": 0.1}),
     ({}, {"sampling": "sampled", "noise": "redraw"}),
     ({}, {"samples": 3, "steps": 2, "decode": "mean"}),
+    ({}, {"samples": 2, "decode": "expectation"}),
+    ({"hybrid_continuous": True, "alpha_infer": 0.1, "noise_schedule": "none"}, {"samples": 2}),
     ({"token_layout": "step_token"}, {}),
     ({"time_cond": "concat_mlp"}, {}),
     ({"time_cond": "concat_mlp", "token_layout": "step_token", "position_embedding": False}, {"steps": 1}),
@@ -46,8 +50,10 @@ def agreement(model: E0Model, engine: Engine, count: int = 24, committed: int = 
         if equal[-1] == 1.0:
             equal.append(torch.isclose(got.entropy, want.entropy, atol=1e-3, rtol=1e-3).float().mean())
             assert (got.mean is None) == (want.mean is None)
-            if got.mean is not None:
-                torch.testing.assert_close(got.mean, want.mean, atol=1e-3, rtol=1e-3)
+            assert (got.flow is None) == (want.flow is None)
+            for ours, theirs in ((got.mean, want.mean), (got.flow, want.flow)):
+                if ours is not None:
+                    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
     return torch.stack(equal).mean().item()
 
 
@@ -86,7 +92,7 @@ def test_a_stale_cache_row_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert agreement(model, engine) < 0.999
 
 
-@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES[:6])
+@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES[:8])
 def test_replay_reads_every_input(model_changes: dict[str, object], sampler_changes: dict[str, object]) -> None:
     """The logic of the captured graph on a CPU: a recorded run sees nothing but its static inputs."""
     model = tiny_model(**model_changes)
@@ -98,10 +104,9 @@ def test_replay_reads_every_input(model_changes: dict[str, object], sampler_chan
 
         def replay() -> None:
             again = run()
-            out.tokens.copy_(again.tokens)
-            out.entropy.copy_(again.entropy)
-            if out.mean is not None:
-                out.mean.copy_(again.mean)
+            for name, value in vars(again).items():
+                if value is not None:
+                    getattr(out, name).copy_(value)
 
         return replay, out
 
@@ -143,15 +148,71 @@ def test_buffers_of_few_shapes_are_kept() -> None:
 
 def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(EngineError, match="hybrid_continuous"):
-        engine_of(tiny_model(hybrid_continuous=True))
+        engine_of(tiny_model(hybrid_continuous=True, time_cond="concat_mlp"))
     with pytest.raises(EngineError, match="2 observations"):
         model = tiny_model()
         engine_of(model).sample(random_batch(model.config, 2))
 
 
+class OnlyOn(TorchDispatchMode):
+    """Refuses operations that read or make a tensor elsewhere than on a device."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.calls = device, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, out)):
+            assert not isinstance(tensor, torch.Tensor) or tensor.device.type == self.device, f"{func} on the host"
+        self.calls += 1
+        return out
+
+
+@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES)
+@pytest.mark.parametrize("committed", [0, 2])
+def test_a_captured_run_never_touches_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+    model_changes: dict[str, object],
+    sampler_changes: dict[str, object],
+    committed: int,
+) -> None:
+    """What a CUDA graph forbids, without a GPU: the model is on `meta`, the batch and the noise are on the host.
+
+    Reading a value back and shapes that depend on values raise by themselves there.
+    """
+    # Only saves memory, and a tensor on `meta` cannot be made a view of another.
+    monkeypatch.setattr(fused, "_join", lambda parts: torch.cat([part.weight.data for part in parts]))
+    runs = []
+
+    def capture(run):
+        with OnlyOn("meta") as mode:
+            out = run()
+        runs.append(mode.calls)
+        return lambda: None, out
+
+    model = tiny_model(**model_changes).to("meta")
+    engine = Engine(model, SamplerSettings.of(model.config, **sampler_changes), capture)
+    batch, generator = next(iter(observations(model, 1)))
+    batch.committed[:] = committed
+    noise = diffusion.draw_noise(model.config, engine.settings, engine.settings.samples, generator)
+    assert engine.sample(batch, noise).tokens.device.type == "meta"
+    assert runs[0] > 20
+
+
+def test_the_host_is_noticed_in_a_captured_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutations of the test above: a table on the host, and a decision by value."""
+    monkeypatch.setattr(diffusion, "row_entropy", lambda logits: torch.zeros(1, 4) + logits.sum())
+    with pytest.raises((AssertionError, RuntimeError)):
+        test_a_captured_run_never_touches_the_host(monkeypatch, {}, {}, 0)
+    monkeypatch.setattr(diffusion, "row_entropy", lambda logits: logits.sum((-1, -2)) if logits.sum() > 0 else logits)
+    with pytest.raises(RuntimeError):
+        test_a_captured_run_never_touches_the_host(monkeypatch, {}, {}, 0)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
-@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES[:6])
+@pytest.mark.parametrize(("model_changes", "sampler_changes"), CASES[:8])
 def test_captured_graph_equals_eager(model_changes: dict[str, object], sampler_changes: dict[str, object]) -> None:
     model = tiny_model(**model_changes).cuda()
     engine = Engine(model, SamplerSettings.of(model.config, **sampler_changes))

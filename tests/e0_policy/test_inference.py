@@ -155,6 +155,16 @@ def test_mean_decoding_stays_near_the_bins(folder: str) -> None:
     assert not np.array_equal(rows, fine) and (np.abs(rows - fine)[:, :7] <= bin_rad * 1.01).all()
 
 
+def test_expectation_decoding_lies_between_the_bins(folder: str) -> None:
+    """A random network doubts much, so the expectation is far from its best bin, yet inside the range of all bins."""
+    policies = [load_policy(folder, "cpu", decode="expectation", engine=engine) for engine in ("fast", "eager")]
+    fast, eager = (policy.infer(observation(), None).rows for policy in policies)
+    np.testing.assert_allclose(fast, eager, atol=1e-4)
+    best = load_policy(folder, "cpu").infer(observation(), None).rows
+    assert np.abs(fast - best)[:, :7].max() > 0.4 / 64
+    assert (np.abs(fast[:, :7] - observation().joint_positions) < 0.2).all()
+
+
 def test_a_missing_view_can_be_allowed(folder: str) -> None:
     policy = load_policy(folder, "cpu", missing_views=True)
     alone = policy.infer(observation(views=without_wrist()), None)

@@ -41,6 +41,17 @@ def test_the_last_number_of_steps_is_the_reference(
     assert "joint mrad" in capsys.readouterr().out
 
 
+def test_ways_of_decoding_are_compared_with_the_same_tokens(folder: Path, tmp_path: Path) -> None:
+    """The last distribution is read in another way, so the open-loop error differs and no token does."""
+    path = tmp_path / "steps.json"
+    words = ["--checkpoint", str(folder), "--steps", "2", "--decode", "token", "expectation", "--count", "4"]
+    assert steps_report.main([*words, "--json", str(path)]) == 0
+    tokens, expected = json.loads(path.read_text())
+    assert (tokens["decode"], expected["decode"]) == ("token", "expectation")
+    assert tokens["agreement"] == 1.0
+    assert tokens["open_loop"]["joint_rad"] != expected["open_loop"]["joint_rad"]
+
+
 def test_wrong_arguments_end_with_two(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert steps_report.main(["--checkpoint", str(tmp_path)]) == 2
     assert steps_report.main(["--checkpoint", str(folder), "--steps", "0"]) == 2

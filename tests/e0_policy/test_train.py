@@ -6,22 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from lerobot_folder import write_folder
 from safetensors.torch import save_file
 
 from e0_policy import train as training
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import load_model, read_checkpoint
+from e0_policy.dataset import write_packed
 from e0_policy.inference import load_policy
+from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.train import Interrupted, TrainingError, learning_rate, main, train
 from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
+from e0_policy.train_setup import open_source
 from e0_policy.train_state import TrainStateError, load_part, newest
 from e0_policy.types import Observation
 
@@ -109,6 +114,61 @@ def test_a_killed_run_goes_on_with_the_same_bits(straight, tmp_path):
 def test_samples_are_read_in_other_processes_in_the_same_order(straight, tmp_path):
     train(make_config(tmp_path, workers=2, steps=6))
     assert losses(tmp_path) == losses(straight)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data") / "both", (24, 20, 22, 18, 26), side=48).path
+
+
+def test_a_lerobot_folder_is_trained_on_from_the_cache_and_from_the_videos_alike(folder, tmp_path):
+    changes = {"data": str(folder), "batch_size": 6, "drop_idle_rad": 0.001}
+    train(make_config(tmp_path / "once", **changes))
+    assert [p.name[:5] for p in folder.with_name("both.cache").iterdir()] == ["32px-"]
+    train(make_config(tmp_path / "always", decode="always", workers=1, **changes))
+    assert losses(tmp_path / "once") == losses(tmp_path / "always") and len(losses(tmp_path / "once")) == 6
+    assert losses(tmp_path / "once", "validation") == losses(tmp_path / "always", "validation")
+    made = read_checkpoint(tmp_path / "once" / "checkpoint")
+    assert made.embodiment == "panda" and made.period_ns == 50_000_000 and made.training["data"] == str(folder)
+    assert load_policy(str(tmp_path / "once" / "checkpoint"), device="cpu", dtype="float32").execution_horizon == 4
+
+
+def test_folders_are_mixed_and_filtered_by_instruction(folder, tmp_path):
+    write_packed(LeRobotSource(folder), tmp_path / "packed")
+    data = [str(folder), {"folder": str(tmp_path / "packed")}]
+    config = make_config(tmp_path / "run", data=data, steps=1, warmup_steps=0)
+    source = open_source(config)
+    assert len(source.episodes) == 10 and len({e.instruction for e in source.episodes}) == 2
+    train(config)
+    assert read_checkpoint(tmp_path / "run" / "checkpoint").training["data"] == config.to_dict()["data"]
+    only = open_source(make_config(tmp_path / "run", data=data, instructions=["push*"]))
+    assert [e.instruction for e in only.episodes] == ["push the cube"] * 4
+
+
+def test_the_best_weights_by_validation_loss_are_kept_also_over_a_resumption(tmp_path, monkeypatch):
+    real, falling = training.open_loop, iter([3.0, 1.0, 2.0, 1.5])
+
+    def scripted(*arguments, **settings):
+        return replace(real(*arguments, **settings), loss=next(falling))
+
+    def stop(self, number, result):
+        logged(self, number, result)
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    logged = training.Log.validation
+    monkeypatch.setattr(training, "open_loop", scripted)
+    monkeypatch.setattr(training.Log, "validation", stop)
+    config = make_config(tmp_path, validate_every=2, save_every=100)
+    with pytest.raises(Interrupted):
+        train(config)
+    best = read_checkpoint(tmp_path / "best")
+    assert (best.training["step"], best.training["open_loop"]["loss"]) == (4, 1.0)
+    monkeypatch.setattr(training.Log, "validation", logged)
+    result = train(config, resume=True)
+    assert result.best_validation_loss == 1.0 and result.validation.loss == 2.0
+    assert read_checkpoint(tmp_path / "best").identifier == best.identifier
+    assert read_checkpoint(tmp_path / "checkpoint").identifier != best.identifier
 
 
 def test_sigterm_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
@@ -225,7 +285,7 @@ def test_main_tells_wrong_input_by_its_exit_status(tmp_path, capsys):
     assert main(["--config", str(path), "--set", f"initial_weights={tmp_path / 'none'}"]) == 2
     assert "none" in capsys.readouterr().err
     assert main(["--config", str(path), "--set", "data=/nowhere"]) == 2
-    assert "no index.json; give a folder of packed" in capsys.readouterr().err
+    assert "/nowhere holds no demonstrations" in capsys.readouterr().err
     assert main(["--config", str(path), "--set", "model.max_text_tokens=3"]) == 2
     assert "the model takes 3" in capsys.readouterr().err
     assert main(["--config", str(path), "--json", str(tmp_path / "out.json")]) == 0

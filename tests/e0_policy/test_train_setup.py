@@ -19,7 +19,7 @@ def _config(**changes) -> TrainConfig:
 
 def test_statistics_come_from_the_training_episodes_alone():
     data = load_data(_config(), None)
-    seen = {data.dataset.raw(i).instruction for i in range(len(data.dataset))}
+    seen = {data.dataset.where(i)[0].instruction for i in range(len(data.dataset))}
     assert seen and len(data.dataset) + len(data.validation) == sum(map(len, data.source.episodes))
     again = fit_transform(_config(), data.source, [e for e in range(8) if e not in (0, 1)])
     assert again.actions.to_json() != fit_transform(_config(), data.source, range(8)).actions.to_json()

@@ -53,10 +53,10 @@ def test_errors_are_in_radians_and_metres_over_real_rows(dataset):
     got = open_loop(Oracle(8), dataset, [0, 5, len(dataset) - 1], torch.device("cpu"))
     wanted, predicted = [], []
     for index in (0, 5, len(dataset) - 1):
-        raw = dataset.raw(index)
+        proprioception, rows = dataset.numbers(index)
         tokens = np.clip(dataset[index][1].tokens + 8, 0, 255)
-        wanted.append(raw.rows)
-        predicted.append(dataset.transform.rows(tokens, raw.proprioception)[: len(raw.rows)])
+        wanted.append(rows)
+        predicted.append(dataset.transform.rows(tokens, proprioception)[: len(rows)])
     assert len(wanted[-1]) == 1, "the last frame has one real row"
     a, b = np.concatenate(wanted), np.concatenate(predicted)
     assert got.joint_rad == pytest.approx(np.abs(a - b)[:, :7].mean())

@@ -150,3 +150,11 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../a.safetensors"}}))
     with pytest.raises(WeightsError, match="no file in"):
         load_pretrained(model, tmp_path)
+
+
+@pytest.mark.parametrize("mark", ["_METADATA", "params/manifest.ocdbt"])
+def test_an_orbax_checkpoint_says_what_to_convert_it_with(tmp_path: Path, mark: str) -> None:
+    (tmp_path / mark).parent.mkdir(exist_ok=True)
+    (tmp_path / mark).touch()
+    with pytest.raises(WeightsError, match=r"orbax.*convert_jax_model_to_pytorch\.py.*e0_action_in_proj"):
+        load_pretrained(tiny_model(), tmp_path)

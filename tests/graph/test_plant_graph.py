@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from e0_ros.core.bag_reader import Bag
-from e0_ros.launcher import Launcher
-from e0_ros.resolve import resolve
 from sim.runs import over_graph
 
 pytestmark = pytest.mark.ros
-NODES = ("bridge", "observation_sync", "experts", "chunk_executor", "episode_recorder")
 SMALL = {"simulator": "fr3_plant", "task": "Reach-v0", "size": 64}
 JUDGED = {"bridge": {"judge": True, "timeout_s": 60.0}, "chunk_executor": {"lead_ms": 50.0}}
 
@@ -43,25 +37,10 @@ def test_an_episode_is_recorded_with_everything_that_was_said(tmp_path: Path) ->
     for topic in (
         "/clock", "/e0/observation", "/e0/executor_state", "/e0/sim/state", "/franka_gripper/joint_states",
         "/cameras/base/color/image_raw/compressed", "/cameras/wrist/color/image_raw/compressed",
+        "/cameras/base/color/camera_info", "/cameras/wrist/color/camera_info",
     ):  # fmt: skip
         assert [t for t in stamps[topic] if t >= first] == ticks, topic
     assert len(stamps["/e0/action_chunk"]) == len(stamps["/joint_trajectory_controller/joint_trajectory"]) == len(ticks)
     joints = [t for t in stamps["/franka/joint_states"] if t >= first]
     assert joints == list(range(first, ticks[-1] + 1, 1_000_000))
     assert len(stamps["/e0/episode_event"]) == 2
-
-
-@pytest.mark.parametrize("victim", NODES)
-def test_the_death_of_any_node_ends_the_graph_and_is_named(tmp_path: Path, victim: str) -> None:
-    heard: list[str] = []
-    graph = resolve("sim", {**SMALL, "bag_dir": str(tmp_path / "bags")})
-    with Launcher(graph, log_dir=tmp_path / "logs", echo=lambda name, text: heard.append(text)) as launcher:
-        launcher.wait_ready(120.0)
-        os.kill(launcher.pid(victim), signal.SIGKILL)
-        deadline = time.monotonic() + 60.0
-        while launcher.running() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not launcher.running()
-        assert launcher.wait(60.0) == 128 + signal.SIGKILL
-    assert any(text.startswith(f"{victim} ended with") and "stopping the graph" in text for text in heard)
-    assert all(status is not None for status in launcher.status().values())

@@ -1,9 +1,4 @@
-import array
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,88 +6,34 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
-from rosbags.highlevel import AnyReader
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import TransformStamped
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
+from tf2_msgs.msg import TFMessage
 
 from e0_msgs.msg import EpisodeEvent, Observation, RecorderState
-from e0_msgs.srv import EndEpisode, StartEpisode
 from e0_ros.config import ConfigError
-from e0_ros.core.bag_reader import Bag, BagReadError, verify
+from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.bag_writer import BagWriter
 from e0_ros.interfaces import (
     CLOCK,
-    END_EPISODE,
+    DIAGNOSTICS,
     EPISODE_EVENT,
     INSTRUCTION,
     JOINT_STATES,
     OBSERVATION,
     RECORDER_STATE,
-    START_EPISODE,
+    TF_STATIC,
     Qos,
     Topic,
     camera_topic,
     message_class,
 )
-from e0_ros.nodes.episode_recorder import EpisodeRecorder
+from tests.nodes.recorder_bench import PIXELS, RNG, Bench, image, read
 
 pytestmark = pytest.mark.ros
-RNG = np.random.default_rng(0)
-PIXELS = cv2.resize(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48))
-
-
-class Bench:
-    """A recorder and the clients of it in one executor, spun by hand."""
-
-    def __init__(self, bag_dir: Path, **parameters: Any) -> None:
-        self.bag_dir = bag_dir
-        values = {"bag_dir": str(bag_dir), "min_free_bytes": 0, **parameters}
-        overrides = [Parameter(name, value=value) for name, value in values.items()]
-        self.recorder = EpisodeRecorder(parameter_overrides=overrides)
-        self.node = rclpy.create_node("bench")
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.recorder)
-        self._executor.add_node(self.node)
-        self._start = self.node.create_client(StartEpisode, START_EPISODE.name)
-        self._end = self.node.create_client(EndEpisode, END_EPISODE.name)
-        self.spin_until(lambda: self._start.service_is_ready() and self._end.service_is_ready())
-
-    def publisher(self, topic: Topic, qos: Qos | None = None) -> Any:
-        publisher = self.node.create_publisher(message_class(topic.type), topic.name, (qos or topic.qos).profile())
-        self.spin_until(lambda: publisher.get_subscription_count() > 0)
-        return publisher
-
-    def start(self, **request: Any) -> Any:
-        return self._call(self._start, StartEpisode.Request(**request))
-
-    def end(self, outcome: str = "success", **request: Any) -> Any:
-        return self._call(self._end, EndEpisode.Request(outcome=outcome, **request))
-
-    def received(self, topic: Topic) -> list[Any]:
-        messages: list[Any] = []
-        kind = message_class(topic.type)
-        self.node.create_subscription(kind, topic.name, messages.append, topic.qos.profile())
-        return messages
-
-    def spin_until(self, done: Callable[[], bool], limit_s: float = 20.0) -> None:
-        end = time.monotonic() + limit_s
-        while not done():
-            assert time.monotonic() < end, "nothing happened in time"
-            self._executor.spin_once(timeout_sec=0.05)
-
-    def close(self) -> None:
-        self._executor.shutdown()
-        self.recorder.close()
-        self.recorder.destroy_node()
-        self.node.destroy_node()
-
-    def _call(self, client: Any, request: Any) -> Any:
-        future = client.call_async(request)
-        self.spin_until(future.done)
-        return future.result()
 
 
 @pytest.fixture
@@ -106,21 +47,6 @@ def make_bench(ros: None, tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     yield make
     for bench in benches:
         bench.close()
-
-
-def image(encoding: str = "rgb8", pixels: np.ndarray = PIXELS) -> Image:
-    height, width = pixels.shape[:2]
-    msg = Image(height=height, width=width, encoding=encoding, step=pixels.strides[0])
-    msg.header.stamp.sec, msg.header.frame_id = 7, "camera"
-    msg.data = array.array("B", pixels.tobytes())
-    return msg
-
-
-def read(path: str) -> list[tuple[str, Any]]:
-    """Topics and messages by the stock reader."""
-    verify(Path(path))
-    with AnyReader([Path(path)]) as reader:
-        return [(c.topic, reader.deserialize(raw, c.msgtype)) for c, _, raw in reader.messages()]
 
 
 def test_everything_published_before_the_end_is_in_the_bag(make_bench: Callable[..., Bench]) -> None:
@@ -218,8 +144,17 @@ def test_images_that_cannot_be_compressed_are_stored_as_they_came(
     camera = bench.publisher(camera_topic("base"))
     bench.start()
     camera.publish(broken)
-    stored = dict(read(bench.end().bag))[camera_topic("base").name]
+    states = bench.received(RECORDER_STATE)
+    ended = bench.end()
+    topic = camera_topic("base").name
+    stored = dict(read(ended.bag))[topic]
     assert (stored.encoding, len(stored.data)) == (broken.encoding, len(broken.data))
+    counted = int(broken.encoding == "rgb8")  # yuv422 has no compressed form, which is no failure
+    assert ended.unencoded == counted
+    bench.spin_until(lambda: bool(states) and states[-1].mode == RecorderState.IDLE)
+    assert states[-1].unencoded == counted
+    custom = Bag(Path(ended.bag)).custom["unencoded_by_topic"]
+    assert custom == (f'{{"{topic}": 1}}' if counted else "{}")
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -385,65 +320,56 @@ def test_a_write_error_is_a_fault_and_leaves_the_bag_partial(
     assert bench.end().success
 
 
-@pytest.mark.parametrize(("sent", "closed"), [(signal.SIGKILL, False), (signal.SIGTERM, True), (signal.SIGINT, True)])
-def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed: bool) -> None:
-    process = _process(f"bag_dir:={tmp_path / 'out'}", "min_free_bytes:=0")
-    try:
-        node = rclpy.create_node("stopper")
-        client = node.create_client(StartEpisode, START_EPISODE.name)
-        assert client.wait_for_service(30.0)
-        events: list[EpisodeEvent] = []
-        node.create_subscription(EpisodeEvent, EPISODE_EVENT.name, events.append, EPISODE_EVENT.qos.profile())
-        future = client.call_async(StartEpisode.Request(episode_id="one"))
-        rclpy.spin_until_future_complete(node, future, timeout_sec=30.0)
-        assert future.result().success
-        partial = tmp_path / "out" / "one.partial"
-        _wait(lambda: sum(1 for _ in Bag(partial, salvage=True).messages()) >= 1)
-        process.send_signal(sent)
-        process.wait(30)
-        if closed:
-            _wait(lambda: rclpy.spin_once(node, timeout_sec=0.1) or [e.kind for e in events] == [0, 1])
-        node.destroy_node()
-    finally:
-        process.kill()
-    if closed:
-        assert process.returncode == 0, process.stderr.read()
-        assert Bag(tmp_path / "out" / "one").custom["outcome"] == "unlabelled"
-        assert [m.kind for t, m in read(str(tmp_path / "out" / "one")) if t == EPISODE_EVENT.name] == [0, 1]
-    else:
-        with pytest.raises(BagReadError, match="did not finish"):
-            Bag(partial)
-        assert next(Bag(partial, salvage=True).messages()).topic == EPISODE_EVENT.name
-
-
-@pytest.mark.parametrize(
-    "parameter",
-    [
-        *("images:=jpg", "views:=3", "extra_topics:=['/a']", "extra_topics:=['/a b/msg/C']"),
-        *("bag_dri:=x", "configuration:=/no/such"),
-    ],
-)
-def test_a_bad_parameter_is_one_line_and_status_2(parameter: str) -> None:
-    process = _process(parameter)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert error.count("\n") == 1 and error.startswith("error: ")
-
-
 def test_bad_parameters_raise_at_construction(make_bench: Callable[..., Bench]) -> None:
     with pytest.raises(ConfigError, match="did you mean 'jpeg'"):
         make_bench(images="jpg")
 
 
-def _process(*parameters: str) -> Any:
-    command = [sys.executable, "-m", "e0_ros.nodes.episode_recorder", "--ros-args"]
-    for parameter in parameters:
-        command += ["-p", parameter]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+def test_without_publishers_numbers_losses_are_unknown_everywhere(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    states = bench.received(RECORDER_STATE)
+    bench.start()
+    for info in ({}, {"publication_sequence_number": None}):
+        times = {"source_timestamp": 1, "received_timestamp": 1}
+        bench.recorder._on_message(JOINT_STATES, serialize_message(JointState()), {**times, **info})
+    ended = bench.end()
+    assert (ended.lost, ended.unnumbered) == (0, 2)
+    custom = Bag(Path(ended.bag)).custom
+    assert (custom["lost"], custom["lost_by_topic"]) == ("unknown", f'{{"{JOINT_STATES.name}": null}}')
+    bench.spin_until(lambda: bool(states) and states[-1].mode == RecorderState.IDLE)
+    assert states[-1].unnumbered == 2
 
 
-def _wait(done: Callable[[], bool], limit_s: float = 20.0) -> None:
-    end = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < end, "nothing happened in time"
-        time.sleep(0.05)
+def test_every_publisher_of_static_transforms_is_in_every_bag(make_bench):
+    bench = make_bench()
+    for frame in ("base_camera", "wrist_camera"):
+        transform = TransformStamped(child_frame_id=frame)
+        publisher = bench.publisher(TF_STATIC)
+        for x in (1.0, 2.0):  # what it said last is what counts
+            transform.transform.translation.x = x
+            publisher.publish(TFMessage(transforms=[transform]))
+    heard = bench.received(TF_STATIC)
+    bench.spin_until(lambda: {t.child_frame_id for m in heard for t in m.transforms} == {"base_camera", "wrist_camera"})
+    for name in ("one", "two"):
+        assert bench.start(episode_id=name).success
+        messages = [m for t, m in read(bench.end().bag) if t == TF_STATIC.name]
+        found = {t.child_frame_id: t.transform.translation.x for m in messages for t in m.transforms}
+        assert found == {"base_camera": 2.0, "wrist_camera": 2.0}
+
+
+def test_a_topic_that_stops_in_an_episode_is_reported_until_it_goes_on(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(silent_s=0.3)
+    joints, states, said = bench.publisher(JOINT_STATES), bench.received(RECORDER_STATE), bench.received(DIAGNOSTICS)
+    joints.publish(JointState())
+    bench.start()
+    joints.publish(JointState())
+    bench.spin_until(lambda: any(state.reason == f"silent: {JOINT_STATES.name}" for state in states))
+    warned = (DiagnosticStatus.WARN, f"silent: {JOINT_STATES.name}")
+    bench.spin_until(lambda: warned in [(s.level, s.message) for m in said for s in m.status])
+
+    def goes_on() -> bool:
+        joints.publish(JointState())
+        return states[-1].reason == ""
+
+    bench.spin_until(goes_on)
+    assert bench.end().success

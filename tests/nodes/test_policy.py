@@ -136,7 +136,7 @@ def test_lockstep_answers_each_observation_once_and_plans_on_the_plan_in_force(r
         answers = r.answers(tick + 1)
         r.state(NOW + tick * TICK, answers[tick // 2 * 2])
     assert [to_ns(a.in_reply_to) for a in r.chunks] == [NOW + tick * TICK for tick in range(5)]
-    assert [a.status for a in r.chunks] == [0, 1, 0, 1, 0]
+    assert [a.status for a in r.chunks] == [0, 2, 0, 2, 0]
     assert r.chunks[1].reason == "the plan in force goes on"
     assert [a.sequence for a in r.chunks] == [1, 2, 3, 4, 5]
     first = chunk_from_msg(r.chunks[0])
@@ -178,7 +178,7 @@ def test_an_exception_ends_in_none_with_the_cause_and_the_node_lives_on(rig: Cal
     r.policy.fault = ZeroDivisionError("bad weights")
     r.observe(NOW)
     answer = r.answers(1)[0]
-    assert (answer.status, answer.reason) == (ChunkMsg.STATUS_NONE, "ZeroDivisionError: bad weights")
+    assert (answer.status, answer.reason) == (ChunkMsg.STATUS_NONE, "error: ZeroDivisionError: bad weights")
     r.until(lambda: "bad weights" in r.diagnostics[-1].status[0].message)
     assert r.diagnostics[-1].status[0].level == b"\x02"
     r.policy.fault = None
@@ -204,7 +204,7 @@ def test_live_the_latest_observation_wins_while_inference_runs(rig: Callable[...
     stamps = [start + (3 + i) * TICK for i in range(4)]
     for stamp in stamps:
         r.observe(stamp)
-    r.until(lambda: r.node._counts["replaced"] == 3)
+    r.until(lambda: r.node._session.counts["replaced"] == 3)
     r.policy.gate.set()
     answers = r.answers(2)
     assert [to_ns(a.in_reply_to) for a in answers] == [start, stamps[-1]]
@@ -216,7 +216,7 @@ def test_live_old_observations_are_dropped_and_none_is_not_repeated(rig: Callabl
     old = r.now_ns() - 2_000_000_000
     for i in range(5):
         r.observe(old + i)
-        r.until(lambda done=i: r.node._counts["too old"] + r.node._counts["replaced"] > done)
+        r.until(lambda done=i: r.node._session.counts["too old"] + r.node._session.counts["replaced"] > done)
     assert not r.policy.seen
     assert r.chunks[0].status == ChunkMsg.STATUS_NONE and "observation too old" in r.chunks[0].reason
     now = r.now_ns()
@@ -249,8 +249,8 @@ def test_replay_of_a_file_through_the_node(ros: None, tmp_path: Path) -> None:
     rows = np.linspace(0, 1, 24 * 8).reshape(24, 8)
     np.savez(tmp_path / "rows.npz", rows=rows, period_ns=TICK, embodiment="fr3")
     policy = PolicyNode(parameter_overrides=[Parameter("recording", value=str(tmp_path / "rows.npz"))])
-    assert policy._policy.execution_horizon == 8
-    output = policy._policy.infer(Observation(NOW, {}, ARM.home, 1.0), None)
+    assert policy._session.policy.execution_horizon == 8
+    output = policy._session.policy.infer(Observation(NOW, {}, ARM.home, 1.0), None)
     np.testing.assert_array_equal(output.rows, rows[:16])
     policy.destroy_node()
 

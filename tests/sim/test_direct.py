@@ -6,20 +6,14 @@ import pytest
 from e0_policy.embodiment import load_embodiment
 from sim.direct import DirectLoop
 from sim.fr3_plant import Fr3Plant
-from sim.playback import PlaybackConfig
-from sim.scripted import ScriptedSource, make_planner
+from sim.sources import ExpertSource
 from sim.trace import Trace
 
 ARM = load_embodiment("fr3")
 
 
-class Scripted(ScriptedSource):
-    def answer(self, observation):  # type: ignore[override]
-        return super().answer(observation.stamp_ns)
-
-
 def run(seeds: range, max_steps: int = 0):
-    source = Scripted(make_planner("fr3_plant", ARM), PlaybackConfig(), ARM, "direct")
+    source = ExpertSource("fr3_plant", ARM)
     loop = DirectLoop(Fr3Plant(("base", "wrist"), 32, 32, "fr3", 50_000_000))
     done = []
     for seed in seeds:
@@ -60,4 +54,4 @@ def test_a_trace_does_not_depend_on_stamps_or_order_but_on_every_value():
 def test_an_unknown_task_is_refused():
     loop = DirectLoop(Fr3Plant(("base",), 32, 32, "fr3", 50_000_000))
     with pytest.raises(ValueError, match="Reach-v0"):
-        loop.run("PickCube-v1", 0, Scripted(make_planner("fr3_plant", ARM), PlaybackConfig(), ARM, "direct"))
+        loop.run("PickCube-v1", 0, ExpertSource("fr3_plant", ARM))

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import json
 import math
+import time
+from pathlib import Path
 
 import pytest
 
+from e0_msgs.msg import SimState
+from e0_ros.conversions import to_time
+from e0_ros.json_file import write_json
+from sim.demo import summary, table
 from sim.evaluator import Episode, EvaluationError, start, violations
 
 
@@ -30,5 +37,36 @@ def test_a_graph_that_is_gone_ends_the_wait_and_is_the_episodes_error():
             evaluator.wait_ready()
         ended = evaluator.run(0, "Reach-v0", 0, 0)
         assert "bridge" in ended.error and not ended.success and ended.violations == -1
+    finally:
+        evaluator.close()
+
+
+def test_the_demos_table_and_json_never_show_what_is_not_known_as_a_number(tmp_path: Path) -> None:
+    unknown = Episode(0, "t", 0, success=True, violations=-1, lost=-1)
+    figures = summary([unknown])
+    shown = table(figures)
+    assert "lost messages        unknown" in shown and "limit violations     not judged" in shown
+    assert "lost unknown" in unknown.line()
+    write_json(tmp_path / "f.json", figures)
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert (found["lost_messages"], found["violations"]) == (None, None)
+    whole = summary([Episode(0, "t", 0, success=True, violations=0, lost=2)])
+    assert "lost messages        2" in table(whole) and "0 (independent judge, 1 kHz)" in table(whole)
+
+
+@pytest.mark.ros
+def test_the_real_time_factor_compares_the_same_interval_whenever_its_states_are_heard():
+    evaluator = start("scripted")
+    try:
+        evaluator._episode = told = Episode(0, "Reach-v0", 0)
+        for step, (stamp_ns, told_ns) in enumerate(
+            [(0, 5_000_000), (50_000_000, 55_000_000), (150_000_000, 155_000_000)]
+        ):
+            msg = SimState(step=step, reset_id=1)
+            msg.header.stamp = to_time(stamp_ns)
+            evaluator._on_sim(msg, {"source_timestamp": told_ns})
+            time.sleep(0.01 * step)
+        assert told.sim_s == pytest.approx(0.15) and told.wall_s == pytest.approx(0.15)
+        assert told.real_time_factor == pytest.approx(1.0)
     finally:
         evaluator.close()

@@ -7,7 +7,7 @@ import yaml
 
 from e0_ros.config import ConfigError
 from sim.record_bulk import settings_of
-from sim.record_jobs import Job, finished, jobs, parse_seeds, set_aside
+from sim.record_jobs import Job, finished, jobs, parse_seeds, remember, set_aside
 
 
 def bag(folder: Path, outcome: str) -> Path:
@@ -85,3 +85,15 @@ def test_settings_are_typed_and_grouped_by_node():
 def test_settings_of_another_form_are_refused(word):
     with pytest.raises(ConfigError, match="--set"):
         settings_of([word])
+
+
+def test_a_folder_takes_only_episodes_recorded_with_the_same_choices(tmp_path):
+    choices = {"size": 128, "views": ["base", "wrist"], "settings": {"bridge": {"disturbance_rad": 0.02}}}
+    remember(tmp_path / "bags", choices)
+    remember(tmp_path / "bags", dict(reversed(choices.items())))
+    with pytest.raises(ConfigError, match="size 128, now it is 224"):
+        remember(tmp_path / "bags", {**choices, "size": 224})
+    with pytest.raises(ConfigError, match="settings"):
+        remember(tmp_path / "bags", {**choices, "settings": {}})
+    with pytest.raises(ConfigError, match="controller"):
+        remember(tmp_path / "bags", {**choices, "controller": "impedance"})

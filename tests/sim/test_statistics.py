@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.statistics import percentile, wilson_interval
+from sim.statistics import known, percentile, rms_jerk, total, wilson_interval
 
 
 def test_known_values():
@@ -35,3 +36,27 @@ def test_percentile_is_nearest_rank():
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([1.0, 2.0], 0.99) == 2.0
     assert math.isnan(percentile([], 0.5))
+
+
+def test_a_count_that_is_not_known_makes_the_sum_unknown_and_says_so() -> None:
+    assert total([1, 2]) == 3 and total([]) == 0
+    assert math.isnan(total([1, -1]))
+    assert (known(3.0, "unknown", " lost"), known(math.nan, "unknown", " lost")) == ("3 lost", "unknown")
+
+
+def test_jerk_of_a_cubic_is_its_third_derivative_and_of_a_parabola_none():
+    stamps = np.arange(0, 40) * 50_000_000
+    t = stamps[:, None] / 1e9
+    assert rms_jerk(stamps, 2.0 * t**3, 50_000_000) == pytest.approx(12.0)
+    assert rms_jerk(stamps, np.hstack([2.0 * t**3, t**2]), 50_000_000) == pytest.approx(12.0 / math.sqrt(2))
+    assert rms_jerk(stamps, 3.0 * t**2 - t, 50_000_000) == pytest.approx(0.0, abs=1e-6)
+    assert math.isnan(rms_jerk(stamps[:3], t[:3], 50_000_000))
+    assert math.isnan(rms_jerk(stamps[:0], t[:0], 50_000_000))
+
+
+def test_jerk_hardly_depends_on_when_positions_are_told():
+    rng = np.random.default_rng(0)
+    even, uneven = np.arange(0, 4000, 50), np.cumsum(rng.integers(15, 25, 200))
+    even, uneven = even * 1_000_000, uneven[uneven < 4000] * 1_000_000
+    found = [rms_jerk(s, np.sin(2 * s[:, None] / 1e9 + 0.3), 50_000_000) for s in (even, uneven)]
+    assert found[1] == pytest.approx(found[0], rel=0.05)

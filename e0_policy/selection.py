@@ -1,0 +1,118 @@
+"""Parts of one or several sources, as one source: mixed, filtered by instruction, without idle frames."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from e0_policy.dataset import DatasetError, Episode, IndexArray, Source, gather
+from e0_policy.transforms import BoolArray
+from e0_policy.types import ImageArray
+
+_SHARED = ("embodiment", "period_ns", "proprioception_names", "action_names")
+
+
+class Selection:
+    """A source made of frames of others.
+
+    Args:
+        sources: demonstrations of one embodiment with one action representation.
+        episodes: for each episode its source, its number there and the frames that are left, in order.
+
+    """
+
+    def __init__(self, sources: Sequence[Source], episodes: Sequence[tuple[int, int, IndexArray]]) -> None:
+        first = sources[0]
+        self.embodiment, self.period_ns = first.embodiment, first.period_ns
+        self.proprioception_names, self.action_names = first.proprioception_names, first.action_names
+        self.views = tuple(dict.fromkeys(view for source in sources for view in source.views))
+        self._sources, self._parts = sources, list(episodes)
+        self.episodes: Sequence[Episode] = [_cut(sources[s].episodes[e], frames) for s, e, frames in self._parts]
+        self._source_of = np.array([s for s, _, _ in self._parts], np.int64)
+        self._episode_of = np.array([e for _, e, _ in self._parts], np.int64)
+
+    def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
+        """Views of one frame that is left."""
+        source, original, frames = self._parts[episode]
+        return self._sources[source].images(original, int(frames[frame]))
+
+    def gather(
+        self, views: Sequence[str], episodes: IndexArray, frames: IndexArray, side: int
+    ) -> tuple[ImageArray, BoolArray]:
+        """Many frames at once, as `dataset.gather`."""
+        images = np.zeros((len(episodes), len(views), side, side, 3), np.uint8)
+        present = np.zeros((len(episodes), len(views)), bool)
+        original = np.array([self._parts[e][2][t] for e, t in zip(episodes, frames, strict=True)], np.int64)
+        for index, source in enumerate(self._sources):
+            here = np.flatnonzero(self._source_of[episodes] == index)
+            if here.size:
+                numbers = self._episode_of[episodes[here]]
+                images[here], present[here] = gather(source, views, numbers, original[here], side)
+        return images, present
+
+
+def mixed(sources: Sequence[Source], names: Sequence[str]) -> Source:
+    """All episodes of several sources.
+
+    Raises:
+        DatasetError: they differ in embodiment, period or columns; `names` says which they are.
+
+    """
+    for source, name in zip(sources[1:], names[1:], strict=True):
+        for field in _SHARED:
+            one, other = getattr(sources[0], field), getattr(source, field)
+            if one != other:
+                raise DatasetError(f"{names[0]} has {field} {one}, {name} has {other}; they cannot be mixed")
+    if len(sources) == 1:
+        return sources[0]
+    return Selection(sources, [part for s, source in enumerate(sources) for part in _all(s, source)])
+
+
+def with_instructions(source: Source, patterns: Sequence[str]) -> Source:
+    """The episodes whose instruction matches one of the patterns (`*` and `?` as in file names, case ignored).
+
+    Raises:
+        DatasetError: a pattern matches nothing; names the closest instruction.
+
+    """
+    found = sorted({episode.instruction for episode in source.episodes})
+    for pattern in patterns:
+        if not any(_matches(instruction, [pattern]) for instruction in found):
+            close = difflib.get_close_matches(pattern, found, 1, 0.0)
+            raise DatasetError(f"no episode has an instruction like {pattern!r}; the closest is {close[0]!r}")
+    parts = [p for p in _all(0, source) if _matches(source.episodes[p[1]].instruction, patterns)]
+    return Selection([source], parts)
+
+
+def without_idle(source: Source, columns: Sequence[bool], threshold_rad: float) -> Source:
+    """A source without the frames at which the command rests. Demonstrators pause; a policy may never leave a pause.
+
+    Args:
+        source: the demonstrations.
+        columns: action columns that `threshold_rad` is for (the joints); any change of another one is a move.
+        threshold_rad: largest change from the command before that counts as rest.
+
+    """
+    limit = np.where(columns, threshold_rad, 1e-6)
+    parts = []
+    for index, episode in enumerate(source.episodes):
+        change = np.abs(np.diff(episode.actions, axis=0)) > limit
+        parts.append((0, index, np.flatnonzero(np.concatenate([[True], change.any(1)]))))
+    return Selection([source], parts)
+
+
+def _all(index: int, source: Source) -> list[tuple[int, int, IndexArray]]:
+    return [(index, e, np.arange(len(episode))) for e, episode in enumerate(source.episodes)]
+
+
+def _cut(episode: Episode, frames: IndexArray) -> Episode:
+    if len(frames) == len(episode):
+        return episode
+    return Episode(episode.identifier, episode.instruction, episode.proprioception[frames], episode.actions[frames])
+
+
+def _matches(instruction: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(instruction.lower(), pattern.lower()) for pattern in patterns)

@@ -1,0 +1,181 @@
+"""A client of a running graph: calls its services in the order of an episode and hears what its nodes report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from e0_msgs.msg import ExecutorState, RecorderState, SimState
+from e0_ros import interfaces
+from e0_ros.core.live_status import Status, streams_of
+from e0_ros.core.traces import MODES
+from e0_ros.interfaces import Service, Topic, message_class
+
+SILENT_S = 3.0
+"""Nodes that report every second and have not for so long are silent."""
+
+
+class GraphCallError(RuntimeError):
+    """A service of the graph refused, did not answer, or is not there; the message names it and its reason."""
+
+
+class GraphClient(Node):  # type: ignore[misc]
+    """Every call waits for its reply, so that nothing depends on the order of messages.
+
+    Args:
+        timeout_s: steady-clock bound of each wait.
+        health: called while waiting; raises if the graph is gone.
+
+    """
+
+    def __init__(self, timeout_s: float = 60.0, health: Callable[[], None] = lambda: None) -> None:
+        context = Context()
+        rclpy.init(args=[], context=context)
+        super().__init__("e0_record", context=context)
+        self._timeout_s, self._health = timeout_s, health
+        self._ros = SingleThreadedExecutor(context=context)
+        self._ros.add_node(self)
+        self._service_clients: dict[str, Any] = {}
+        self._heard_s: dict[str, float] = {}
+        self._values: dict[str, str] = {}
+        self._complaint = ""
+        self._mode = ""
+        self.recorder = RecorderState()
+        self.sim: SimState | None = None
+        self._listen(interfaces.DIAGNOSTICS, self._on_diagnostics)
+        self._listen(interfaces.RECORDER_STATE, self._on_recorder)
+        self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
+        self._listen(interfaces.SIM_STATE, self._on_sim)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._ros.remove_node(self)
+        self.destroy_node()
+        self.context.try_shutdown()
+
+    def spin(self, seconds: float) -> None:
+        """Take in what has come, at most for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._ros.spin_once(left)
+
+    def has(self, service: Service) -> bool:
+        """Whether somebody serves it."""
+        return bool(self._client(service).service_is_ready())
+
+    def wait_for(self, *services: Service) -> None:
+        """Wait until all are served.
+
+        Raises:
+            GraphCallError: names those that are not within the timeout.
+
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while missing := [s for s in services if not self.has(s)]:
+            self._health()
+            if time.monotonic() > deadline:
+                names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
+                raise GraphCallError(f"not up within {self._timeout_s:.0f} s: {names}; is the graph running?")
+            self.spin(0.1)
+
+    def call(self, service: Service, **fields: Any) -> Any:
+        """The reply of a service that has agreed.
+
+        Raises:
+            GraphCallError: it refused, is not there, or did not answer.
+
+        """
+        reply = self.request(service, **fields)
+        if not reply.success:
+            raise GraphCallError(f"{service.owner} refused {service.name}: {reply.message}")
+        return reply
+
+    def request(self, service: Service, **fields: Any) -> Any:
+        """The reply of a service, whatever it is.
+
+        Raises:
+            GraphCallError: it is not there, or did not answer.
+
+        """
+        client = self._client(service)
+        if not client.service_is_ready() and not client.wait_for_service(2.0):
+            raise GraphCallError(f"{service.owner} does not serve {service.name}; is it running?")
+        future = client.call_async(message_class(service.type).Request(**fields))
+        deadline = time.monotonic() + self._timeout_s
+        while not future.done():
+            self._health()
+            if time.monotonic() > deadline:
+                client.remove_pending_request(future)
+                raise GraphCallError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
+            self._ros.spin_until_future_complete(future, 0.2)
+        return future.result()
+
+    def arm(self, not_before: Time) -> None:
+        """Arm as soon as the executor agrees.
+
+        Raises:
+            GraphCallError: it does not within the timeout; the message has its last reason.
+
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while not (reply := self.request(interfaces.ARM, not_before=not_before)).success:
+            if time.monotonic() > deadline:
+                raise GraphCallError(f"{interfaces.ARM.owner} did not arm: {reply.message}")
+            self.spin(0.05)
+
+    def status(self, instruction: str, bytes_per_s: float) -> Status:
+        """What a live view shows."""
+        recorder, now = self.recorder, time.monotonic()
+        silent = [name for name in ("observation_sync", "episode_recorder") if self._silent(name, now)]
+        complaint = recorder.reason if recorder.mode == RecorderState.FAULT else self._complaint
+        return Status(
+            streams=streams_of(self._values),
+            trouble=complaint,
+            instruction=instruction,
+            recording=recorder.mode != RecorderState.IDLE,
+            duration_s=recorder.duration,
+            size_bytes=recorder.bytes,
+            lost=recorder.lost,
+            free_bytes=recorder.free_bytes,
+            bytes_per_s=bytes_per_s,
+            mode=self._mode,
+            silent=tuple(silent),
+            lockstep=self.count_publishers(interfaces.CLOCK.name) > 0,
+        )
+
+    def _silent(self, name: str, now: float) -> bool:
+        return now - self._heard_s.setdefault(name, now) > SILENT_S
+
+    def _client(self, service: Service) -> Any:
+        if service.name not in self._service_clients:
+            self._service_clients[service.name] = self.create_client(message_class(service.type), service.name)
+        return self._service_clients[service.name]
+
+    def _listen(self, topic: Topic, callback: Callable[[Any], None]) -> None:
+        self.create_subscription(message_class(topic.type), topic.name, callback, topic.qos.profile())
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            if status.name == "observation_sync":
+                self._heard_s[status.name] = time.monotonic()
+                self._values = {value.key: value.value for value in status.values}
+                self._complaint = "" if status.level == b"\0" else status.message
+
+    def _on_recorder(self, msg: RecorderState) -> None:
+        self._heard_s["episode_recorder"] = time.monotonic()
+        self.recorder = msg
+
+    def _on_executor(self, msg: ExecutorState) -> None:
+        name = MODES[msg.mode] if msg.mode < len(MODES) else str(msg.mode)
+        self._mode = f"{name}: {msg.reason}" if name in ("HOLD", "STOPPED") else name
+
+    def _on_sim(self, msg: SimState) -> None:
+        self.sim = msg

@@ -1,0 +1,117 @@
+"""One take of an interactive recording: the services of an episode in order, its label, its verdict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builtin_interfaces.msg import Time
+
+from e0_ros import interfaces
+from e0_ros.core.bag_reader import Bag, BagReadError
+from e0_ros.core.bag_writer import DISCARDED
+from e0_ros.core.grading import grade_bag
+from e0_ros.graph_client import GraphClient
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a take came to. `bag` is empty if nothing was recorded or it was discarded."""
+
+    outcome: str
+    bag: str
+    duration_s: float
+    size_bytes: int
+    flags: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """In one line, and one more for everything that is wrong."""
+        head = f"{self.outcome:<10} {self.duration_s:6.1f} s  {self.size_bytes / 1e6:.2f} MB  {self.bag or 'not kept'}"
+        good = "  ok" if self.bag else ""
+        return head + ("".join(f"\n  ! {flag}" for flag in self.flags) or good)
+
+
+@dataclass
+class Takes:
+    """Starts and ends takes over a graph's services.
+
+    Args:
+        task: task of a simulator, or a name for the records.
+        seed: seed of a simulator's first scene; every further take adds 1.
+        arm: let the executor move the arm.
+
+    """
+
+    client: GraphClient
+    task: str = ""
+    seed: int = 0
+    arm: bool = True
+    bytes_per_s: float = math.nan
+    instruction: str = field(default="", init=False)
+    _next_seed: int = field(default=-1, init=False)
+
+    def start(self, instruction: str, again: bool = False) -> str:
+        """Begin a take; `again` in the same scene. Returns the bag's path.
+
+        Raises:
+            GraphCallError: a service refused or is not there.
+
+        """
+        client, stamp = self.client, Time()
+        if self._next_seed < 0 or not again:
+            self.seed = self._next_seed if self._next_seed >= 0 else self.seed
+            self._next_seed = self.seed + 1
+        scene: dict[str, Any] = {"task": self.task, "seed": self.seed, "max_steps": 0}
+        if self.arm:
+            client.call(interfaces.DISARM)
+        if client.has(interfaces.RESET_SIM):
+            reset = client.call(interfaces.RESET_SIM, **scene)
+            instruction, stamp = instruction or reset.instruction, reset.stamp
+        if client.has(interfaces.RESET_EXPERT):
+            client.call(interfaces.RESET_EXPERT, **scene)
+        if client.has(interfaces.RESET_POLICY):
+            client.call(interfaces.RESET_POLICY)
+        client.call(interfaces.SET_INSTRUCTION, instruction=instruction)
+        if self.arm:
+            client.arm(stamp)
+        client.sim, self.instruction = None, instruction
+        return str(client.call(interfaces.START_EPISODE, task=self.task, seed=self.seed).bag)
+
+    def end(self, outcome: str, note: str = "") -> Ended:
+        """End the running take with a label and judge what was recorded.
+
+        Raises:
+            GraphCallError: a service refused or is not there.
+
+        """
+        reply = self.client.call(interfaces.END_EPISODE, outcome=outcome, note=note)
+        if self.arm:
+            self.client.call(interfaces.DISARM)
+        if reply.duration > 0:
+            self.bytes_per_s = reply.bytes / reply.duration
+        kept = "" if outcome == "discard" else str(reply.bag)
+        return Ended(outcome, kept, reply.duration, reply.bytes, verdict(kept) if kept else ())
+
+
+def verdict(bag: str) -> tuple[str, ...]:
+    """What is wrong with a bag, in words."""
+    if not Path(bag).exists():
+        return (f"no verdict: {bag} is not on this machine",)
+    try:
+        return tuple(str(flag) for flag in grade_bag(Bag(Path(bag))))
+    except BagReadError as error:
+        return (f"no verdict: {error}",)
+
+
+def throw_away(bag: str) -> Path:
+    """Move a closed bag to `discarded/` beside it; its new place.
+
+    Raises:
+        OSError: it is not there or cannot be moved.
+
+    """
+    place = Path(bag).parent / DISCARDED / Path(bag).name
+    place.parent.mkdir(exist_ok=True)
+    return Path(bag).rename(place)

@@ -1,0 +1,111 @@
+"""Rollouts over the ROS graph, launched as users launch it; after an error the graph is started anew."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sim.demonstration import PERIOD_NS
+from sim.eval_pictures import first_frame_path, write_first_frame
+from sim.eval_rollouts import FAILURE, SUCCESS, Job, Rollout
+from sim.evaluation import EvalConfig, card_of, error_of, inference_settings
+from sim.evaluator import Episode, Evaluator
+from sim.runs import graph_up
+from sim.statistics import percentile
+
+PATIENCE_S = 120.0
+"""Longest inference in lock-step."""
+
+
+def run_over_graph(
+    config: EvalConfig,
+    jobs: Sequence[Job],
+    folder: Path,
+    record: bool,
+    on_rollout: Callable[[Job, Rollout], None],
+    on_step: Callable[[Episode], None] | None = None,
+) -> None:
+    """Run rollouts one after the other; logs go to `folder/logs`, bags to `folder/bags` if `record`.
+
+    Raises:
+        GraphError: the graph cannot be launched as asked, or did not come up.
+        EvaluationError: its services did not come up.
+
+    """
+    waiting = deque(jobs)
+    while waiting:
+        arguments = {**graph_arguments(config), "task": waiting[0].task, "record": record}
+        with graph_up(arguments, folder, graph_settings(config)) as evaluator:
+            _serve(evaluator, waiting, config, folder, on_rollout, on_step)
+
+
+def graph_arguments(config: EvalConfig) -> dict[str, Any]:
+    """Arguments of the graph `sim` for a completed configuration."""
+    card = card_of(config)
+    source = {"source": "policy", "checkpoint": str(Path(config.checkpoint).resolve())} if card else {}
+    arm = {"embodiment": card.embodiment} if card and config.simulator == "fr3_plant" else {}
+    where = {"simulator": config.simulator, "mode": config.mode, "views": config.views, "size": config.size}
+    return {**where, **source, **arm}
+
+
+def graph_settings(config: EvalConfig) -> dict[str, dict[str, Any]]:
+    """Settings of nodes that an evaluation has of its own."""
+    settings: dict[str, dict[str, Any]] = {"bridge": {"judge": True, "timeout_s": PATIENCE_S}}
+    if config.checkpoint:
+        inference = yaml.safe_dump(inference_settings(config.settings), default_flow_style=True).strip()
+        settings["policy"] = {"device": config.device, "settings": inference}
+    return settings
+
+
+def _serve(
+    evaluator: Evaluator,
+    waiting: deque[Job],
+    config: EvalConfig,
+    folder: Path,
+    on_rollout: Callable[[Job, Rollout], None],
+    on_step: Callable[[Episode], None] | None,
+) -> None:
+    """Rollouts until none is left or one ends with an error of the graph."""
+    judged = 0
+    while waiting:
+        job, begin = waiting.popleft(), time.perf_counter()
+        episode = evaluator.run(0, job.task, job.seed, config.max_steps, on_step)
+        rollout = rollout_of(job, episode, judged, time.perf_counter() - begin)
+        judged = max(judged, episode.violations)
+        if episode.first:
+            write_first_frame(first_frame_path(folder, job), episode.first)
+        on_rollout(job, rollout)
+        if episode.error:
+            return
+
+
+def rollout_of(job: Job, episode: Episode, judged: int, wall_s: float) -> Rollout:
+    """An episode of the evaluator as a rollout; `judged` violations had been counted before it."""
+    if broken := episode.error or (episode.fault and f"the policy: {episode.fault}"):
+        return error_of(job, broken)
+    return Rollout(
+        job.condition,
+        job.task,
+        job.seed,
+        SUCCESS if episode.success else FAILURE,
+        steps=episode.steps,
+        max_steps=episode.max_steps,
+        time_to_success_s=round(episode.steps * PERIOD_NS / 1e9, 6) if episode.success else math.nan,
+        jerk_rad_s3=episode.jerk_rad_s3,
+        plans=len(episode.inference_ms),
+        latency_ms_p50=percentile(episode.inference_ms, 0.5),
+        latency_ms_p99=percentile(episode.inference_ms, 0.99),
+        stale=episode.stale,
+        refused=episode.refused,
+        holds=len(episode.holds),
+        violations=episode.violations - judged if episode.violations >= 0 else -1,
+        wall_s=wall_s,
+        digest=episode.digest,
+        bag=episode.bag,
+    )

@@ -1,0 +1,231 @@
+"""Rollouts of a policy or of the scripted expert in this process.
+
+config = completed(EvalConfig(mode="direct", checkpoint="checkpoints/nano", settings="{steps: 4}"))
+with RolloutRunner(config) as runner:
+    rollout = runner.run(Job(POLICY, "PickCube-v1", 1000))
+rollout.outcome   # success, failure, or error: something broke, which says nothing of the policy
+
+`sim.eval_run.evaluate` runs many, in several processes or over the ROS graph, and `sim.eval_summary` sums them up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.policy import Policy
+from e0_policy.types import ImageArray
+from e0_ros.config import ConfigError, check, closest, setting
+from e0_ros.policies import Card, load_checkpoint, read_card
+from e0_ros.version import code_version
+from sim.direct import DirectEpisode, DirectLoop, Moment
+from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, SUCCESS, Job, Rollout
+from sim.raw import RawLoop
+from sim.simulators import SIMULATORS, instructions, make_adapter, make_raw_adapter
+from sim.sources import Disguise, ExpertSource, PolicySource
+from sim.statistics import percentile
+
+GRAPH_MODES, LOCAL_MODES = ("lockstep", "realtime"), ("direct", "raw")
+DEFAULT_VIEWS, DEFAULT_PX, DEFAULT_ARM = ("base", "wrist"), 224, "panda"
+SETTINGS = {"threads": 1}
+"""Settings of inference that an evaluation has of its own: one thread, so that every mode computes the same bits."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What is evaluated, and how."""
+
+    simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
+    mode: str = setting("lockstep", "over the ROS graph (lockstep, realtime) or in one process (direct, raw)",
+                        choices=GRAPH_MODES + LOCAL_MODES)  # fmt: skip
+    checkpoint: str = setting("", "folder of the checkpoint; empty: the scripted expert")
+    device: str = setting("auto", "torch device, or auto")
+    settings: str = setting("{}", "settings of inference as a YAML mapping")
+    views: tuple[str, ...] = setting((), "camera views; empty: the checkpoint's own")
+    size: int = setting(0, "side of the views; 0: the checkpoint's own", unit="px", low=0, high=2048)
+    max_steps: int = setting(0, "control steps of 50 ms per rollout; 0: the task's own limit", low=0, high=100_000)
+
+    def __post_init__(self) -> None:
+        check(self)
+        inference_settings(self.settings)
+        if self.mode == "raw" and self.simulator != "maniskill":
+            raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for maniskill")
+
+
+def inference_settings(text: str) -> dict[str, Any]:
+    """Settings of inference from YAML, over those of every evaluation.
+
+    Raises:
+        ConfigError: the text is no mapping.
+
+    """
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError:
+        given = None
+    if not isinstance(given, dict):
+        raise ConfigError(f"the settings of inference are {text!r}; a YAML mapping is needed")
+    return {**SETTINGS, **given}
+
+
+def card_of(config: EvalConfig) -> Card | None:
+    """What the checkpoint expects; None for the expert.
+
+    Raises:
+        ConfigError: there is no such checkpoint.
+
+    """
+    return read_card(Path(config.checkpoint)) if config.checkpoint else None
+
+
+def completed(config: EvalConfig) -> EvalConfig:
+    """The configuration with the checkpoint's own views and size where none were given.
+
+    Raises:
+        ConfigError: there is no such checkpoint.
+
+    """
+    card = card_of(config)
+    views, px = (card.views, card.image_px) if card else (DEFAULT_VIEWS, DEFAULT_PX)
+    return replace(config, views=config.views or views, size=config.size or px)
+
+
+def identity(config: EvalConfig) -> dict[str, Any]:
+    """Everything that outcomes depend on, for a completed configuration: the weights count, not where they lie."""
+    card = card_of(config)
+    known = {**asdict(config), "views": list(config.views), "settings": inference_settings(config.settings)}
+    known["checkpoint"] = f"{card.identifier}/{card.digest}" if card else ""
+    return {**known, "code_version": code_version()}
+
+
+def check_tasks(simulator: str, tasks: tuple[str, ...]) -> None:
+    """Refuse an unknown task before anything starts.
+
+    Raises:
+        ConfigError: the closest one is named.
+
+    """
+    known = instructions(simulator)
+    for task in tasks:
+        if task not in known:
+            raise ConfigError(f"{simulator} has no task {task!r}{closest(task, known)}")
+
+
+def other_instruction(simulator: str, task: str) -> str:
+    """Instruction of the first other task; empty if there is no other."""
+    return next((text for name, text in instructions(simulator).items() if name != task), "")
+
+
+class RolloutRunner:
+    """Runs rollouts one after the other; none depends on the ones before. The simulator starts with the first.
+
+    Args:
+        config: a completed one, of mode direct or raw.
+        on_first: gets the pictures of each rollout's first observation.
+
+    Raises:
+        ValueError: the checkpoint or its settings are wrong.
+
+    """
+
+    def __init__(
+        self, config: EvalConfig, on_first: Callable[[Job, Mapping[str, ImageArray]], None] | None = None
+    ) -> None:
+        self._config, self._on_first = config, on_first
+        self._policy: Policy | None = None
+        if config.checkpoint:
+            self._policy = load_checkpoint(config.checkpoint, config.device, inference_settings(config.settings))
+        self._loop: DirectLoop | RawLoop | None = None
+        self._source: ExpertSource | PolicySource | None = None
+
+    def __enter__(self) -> RolloutRunner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def run(self, job: Job, onlooker: Callable[[Moment], None] | None = None) -> Rollout:
+        """Run one rollout; whatever breaks is its error, never a failure of the policy."""
+        try:
+            return self._run(job, onlooker)
+        except Exception as error:
+            self.close()
+            return error_of(job, f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Free simulator and planner; the next run makes new ones."""
+        if self._source is not None:
+            self._source.close()
+        if self._loop is not None:
+            self._loop.adapter.close()
+        self._loop = self._source = None
+
+    def _run(self, job: Job, onlooker: Callable[[Moment], None] | None) -> Rollout:
+        self._loop = loop = self._loop or self._make_loop(job.task)
+        self._source = source = self._source or self._make_source()
+        if isinstance(source, PolicySource):
+            source.disguise = disguise(self._config.simulator, job)
+        source.reset(job.task, job.seed)
+        episode = loop.run(job.task, job.seed, source, self._config.max_steps, onlooker)
+        if self._on_first:
+            self._on_first(job, episode.first)
+        rollout = _rollout(job, episode, loop.adapter.control_period_ns)
+        return _with_policy(rollout, source) if isinstance(source, PolicySource) else rollout
+
+    def _make_loop(self, task: str) -> DirectLoop | RawLoop:
+        config, size_px = self._config, (self._config.size, self._config.size)
+        if config.mode == "raw":
+            return RawLoop(make_raw_adapter(config.simulator, config.views, size_px))
+        arm = self._policy.embodiment if self._policy else DEFAULT_ARM
+        return DirectLoop(make_adapter(config.simulator, config.views, size_px, arm), task)
+
+    def _make_source(self) -> ExpertSource | PolicySource:
+        if self._policy is None:
+            return ExpertSource(self._config.simulator, load_embodiment(DEFAULT_ARM))
+        return PolicySource(self._policy, load_embodiment(self._policy.embodiment))
+
+
+def disguise(simulator: str, job: Job) -> Disguise:
+    """What a job's condition changes of what the policy sees."""
+    other = other_instruction(simulator, job.task) if job.condition == OTHER else ""
+    return Disguise(blank=job.condition == BLANK, instruction=other)
+
+
+def error_of(job: Job, text: str) -> Rollout:
+    """A rollout that something broke."""
+    return Rollout(job.condition, job.task, job.seed, ERROR, error=" ".join(text.split()))
+
+
+def _rollout(job: Job, episode: DirectEpisode, period_ns: int) -> Rollout:
+    return Rollout(
+        job.condition,
+        job.task,
+        job.seed,
+        SUCCESS if episode.success else FAILURE,
+        steps=episode.steps,
+        max_steps=episode.max_steps,
+        time_to_success_s=round(episode.steps * period_ns / 1e9, 6) if episode.success else math.nan,
+        jerk_rad_s3=episode.jerk_rad_s3,
+        stale=episode.stale,
+        refused=episode.refused,
+        holds=len(episode.holds),
+        violations=episode.violations,
+        wall_s=episode.wall_s,
+        digest=episode.digest,
+    )
+
+
+def _with_policy(rollout: Rollout, source: PolicySource) -> Rollout:
+    """The rollout with what the policy's side tells."""
+    if source.fault:
+        return error_of(rollout.job, f"the policy: {source.fault}")
+    latencies = source.latencies_ms
+    p50, p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
+    return replace(rollout, plans=len(latencies), latency_ms_p50=p50, latency_ms_p99=p99)

@@ -1,0 +1,119 @@
+"""Episodes by the benchmark's own protocol: `env.step(row)`; no executor and no sync between policy and simulator.
+
+A chunk's row is stepped at its time, and a new plan is made when the source wants one, without knowledge of the plan
+before it. A row that the executor would refuse or smooth goes to the simulator as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.types import ActionChunk, FloatArray, ImageArray, Observation
+from sim.adapter import SimAdapter
+from sim.direct import UNSEEN, DirectEpisode, Moment
+from sim.episode import Episode
+from sim.sources import Source
+from sim.statistics import rms_jerk
+from sim.trace import Trace
+
+
+class RawAdapter(SimAdapter, Protocol):
+    """A simulator that takes rows."""
+
+    def act(self, row: FloatArray) -> None:
+        """One control step towards a row `(joints + 1,)`: joint positions [rad], gripper opening in [0, 1]."""
+
+
+@dataclass
+class _Run:
+    """An episode in progress."""
+
+    episode: Episode
+    source: Source
+    onlooker: Callable[[Moment], None] | None
+    trace: Trace = field(default_factory=Trace)
+    first: Mapping[str, ImageArray] = field(default_factory=dict)
+    chunk: ActionChunk | None = None
+
+
+class RawLoop:
+    """Runs episodes with a source, step by step, as `sim.direct.DirectLoop` does through the executor."""
+
+    def __init__(self, adapter: RawAdapter) -> None:
+        self.adapter = adapter
+        self._arm = load_embodiment(adapter.embodiment)
+
+    def run(
+        self,
+        task: str,
+        seed: int,
+        source: Source,
+        max_steps: int = 0,
+        onlooker: Callable[[Moment], None] | None = None,
+    ) -> DirectEpisode:
+        """Run one episode; the source is already reset to it.
+
+        Raises:
+            ValueError: unknown task.
+
+        """
+        begin, scene = time.perf_counter(), self.adapter.reset(task, seed)
+        episode = Episode(scene, 1, max_steps or scene.max_steps)
+        run = _Run(episode, source, onlooker)
+        episode.start()
+        while episode.running:
+            self._step(run)
+        return DirectEpisode(
+            success=episode.success_once,
+            steps=episode.step,
+            max_steps=episode.max_steps,
+            wall_s=time.perf_counter() - begin,
+            digest=run.trace.digest(),
+            jerk_rad_s3=rms_jerk(*run.trace.motion(), self.adapter.control_period_ns),
+            first=run.first,
+        )
+
+    def _step(self, run: _Run) -> None:
+        adapter, episode = self.adapter, run.episode
+        now_ns, privileged = episode.step * adapter.control_period_ns, adapter.privileged()
+        episode.observe(privileged.success)
+        run.trace.scene(now_ns, np.array(list(privileged.poses.values())))
+        asked = not episode.done and run.source.looks(now_ns)
+        look = not run.first or run.onlooker is not None or asked
+        seen = self._observe(now_ns, look, episode.scene.instruction)
+        run.first = run.first or seen.views
+        if not episode.done:
+            answer = run.source.answer(seen, None)
+            run.chunk = answer if isinstance(answer, ActionChunk) else run.chunk
+        if run.onlooker:
+            run.onlooker(Moment(episode.step, now_ns, seen.views, run.chunk, "", episode.success))
+        if episode.done:
+            episode.stop()
+            return
+        row = _row(run.chunk, now_ns, np.append(seen.joint_positions, seen.gripper_opening))
+        run.trace.reference(now_ns, row[:-1])
+        adapter.act(row)
+        episode.step += 1
+
+    def _observe(self, now_ns: int, look: bool, instruction: str) -> Observation:
+        adapter, arm = self.adapter, self._arm
+        views: Mapping[str, ImageArray] = dict.fromkeys(adapter.views, UNSEEN)
+        if look:
+            adapter.start_render()
+            views = adapter.finish_render()
+        joints, opening = adapter.joint_state()[0], adapter.gripper_opening()
+        return Observation(now_ns, views, joints, opening, instruction, arm.name, arm.joint_names)
+
+
+def _row(chunk: ActionChunk | None, now_ns: int, present: FloatArray) -> FloatArray:
+    """The row in force: its last one after a chunk's end, and the present joints while there is none."""
+    if chunk is None:
+        return present
+    row: FloatArray = chunk.rows[min((now_ns - chunk.t0_ns) // chunk.period_ns, len(chunk.rows) - 1)]
+    return row

@@ -1,0 +1,77 @@
+"""The simulators by name; each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from sim.adapter import SimAdapter
+from sim.raw import RawAdapter
+
+SIMULATORS = ("maniskill", "fr3_plant")
+
+
+def make_adapter(
+    simulator: str,
+    views: tuple[str, ...],
+    size_px: tuple[int, int],
+    embodiment: str = "panda",
+    control_period_ns: int = 50_000_000,
+    lag_s: float = 0.0,
+) -> SimAdapter:
+    """A simulator behind the adapter protocol.
+
+    Args:
+        simulator: one of `SIMULATORS`.
+        views: camera views, the reference view first.
+        size_px: width and height of the views.
+        embodiment: arm of fr3_plant; ManiSkill brings its own.
+        control_period_ns: time between images of fr3_plant.
+        lag_s: first-order lag of fr3_plant's arm.
+
+    Raises:
+        ValueError: what the simulator does not know or have (view, size).
+        ImportError: the simulator is not installed.
+
+    """
+    if simulator == "maniskill":
+        try:
+            from sim.maniskill import ManiSkillAdapter
+        except ImportError as error:
+            raise ImportError(f"simulator maniskill cannot be imported: {error}; install the extra [sim]") from None
+        adapter: SimAdapter = ManiSkillAdapter(views, *size_px)
+        return adapter
+    from sim.fr3_plant import Fr3Plant
+
+    return Fr3Plant(views, *size_px, embodiment, control_period_ns, lag_s)
+
+
+def make_raw_adapter(simulator: str, views: tuple[str, ...], size_px: tuple[int, int]) -> RawAdapter:
+    """A simulator that takes rows by its benchmark's own protocol.
+
+    Raises:
+        ValueError: it has none, or an unknown view.
+
+    """
+    if simulator != "maniskill":
+        raise ValueError(f"{simulator} has no protocol of its own")
+    from sim.maniskill_raw import ManiSkillRaw
+
+    return ManiSkillRaw(views, *size_px)
+
+
+def official_steps(simulator: str, task: str) -> int:
+    """The benchmark's registered limit of a task in control steps; 0 if there is none."""
+    if simulator != "maniskill":
+        return 0
+    from sim.maniskill_tasks import task_named
+
+    return task_named(task).official_steps
+
+
+def instructions(simulator: str) -> dict[str, str]:
+    """The instruction of each task of a simulator."""
+    if simulator == "maniskill":
+        from sim.maniskill_tasks import TASKS
+
+        return {name: task.instruction for name, task in TASKS.items()}
+    from sim.fr3_plant import INSTRUCTION, TASK
+
+    return {TASK: INSTRUCTION}

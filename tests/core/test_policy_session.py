@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.policy import Plan, PolicyOutput
+from e0_policy.types import ActionChunk, NoChunk, Observation, Stale
+from e0_ros.core.plan_keeper import InForce
+from e0_ros.core.policy_session import PolicySession, is_error
+
+ARM = load_embodiment("fr3")
+PERIOD, SECOND = 50_000_000, 1_000_000_000
+
+
+class Fake:
+    embodiment, checkpoint, execution_horizon = "fr3", "fake", 2
+
+    def __init__(self) -> None:
+        self.plans: list[Plan | None] = []
+        self.fault: Exception | None = None
+        self.silent = False
+
+    def reset(self) -> None:
+        self.plans.clear()
+
+    def infer(self, observation: Observation, plan: Plan | None) -> PolicyOutput | None:
+        self.plans.append(plan)
+        if self.fault:
+            raise self.fault
+        return None if self.silent else PolicyOutput(np.zeros((4, 8)), PERIOD)
+
+
+class Clock:
+    """Every look takes 3 ms."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        self.now_ns += 3_000_000
+        return self.now_ns
+
+
+def session(lockstep: bool = True, fake: Fake | None = None) -> PolicySession:
+    return PolicySession(fake or Fake(), "policy", "s", ARM, lockstep, 200_000_000, Clock())
+
+
+def seen(stamp_ns: int, embodiment: str = "fr3") -> Observation:
+    return Observation(stamp_ns, {}, ARM.home, 1.0, embodiment=embodiment, joint_names=ARM.joint_names)
+
+
+def none_in_force() -> InForce | None:
+    return None
+
+
+def unasked() -> InForce | None:
+    raise AssertionError("the executor's word is asked for although no plan is due")
+
+
+def test_lockstep_answers_every_observation_and_asks_the_executor_only_when_a_plan_is_due() -> None:
+    s = session()
+    first = s.answer(seen(SECOND), 0, none_in_force)
+    assert isinstance(first, ActionChunk) and first.t0_ns == SECOND and first.latency_ns == 3_000_000
+    assert not s.due(SECOND + PERIOD)
+    kept = s.answer(seen(SECOND + PERIOD), 0, unasked)
+    assert isinstance(kept, NoChunk) and kept.keep and kept.in_reply_to_ns == SECOND + PERIOD
+    word = InForce(SECOND + PERIOD, "policy", "s", first.sequence, SECOND + 2 * PERIOD)
+    assert s.due(SECOND + 2 * PERIOD)
+    assert isinstance(s.answer(seen(SECOND + 2 * PERIOD), 0, lambda: word), ActionChunk)
+    plan = s.policy.plans[-1]  # type: ignore[attr-defined]
+    assert plan is not None and (plan.t0_ns, plan.committed_until_ns) == (SECOND, SECOND + 2 * PERIOD)
+
+
+def test_live_too_a_plan_is_kept_while_it_runs_and_an_old_observation_gets_none() -> None:
+    s = session(lockstep=False)
+    assert isinstance(s.answer(seen(SECOND), SECOND, none_in_force), ActionChunk)
+    kept = s.answer(seen(SECOND + PERIOD), SECOND + PERIOD, unasked)
+    assert isinstance(kept, NoChunk) and kept.keep and s.counts["kept"] == 1
+    late = SECOND + 2 * PERIOD
+    assert str(s.answer(seen(late), late + 250_000_000, unasked)).startswith("observation too old: 250 ms")
+    assert isinstance(session().answer(seen(SECOND), 10 * SECOND, none_in_force), ActionChunk), "lock-step has no age"
+
+
+def test_a_fault_of_the_policy_is_told_from_everything_else() -> None:
+    fake = Fake()
+    s = session(fake=fake)
+    fake.fault = ZeroDivisionError("bad weights")
+    answer = s.answer(seen(SECOND), 0, none_in_force)
+    assert answer == "error: ZeroDivisionError: bad weights" and is_error(str(answer))
+    assert s.counts["errors"] == 1 and "bad weights" in s.error
+    stale = s.answer(Stale(SECOND, "wrist", "frozen", 1), 0, unasked)
+    assert stale == "stale observation: wrist: frozen" and not is_error(str(stale))
+    assert is_error(str(s.answer(seen(SECOND, "panda"), 0, unasked)))
+    fake.fault, fake.silent = None, True
+    assert s.answer(seen(SECOND), 0, none_in_force) == "nothing to plan"
+    assert s.error == ""
+
+
+def test_a_reset_forgets_the_plans_and_numbering_goes_on() -> None:
+    s = session()
+    first = s.answer(seen(SECOND), 0, none_in_force)
+    assert isinstance(first, ActionChunk)
+    s.reset()
+    again = s.answer(seen(SECOND + PERIOD), 0, lambda: InForce(SECOND, "policy", "s", first.sequence, 0))
+    assert isinstance(again, ActionChunk) and again.sequence > first.sequence
+    assert s.policy.plans == [None]  # type: ignore[attr-defined]
+    assert s.none(SECOND, "x").sequence > again.sequence
+
+
+def test_a_policy_of_another_arm_is_refused() -> None:
+    with pytest.raises(ValueError, match="rows are for 'fr3'; this node drives 'panda'"):
+        PolicySession(Fake(), "policy", "s", load_embodiment("panda"), True, 0, Clock())

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.eval_rollouts import BLANK, POLICY, Rollout
+from sim.eval_summary import figures, finite, seed_ranges, summary, table
+
+CONFIGURATION = {"simulator": "maniskill", "mode": "direct", "checkpoint": "abc/def", "code_version": "v"}
+
+
+def rollout(seed: int, outcome: str, task: str = "PickCube-v1", condition: str = POLICY, steps: int = 60) -> Rollout:
+    time_s = steps / 20 if outcome == "success" else float("nan")
+    return Rollout(condition, task, seed, outcome, steps, 200, time_s, 12.0, 5, 8.0, 9.0, violations=0)
+
+
+def test_an_error_counts_neither_way():
+    f = figures([rollout(0, "success"), rollout(1, "failure"), rollout(2, "error")])
+    assert (f["episodes"], f["errors"], f["successes"], f["success_rate"]) == (3, 1, 1, 0.5)
+    assert f["wilson_low"] == pytest.approx(0.0945, abs=1e-4)
+    nothing = figures([rollout(0, "error")])
+    assert (nothing["success_rate"], nothing["wilson_low"], nothing["wilson_high"]) == (0.0, 0.0, 1.0)
+
+
+def test_a_summary_has_the_keys_that_scripts_rely_on_and_controls_do_not_mix_in():
+    rollouts = [rollout(s, "success") for s in range(4)] + [rollout(s, "failure", condition=BLANK) for s in range(2)]
+    rollouts += [rollout(s, "failure", "PushCube-v1") for s in range(12)]
+    told = finite(summary(rollouts, CONFIGURATION))
+    assert (told["episodes"], told["success_rate"], told["task_average"]) == (16, 0.25, 0.5)
+    assert (told["errors"], told["max_steps"], told["violations"]) == (0, 200, 0)
+    assert told["seeds"] == {"PickCube-v1": "0:4", "PushCube-v1": "0:12"}
+    assert told["controls"]["blank"]["PickCube-v1"]["success_rate"] == 0.0
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_success_within_the_official_limit_is_counted_apart():
+    told = summary([rollout(0, "success", steps=50), rollout(1, "success", steps=51)], CONFIGURATION)
+    assert told["tasks"]["PickCube-v1"]["official"] == {"successes": 1, "success_rate": 0.5}
+    assert told["success_rate"] == 1.0
+
+
+def test_the_table_names_tasks_limits_and_controls():
+    told = summary([rollout(0, "success"), rollout(0, "failure", condition=BLANK)], CONFIGURATION)
+    text = table(told)
+    assert "1/1 = 100 % (21 to 100)" in text and "200 steps" in text and "0 % in 50" in text
+    assert "PickCube-v1: black pictures  0/1 = 0 % (0 to 79)" in text
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_seed_ranges_give_back_the_seeds(seeds):
+    text = seed_ranges(seeds)
+    parts = [part.split(":") for part in text.split(",") if part]
+    assert sorted(seeds) == [s for a, b in parts for s in range(int(a), int(b))]
