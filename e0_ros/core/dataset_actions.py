@@ -2,7 +2,8 @@
 
 * `commanded`: the row of the plan that the executor follows. A plan acts from the `committed_until` of the first
   executor state that names it; row i is in force from `t0 + i * period`, the last row stays in force. While the
-  executor holds (no plan, a fault, a stop), the set-point is its own reference. Refused plans never count.
+  executor holds (no plan, a fault, a stop), or follows a plan that the bag does not hold, the set-point is its own
+  reference. Refused plans never count.
 * `teleop`: the row of the teleoperator's latest target, from its t0 on, whether the arm followed it or not.
 
 Joints may be interpolated between the rows of a plan (and from one teleoperation target to the next); the gripper is
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,14 @@ PLANS_KEPT = 1024
 _Key = tuple[str, str, int]
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """The executor's own reference; `plan` names the plan it follows, which may be heard of later."""
+
+    row: FloatArray
+    plan: _Key | None = None
+
+
 class SetPoints:
     """Set-points over time, from executor states and action chunks in the order of their receipt."""
 
@@ -33,7 +43,7 @@ class SetPoints:
         self._teleop, self._arm, self._interpolate = signal == "teleop", arm, interpolate
         self._plans: OrderedDict[_Key, ActionChunk] = OrderedDict()
         self._times: list[int] = []
-        self._entries: list[ActionChunk | FloatArray] = []
+        self._entries: list[ActionChunk | _Reference] = []
         self.sources: set[str] = set()
 
     @property
@@ -63,23 +73,24 @@ class SetPoints:
         if self._teleop:
             return
         committed_ns = int(message.committed_until.sec) * 10**9 + int(message.committed_until.nanosec)
-        chunk = self._plans.get((message.source, message.session, int(message.sequence)))
-        if message.mode == RUNNING and chunk is not None:
+        key = (message.source, message.session, int(message.sequence))
+        running, chunk = message.mode == RUNNING, self._plans.get(key)
+        if running and chunk is not None:
             if not self._entries or self._entries[-1] is not chunk:
                 self._enter(committed_ns, chunk)
-        elif message.mode != RUNNING and tuple(message.joint_names) == self._arm.joint_names:
+        elif tuple(message.joint_names) == self._arm.joint_names:
             row = np.append(np.asarray(message.positions, np.float64), float(message.gripper_opening))
             if np.isfinite(row).all():
-                self._enter(stamp_ns, row)
+                self._enter(stamp_ns, _Reference(row, key if running else None))
 
     def at(self, t: int) -> FloatArray | None:
         """Row `(columns,)` in force at `t`; None before the first set-point."""
         place = bisect_right(self._times, t) - 1
         if place < 0:
             return None
-        entry = self._entries[place]
-        if not isinstance(entry, ActionChunk):
-            return entry
+        entry = self._resolved(place)
+        if isinstance(entry, _Reference):
+            return entry.row
         last = len(entry.rows) - 1
         index = min(max((t - entry.t0_ns) // entry.period_ns, 0), last)
         row: FloatArray = entry.rows[index]
@@ -97,9 +108,14 @@ class SetPoints:
     def held(self, t: int) -> bool:
         """Whether the set-point at `t` is the executor's own, because it followed no plan."""
         place = bisect_right(self._times, t) - 1
-        return place >= 0 and not isinstance(self._entries[place], ActionChunk)
+        return place >= 0 and isinstance(self._resolved(place), _Reference)
 
-    def _enter(self, from_ns: int, entry: ActionChunk | FloatArray) -> None:
+    def _resolved(self, place: int) -> ActionChunk | _Reference:
+        entry = self._entries[place]
+        plan = self._plans.get(entry.plan) if isinstance(entry, _Reference) and entry.plan else None
+        return plan or entry
+
+    def _enter(self, from_ns: int, entry: ActionChunk | _Reference) -> None:
         if self._times and from_ns < self._times[-1]:
             from_ns = self._times[-1]
         self._times.append(from_ns)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from e0_policy.files import sync
+from e0_ros.config import to_mapping
 from e0_ros.core.dataset_config import ConvertConfig
 from e0_ros.core.dataset_facts import Facts
 from e0_ros.core.dataset_table import ACTION, STATE
@@ -170,6 +171,7 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def _different(settings: dict[str, Any], before: dict[str, Any]) -> str:
+    before = {**to_mapping(ConvertConfig()), **before}
     names = sorted({*settings, *before})
     return ", ".join(
         f"{n}: {before.get(n)} there, {settings.get(n)} here" for n in names if settings.get(n) != before.get(n)
