@@ -34,8 +34,6 @@ from e0_ros.interfaces import OBSERVATION
 
 MAX_FRAMES = 1_000_000
 MIN_FRAMES = 2
-PENDING = 200
-"""Frames that may wait for the first set-point; more are idle time before it."""
 
 
 class LeftOut(ValueError):
@@ -124,30 +122,21 @@ class _Episode:
         return self.facts.at_observations
 
     def _read(self) -> str:
-        """Read the frames up to the episode's end or its first gap; returns what the gap is."""
-        pending: deque[Observation] = deque()
+        """Read the frames up to the episode's end or its first gap; returns what the gap is.
+
+        A frame waits for a second, because what sets its action may come after it.
+        """
+        pending: deque[Observation | Stale] = deque()
         try:
             for result in self._reader.results():
-                start_ns = self._reader.set_points.start_ns
-                while pending and start_ns is not None:
-                    if (gap := self._take(pending.popleft(), start_ns)) != "":
-                        return gap
-                if result.stamp_ns < self._reader.start_ns:
-                    continue
-                if isinstance(result, Stale):
-                    if self._stamps:
-                        return f"{result.stream}: {result.reason}"
-                    pending.clear()
-                    continue
-                pending.append(result)
-                if len(pending) > PENDING:
-                    pending.popleft()
-                    self.facts.leading += 1
+                if result.stamp_ns >= self._reader.start_ns:
+                    pending.append(result)
+                if len(pending) > self._config.fps and (gap := self._take(pending.popleft())):
+                    return gap
         except BagReadError as error:
             self._salvage(str(error))
-        start_ns = self._reader.set_points.start_ns
         while pending:
-            if (gap := self._take(pending.popleft(), start_ns)) != "":
+            if gap := self._take(pending.popleft()):
                 return gap
         return self._tail()
 
@@ -156,9 +145,11 @@ class _Episode:
             raise LeftOut(damage)
         self.facts.salvaged, self.facts.damage = True, [*self.facts.damage, damage][:20]
 
-    def _take(self, frame: Observation, start_ns: int | None) -> str:
+    def _take(self, frame: Observation | Stale) -> str:
         """Append a frame; returns the gap before it, if there is one."""
-        if self._config.action != "measured_next" and (start_ns is None or frame.stamp_ns < start_ns):
+        if isinstance(frame, Stale):
+            return f"{frame.stream}: {frame.reason}" if self._stamps else ""
+        if not self._stamps and not self._has_action(frame.stamp_ns):
             self.facts.leading += 1
             return ""
         if self._stamps and (gap := self._irregular(frame.stamp_ns - self._stamps[-1])):
@@ -176,6 +167,10 @@ class _Episode:
         self._stamps.append(frame.stamp_ns)
         self._observations.append(_without_images(frame))
         return ""
+
+    def _has_action(self, t: int) -> bool:
+        start_ns = self._reader.set_points.start_ns
+        return self._config.action == "measured_next" or (start_ns is not None and start_ns <= t)
 
     def _irregular(self, step_ns: int) -> str:
         """What is wrong with the time from one frame to the next; only observations have times of their own."""
@@ -222,7 +217,7 @@ class _Episode:
         facts, reader, frames = self.facts, self._reader, self._observations
         facts.frames, facts.fps, facts.start_ns = len(frames), self._config.fps, self._stamps[0]
         facts.period_ns = round((self._stamps[-1] - self._stamps[0]) / (len(frames) - 1))
-        facts.sources = sorted(reader.set_points.sources)
+        facts.sources = reader.set_points.sources
         for t, frame in zip(self._stamps, frames, strict=True):
             if facts.at_observations and (live := reader.live.get(t)):
                 facts.compared += 1

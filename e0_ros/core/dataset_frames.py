@@ -91,7 +91,8 @@ class EpisodeReader:
             BagReadError: damage, or a message that contradicts its definition.
 
         """
-        for message in self._bag.messages({*self._topics, *STATES, *SIGNALS}):
+        # as written: in lock-step log times are those of /clock, which tells the order of topics only coarsely
+        for message in self._bag.messages({*self._topics, *STATES, *SIGNALS}, as_written=True):
             if message.topic in SIGNALS:
                 self._signal(message)
             else:

@@ -111,7 +111,7 @@ def test_teleop_takes_the_target_whether_it_was_followed_or_not():
     points.add_state(0, state(0, sequence=1))
     points.add_chunk(chunk(40, [2.0], source="teleop", sequence=2, period_ms=40))
     assert [first(points, t) for t in (0, 39, 40, 500)] == [1.0, 1.0, 2.0, 2.0]
-    assert points.sources == {"teleop"}
+    assert points.sources == ["teleop"]
 
 
 def test_teleop_targets_are_interpolated_unless_there_is_a_break():
