@@ -58,13 +58,20 @@ class ManiSkillAdapter:
     drive = ("pd_joint_pos_vel", PHYSICS_HZ)
     """ManiSkill's control mode and rate."""
 
-    def __init__(self, views: tuple[str, ...] = ("base", "wrist"), width_px: int = 224, height_px: int = 224) -> None:
+    def __init__(
+        self,
+        views: tuple[str, ...] = ("base", "wrist"),
+        width_px: int = 224,
+        height_px: int = 224,
+        realtime: bool = False,
+    ) -> None:
         for view in views:
             if view not in VIEWS:
                 raise ValueError(f"ManiSkill has no view {view!r}{closest(view, VIEWS)}")
         activate()
         self.views = views
         self._size = {"width": width_px, "height": height_px, "shader_pack": "minimal"}
+        self._realtime = realtime
         self._task = ""
         self._env: Any = None
         self._cameras: dict[str, Any] = {}
@@ -93,7 +100,8 @@ class ManiSkillAdapter:
         self._cameras = {"base": fixed, "side": cameras[_SIDE], "wrist": cameras["hand_camera"]}
         if fresh:
             self._compile_shaders()
-            _yield_to_others(_threads() - before)
+            if self._realtime:
+                _yield_to_others(_threads() - before)
         return Scene(task, seed, known.instruction, known.max_steps)
 
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
