@@ -27,8 +27,8 @@ green: seen and good. yellow: known to cause trouble. red: will fail; exit statu
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Examine this machine. Exit status 0: nothing red, 1: something red, 2: wrong arguments."""
+def main(argv: Sequence[str] | None = None, machine: Machine | None = None) -> int:
+    """Examine a machine, by default this one. Exit status 0: nothing red, 1: something red, 2: wrong arguments."""
     parser = argparse.ArgumentParser(
         prog="e0 doctor",
         description="What is wrong with this machine, and what cures it.",
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(report.listing(width))
         return 0
     checks = chosen(options.only, options.measure)
-    results = examine(checks, Machine(listen=listen), from_arguments(Bench, options))
+    results = examine(checks, machine or Machine(listen=listen), from_arguments(Bench, options))
     skipped = [] if options.only else [check for check in CHECKS if check not in checks]
     print(report.text(results, skipped, sys.stdout.isatty() and not os.environ.get("NO_COLOR"), width))
     if options.json:
