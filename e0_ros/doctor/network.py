@@ -79,7 +79,7 @@ def robot_link(machine: Machine, bench: Bench) -> Finding:
     if sent is None:
         cure = "check address, cable and the arm's power: `ping " + bench.robot_ip + "`"
         return red(f"ping: {(answer.err or answer.out).strip()[:100] or 'no answer'}", cure)
-    times = re.search(r"= [\d.]+/([\d.]+)/([\d.]+)/", answer.out)
+    times = re.search(r"= [\d.]+/([\d.]+)/([\d.]+)", answer.out)
     lost = int(sent.group(1)) - int(sent.group(2))
     if times is None:
         cure = "check address, subnet, cable and power; the port is the control unit's LAN, not the arm's base"

@@ -83,7 +83,7 @@ def camera_bandwidth(machine: Machine, bench: Bench) -> Finding:
 def latency_timer(machine: Machine, bench: Bench) -> Finding:
     """The FTDI adapter of the GELLO hands over every byte at once; its default of 16 ms allows 60 reads a second."""
     timers = machine.glob("/sys/bus/usb-serial/devices/*/latency_timer")
-    if not timers and bench.gello:
+    if not timers and bench.gello and machine.path(DEVICES).is_dir():
         cure = "plug in the leader arm's U2D2 or FTDI adapter; `dmesg | grep ttyUSB` names it"
         return red("no FTDI serial adapter on USB", cure)
     values = {p.parent.name: machine.text(p.relative_to(machine.root)) or "" for p in timers}

@@ -18,6 +18,7 @@ LIMITS = (
     "Max locked memory         {memory:<20} {memory:<20} bytes\n"
     "Max realtime priority     {priority:<20} {priority:<20} "
 )
+HUB = "/sys/bus/usb/devices/usb1/idVendor"
 TIMER = "/sys/bus/usb-serial/devices/ttyUSB0/latency_timer"
 GOVERNOR = "/sys/devices/system/cpu/cpu{}/cpufreq/scaling_governor"
 MANAGER = "controller_manager: {ros__parameters: {update_rate: 1000}}"
@@ -179,7 +180,7 @@ CASES = [
     ("camera_speed", RED, "rs-enumerate-devices", lambda f: usb_cameras(f, (5000, 2)) or ARM),
     ("camera_speed", GREEN, "", lambda f: usb_cameras(f, (5000, 2), (10000, 4)) or ARM),
     ("camera_speed", GREY, "", lambda f: ARM),
-    ("camera_speed", GREY, "--robot-ip", lambda f: f.file("/sys/bus/usb/devices/usb1/idVendor", "1d6b") and None),
+    ("camera_speed", GREY, "--robot-ip", lambda f: f.file(HUB, "1d6b") and None),
     ("camera_bandwidth", RED, "a USB controller of its own",
      lambda f: usb_cameras(f, (5000, 2), (5000, 2)) or {"camera_profile": "1920x1080x30", "depth": True}),
     ("camera_bandwidth", GREEN, "",
@@ -188,7 +189,8 @@ CASES = [
     ("camera_bandwidth", GREY, "", lambda f: ARM),
     ("latency_timer", RED, 'ATTR{latency_timer}="1"', lambda f: f.file(TIMER, "16") and {"gello": True}),
     ("latency_timer", YELLOW, "sudo tee", lambda f: f.file(TIMER, "16") and None),
-    ("latency_timer", RED, "plug in", lambda f: {"gello": True}),
+    ("latency_timer", RED, "plug in", lambda f: f.file(HUB, "1d6b") and {"gello": True}),
+    ("latency_timer", GREY, "", lambda f: {"gello": True}),
     ("latency_timer", GREEN, "", lambda f: f.file(TIMER, "1") and {"gello": True}),
     ("latency_timer", GREY, "--gello", lambda f: ARM),
     ("clock", RED, "chronyc makestep", lambda f: chrony(f, 0.02) or TWO),
