@@ -83,7 +83,9 @@ POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyCo
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
 TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", ("e0_ros.nodes.gello_teleop:TeleopConfig",))
-NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, RECORDER, TELEOP)
+_GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
+GRIPPER = Process("gripper", "e0_ros.nodes.gripper", _GRIPPER)
+NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, RECORDER, TELEOP)
 """Every node of ours. In a simulation the death of any of them ends the graph."""
 
 
@@ -150,6 +152,7 @@ class BenchArguments:
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     serials: tuple[str, ...] = setting((), "RealSense serial number per view; empty: any camera for a single view")
     cameras: bool = setting(True, "start the cameras; false: they run elsewhere")
+    gripper: bool = setting(True, "drive the Franka Hand; its stand-in with use_fake_hardware has no actions")
     instruction: str = setting("", "instruction at start")
     record: bool = setting(True, "write a bag per episode")
     bag_dir: str = setting("bags", "folder of the bags")
@@ -224,9 +227,11 @@ def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Pro
 
 def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:
     views = list(a.views)
+    gripper = (_with(GRIPPER, embodiment=a.embodiment),) if a.gripper and not a.use_fake_hardware else ()
     return (
         _with(SYNC, embodiment=a.embodiment, views=views, instruction=a.instruction),
         _with(EXECUTOR, embodiment=a.embodiment, output=a.controller),
+        *gripper,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
 

@@ -60,10 +60,19 @@ def test_bench_starts_arm_controller_and_one_camera_per_view():
     graph = franka_graph(arguments)
     assert [f.name for f in graph.foreign] == ["franka", "controller", "camera_base", "camera_wrist"]
     assert "serial_no:='22'" in graph.foreign[3].arguments
-    assert [p.name for p in graph.processes] == ["observation_sync", "policy", "chunk_executor", "episode_recorder"]
+    nodes = ["observation_sync", "policy", "chunk_executor", "gripper", "episode_recorder"]
+    assert [p.name for p in graph.processes] == nodes
     names = [p.name for p in teleop_graph(arguments).processes]
     assert "gello_teleop" in names
     assert "policy" not in names
+
+
+def test_the_gripper_is_left_out_where_no_hand_serves_it():
+    for without in ({"gripper": False, "robot_ip": "1"}, {"use_fake_hardware": True}):
+        arguments = FrankaArguments(checkpoint="c", cameras=False, **without)
+        assert "gripper" not in [
+            p.name for p in (*franka_graph(arguments).processes, *teleop_graph(arguments).processes)
+        ]
 
 
 def test_bench_asks_for_what_it_cannot_guess():

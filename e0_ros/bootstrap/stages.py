@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from e0_ros.bootstrap import machine, plan
+from e0_ros.bootstrap import interface_package, machine, plan
 from e0_ros.bootstrap.progress import Progress
 from e0_ros.environment import INSTALL, Ros, sourced
 
@@ -99,25 +99,10 @@ class Setup:
 
     def _build_messages(self) -> None:
         for package in self.packages:
-            self._build_package(package)
-
-    def _build_package(self, package: str) -> None:
-        build = self.state / Path(package).name
-        shutil.rmtree(build, ignore_errors=True)
-        environ = self._environ()
-        options = [f"-DCMAKE_INSTALL_PREFIX={self.venv}", f"-DPython3_EXECUTABLE={self.python}", "-DBUILD_TESTING=OFF",
-                   f"-DPYTHON_INSTALL_DIR=lib/python{self.base.name}/site-packages", "-Wno-dev"]  # fmt: skip
-        tools = ""
-        if self.ros.kind != INSTALL:
-            tools = str(self.venv / "bin") + os.sep
-            environ.update(AMENT_PREFIX_PATH=str(self.venv), CMAKE_PREFIX_PATH=str(self.venv))
-            environ.update(LD_LIBRARY_PATH=str(self.venv / "lib"), PATH=f"{self.venv / 'bin'}:{os.environ['PATH']}")
-            options += ["-G", "Ninja", f"-DE0_PYTHON_INCLUDE={self.base.include}",
-                        f"-DE0_NUMPY_INCLUDE={machine.numpy_include(self.python)}",
-                        f"-DCMAKE_PROJECT_INCLUDE={Path(__file__).with_name('fix_includes.cmake')}"]  # fmt: skip
-        self.progress.run([f"{tools}cmake", "-S", str(self.root / package), "-B", str(build), *options], environ)
-        self.progress.run([f"{tools}cmake", "--build", str(build), "--parallel"], environ)
-        self.progress.run([f"{tools}cmake", "--install", str(build)], environ)
+            folder = self.state / Path(package).name
+            interface_package.build(
+                self.root / package, folder, self.venv, self.python, self.ros.kind, self._environ(), self.progress.run
+            )
 
     def _install_self(self) -> None:
         self._pip("--no-deps", "--no-build-isolation", "-e", ".")

@@ -1,0 +1,51 @@
+"""Check of the sensor streams of a running graph, by the verdict that recorded takes get."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from e0_ros.core.grading import grade, nearest_ns
+from e0_ros.core.pairing import SyncConfig
+from e0_ros.core.take import Take
+from e0_ros.doctor.finding import Bench, Finding, green, grey, red
+from e0_ros.doctor.machine import Machine
+
+CURES = {
+    "missing": "start its driver; `ros2 topic list` shows its name, which must be /cameras/<view>/color/image_raw",
+    "gap": "USB bandwidth and power (`e0 doctor --only usb`), a reliable QoS, RMW and its shared memory",
+    "rate": "camera profile 640x480x30, auto exposure priority off in dim light, USB 3, fewer raw subscribers",
+    "skew": "same profile on all cameras; global_time_enabled true; hardware sync (inter_cam_sync_mode 1 and 2)",
+    "clock": "synchronise the clocks of all hosts (`e0 doctor --only clock`); global_time_enabled true on the cameras",
+    "frozen": "restart the camera's driver (initial_reset:=true); another cable or port",
+}
+"""By kind of flag (`e0_ros.core.grading.KINDS`)."""
+
+
+def streams(machine: Machine, bench: Bench) -> Finding:
+    """Rates, gaps, skew, frozen pictures and stamps of cameras, joints and gripper."""
+    config = bench.streams()
+    take = machine.listen(config, bench.measure_s)
+    if take is None or not any(len(samples.stamps_ns) for samples in take.streams.values()):
+        return grey(
+            "no camera or joint topic is published here", "start the graph, then `e0 doctor --measure` beside it"
+        )
+    seen = _figures(take, config)
+    flags = [flag for flag in grade(take, config) if flag.kind in CURES]
+    if not flags:
+        return green(seen)
+    return red(f"{'; '.join(map(str, flags))}. Measured: {seen}", CURES[flags[0].kind])
+
+
+def _figures(take: Take, config: SyncConfig) -> str:
+    words = []
+    for name, samples in take.streams.items():
+        stamps = np.unique(samples.stamps_ns)
+        if len(stamps) > 1:
+            words.append(f"{name} {(len(stamps) - 1) * 1e9 / (stamps[-1] - stamps[0]):.1f} Hz")
+    reference = take.streams.get(config.views[0])
+    for view in config.views[1:]:
+        other = take.streams.get(view)
+        if reference is not None and other is not None and len(reference.stamps_ns) and len(other.stamps_ns):
+            skew = nearest_ns(np.unique(reference.stamps_ns), np.unique(other.stamps_ns)) / 1e6
+            words.append(f"skew of {view} {np.median(skew):.1f} ms, p99 {np.percentile(skew, 99):.1f} ms")
+    return ", ".join(words)
