@@ -27,6 +27,8 @@ from sim.simulators import make_adapter
 from sim.sources import PolicySource
 
 TRAINED = "trained.json"
+BLOCK = 10
+"""Seeds of each variant before the next variant's turn, so that half a table compares like with like."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,21 @@ class Rollout:
     error: str = ""
 
 
-def run(bench: Bench, variants: Sequence[Variant], tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Train and evaluate what is missing; a row per variant.
+def run(bench: Bench, variants: Sequence[Variant], tell: Callable[[str], None]) -> Iterator[list[dict[str, Any]]]:
+    """Train what is missing, then evaluate variants side by side, some seeds at a time; yields a row for each.
 
     Raises:
         ConfigError: the training refused its configuration.
         RuntimeError: a training failed or was stopped; the same call goes on.
 
     """
-    rows = []
-    for variant in variants:
-        folder, told = best_of(bench, variant, tell)
-        rollouts = list(evaluate(bench, variant, folder / "checkpoint", tell))
-        rows.append(row(variant, folder.name, told, rollouts))
-    return rows
+    trained = [best_of(bench, variant, tell) for variant in variants]
+    for end in range(BLOCK, len(bench.seeds) + BLOCK, BLOCK):
+        seeds, rows = bench.seeds[:end], []
+        for variant, (folder, told) in zip(variants, trained, strict=True):
+            rollouts = evaluate(bench, variant, folder / "checkpoint", seeds, tell)
+            rows.append(row(variant, folder.name, told, rollouts))
+        yield rows
 
 
 def best_of(bench: Bench, variant: Variant, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
@@ -123,14 +126,16 @@ def _train(config: Path, changes: Mapping[str, Any], folder: Path, figures: Path
         raise kind(f"{folder.name}: training ended with {ended.returncode}; its last words are in {log.name}")
 
 
-def evaluate(bench: Bench, variant: Variant, checkpoint: Path, tell: Callable[[str], None]) -> Iterator[Rollout]:
+def evaluate(
+    bench: Bench, variant: Variant, checkpoint: Path, seeds: Sequence[int], tell: Callable[[str], None]
+) -> list[Rollout]:
     """A rollout per seed in the direct loop; those on disk are not run again, unless they ended with an error."""
     card = read_card(checkpoint)
     what = [card.identifier, card.digest, bench.simulator, bench.task, dict(variant.settings)]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     path = checkpoint.parent / f"rollouts-{key}.jsonl"
     done = {rollout.seed: rollout for rollout in read_rollouts(path) if not rollout.error}
-    missing = [seed for seed in bench.seeds if seed not in done]
+    missing = [seed for seed in seeds if seed not in done]
     if missing:
         tell(f"{checkpoint.parent.name}, {variant.group} {variant.label}: {len(missing)} rollouts")
         with path.open("a", encoding="utf-8") as file:
@@ -139,7 +144,7 @@ def evaluate(bench: Bench, variant: Variant, checkpoint: Path, tell: Callable[[s
                 file.flush()
                 os.fsync(file.fileno())
                 done[rollout.seed] = rollout
-    return iter([done[seed] for seed in bench.seeds])
+    return [done[seed] for seed in seeds]
 
 
 def read_rollouts(path: Path) -> list[Rollout]:

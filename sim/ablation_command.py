@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         bench, variants = _bench(options), _variants(options)
-        rows = run(bench, variants, lambda text: print(text, flush=True))
+        rows: list[dict[str, Any]] = []
+        for rows in run(bench, variants, lambda text: print(text, flush=True)):
+            _write(options, rows)
     except ValueError as error:
         print(f"e0 ablate: {error}", file=sys.stderr)
         return 2
@@ -72,10 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"e0 ablate: {error}\nthe same command goes on", file=sys.stderr)
         return 1
     print(table(rows))
-    if options.json:
-        about = {"suite": options.suite, "task": options.task, "seeds": options.seeds, "rows": rows}
-        options.json.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return 1 if any(row["errors"] for row in rows) else 0
+
+
+def _write(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The figures so far; each row says of how many rollouts."""
+    about = {"suite": options.suite, "task": options.task, "seeds": options.seeds, "rows": rows}
+    if options.json:
+        options.json.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def _variants(options: argparse.Namespace) -> list[Variant]:

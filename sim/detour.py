@@ -19,7 +19,7 @@ from sim.adapter import Privileged
 
 TASK = "Detour-v0"
 INSTRUCTION = "go around the post to the target"
-MAX_STEPS = 60
+MAX_STEPS = 45
 LEFT, RIGHT = "left", "right"
 
 POST_RADIUS_M = 0.05
