@@ -100,7 +100,7 @@ class EpisodeRecorder(Node):
         if topic.qos.latched:
             self._keep(topic, bytes(info["publisher_gid"]["data"]), data)
         if topic is CLOCK:
-            self._clock_ns = clock_ns(data)
+            self._clock_ns = max(self._clock_ns, clock_ns(data))  # discovery may deliver old ones late
         log_ns = self._clock_ns if self._sim_time else info["received_timestamp"] or self._now_ns()
         self._store(topic, data, log_ns, info["source_timestamp"], number or 0)
 
