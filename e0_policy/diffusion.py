@@ -82,7 +82,10 @@ class SamplerSettings:
             raise ModelConfigError(f"unknown sampler setting {unknown[0]!r}; allowed are {', '.join(known)}")
         shared = {name: getattr(config, name) for name in ("steps", "noise", "noise_schedule", "sampling")}
         own = {"alpha": config.alpha_infer, "alpha_clean": config.alpha_train}
-        return SamplerSettings(**{**shared, **own, **changes})
+        settings = SamplerSettings(**{**shared, **own, **changes})
+        if config.head != "e0" and settings.steps != 1:
+            raise ModelConfigError(f"sampler setting steps is {settings.steps}; head {config.head!r} answers in 1")
+        return settings
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,16 @@ class NoiseDraw:
 
 
 def draw_noise(config: E0Config, settings: SamplerSettings, batch: int, generator: torch.Generator) -> NoiseDraw:
-    """Draw what one call of the sampler needs for `batch` chunks, on the generator's device."""
+    """Draw what one call of the sampler needs for `batch` chunks, on the generator's device.
+
+    Heads other than E0 see no noise: zeros.
+    """
     shape = (batch, config.prediction_horizon, config.action_dim, config.bins)
     device = generator.device
     sets = 1 if settings.noise == "fixed" else settings.steps
     eps = torch.randn(sets, *shape, generator=generator, device=device)
+    if config.head != "e0":
+        eps = torch.zeros_like(eps)
     gumbel = flow = None
     if settings.sampling == "sampled":
         uniform = torch.rand(settings.steps, *shape, generator=generator, device=device)

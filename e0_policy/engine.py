@@ -19,6 +19,7 @@ from e0_policy import diffusion
 from e0_policy.batch import Batch
 from e0_policy.diffusion import NoiseDraw, Sample, SamplerSettings
 from e0_policy.fast_path import Buffers, FastPath, Inputs, Shape
+from e0_policy.heads import REGRESSION
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config
 
@@ -59,13 +60,15 @@ class Engine:
         capture: how to record a run; by default a CUDA graph on a GPU and nothing on a CPU.
 
     Raises:
-        EngineError: a hybrid whose time enters by `concat_mlp`, which no published weights are; use `E0Model.sample`.
+        EngineError: a regression head, or a hybrid whose time enters by `concat_mlp`, which no published weights are;
+            use `E0Model.sample`.
 
     """
 
     def __init__(self, model: E0Model, settings: SamplerSettings, capture: Capture | None = None) -> None:
         if not supports(model.config):
-            raise EngineError("the fast path has no hybrid_continuous with concat_mlp; use the eager E0Model.sample")
+            lacks = "a regression head, and hybrid_continuous with concat_mlp"
+            raise EngineError(f"the fast path has not {lacks}; use the eager E0Model.sample")
         self.model, self.settings = model, settings
         self.device = model.action_in.weight.device
         self._capture = capture_cuda if capture is None and self.device.type == "cuda" else capture
@@ -163,7 +166,7 @@ class Engine:
 
 def supports(config: E0Config) -> bool:
     """Whether the fast path has what a configuration asks for."""
-    return not (config.hybrid_continuous and config.time_cond == "concat_mlp")
+    return config.head not in REGRESSION and not (config.hybrid_continuous and config.time_cond == "concat_mlp")
 
 
 def capture_cuda(run: Callable[[], Sample]) -> tuple[Callable[[], None], Sample]:

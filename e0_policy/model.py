@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from e0_policy import diffusion
+from e0_policy import diffusion, heads
 from e0_policy.backbone import Backbone, Cache
 from e0_policy.batch import Batch
 from e0_policy.diffusion import Denoised, NoiseDraw, Sample, SamplerSettings
@@ -28,8 +28,8 @@ from e0_policy.vision import make_tower
 class Loss:
     """A training loss and its parts, each a scalar.
 
-    `cross_entropy` is in nats per token, `accuracy` the share of tokens predicted exactly, `flow` the mean squared
-    error of the velocity of the hybrid's continuous block.
+    `cross_entropy` is in nats per token (of a regression head: its error), `accuracy` the share of tokens predicted
+    exactly, `flow` the mean squared error of the velocity of the hybrid's continuous block.
     """
 
     total: Tensor
@@ -77,7 +77,7 @@ class E0Model(nn.Module):
             self.proprio_embedding = nn.Embedding(config.proprio_dim * config.proprio_bins, wide)
         values = config.bins if config.token_layout == "dim_token" else config.bins * config.action_dim
         self.action_in = nn.Linear(values, narrow)
-        self.action_out = nn.Linear(narrow, values)
+        self.action_out = nn.Linear(narrow, heads.outputs(config))
         if config.position_embedding:
             self.action_position = nn.Parameter(torch.randn(config.action_tokens, narrow) * 0.5)
         self.time = TimeEmbedding(narrow, config.time_cond == "adarms")
@@ -177,7 +177,7 @@ class E0Model(nn.Module):
         adaptive = condition if config.time_cond == "adarms" else None
         hidden = self.backbone.suffix(tokens, cache, adaptive, blocks)
         logits = self.action_out(hidden[:, -config.action_tokens :])
-        shape = (config.prediction_horizon, config.action_dim, config.bins)
+        shape = (config.prediction_horizon, config.action_dim, -1)
         velocity = self.flow_out(hidden[:, : config.prediction_horizon]) if flow is not None else None
         return Denoised(logits.reshape(len(logits), *shape), velocity)
 
@@ -205,9 +205,14 @@ class E0Model(nn.Module):
         if config.insulate:
             cache = cache.detach()
         tokens = batch.action_tokens
+        clean = diffusion.clean_rows(batch.committed, config.prediction_horizon)
+        counts = batch.action_mask & ~clean[..., None]
+        if config.head != "e0":
+            start, ones = heads.start(config, tokens, clean), torch.ones(len(tokens), device=tokens.device)
+            answer = self.denoise(cache, start, ones, clean if config.committed_max else None).logits
+            return Loss(*heads.loss(config, answer, tokens, counts))
         tau = diffusion.draw_tau(len(tokens), generator)
         eps = torch.randn(*tokens.shape, config.bins, generator=generator, device=tokens.device)
-        clean = diffusion.clean_rows(batch.committed, config.prediction_horizon)
         time = torch.where(clean, 0.0, tau[:, None])
         x = _noised_rows(tokens, eps, time, config.alpha_train)
         flow = velocity = None
@@ -216,7 +221,6 @@ class E0Model(nn.Module):
             noise = torch.randn(actions.shape, generator=generator, device=tokens.device)
             flow, velocity = tau[:, None, None] * noise + (1.0 - tau[:, None, None]) * actions, noise - actions
         out = self.denoise(cache, x, tau, clean if config.committed_max else None, flow)
-        counts = batch.action_mask & ~clean[..., None]
         entropy = diffusion.cross_entropy(out.logits, tokens, counts)
         right = ((out.logits.max(-1).indices == tokens) & counts).sum() / counts.sum().clamp(min=1)
         if velocity is None or out.velocity is None:
@@ -243,7 +247,11 @@ class E0Model(nn.Module):
         def denoise(x: Tensor, tau: float, clean: Tensor, flow: Tensor | None) -> Denoised:
             return self.denoise(cache, x, torch.full((len(x),), tau, device=x.device), clean, flow)
 
-        drawn = diffusion.sample(denoise, noise, settings, *repeated)
+        if self.config.head in heads.REGRESSION:
+            start = heads.start(self.config, *repeated)
+            drawn = heads.answer(self.config, denoise(start, 1.0, repeated[1], None).logits, *repeated)
+        else:
+            drawn = diffusion.sample(denoise, noise, settings, *repeated)
         return diffusion.closest(drawn, settings.samples, plan, known)
 
     @property

@@ -21,6 +21,7 @@ Sampling = Literal["argmax", "sampled"]
 BinDecode = Literal["mid", "lower"]
 TimeCond = Literal["adarms", "concat_mlp"]
 ProprioForm = Literal["token", "text", "special"]
+Head = Literal["e0", "categorical", "l1", "l2"]
 
 
 class ModelConfigError(ValueError):
@@ -73,6 +74,7 @@ class E0Config:
     position_embedding: bool = True  # learned embedding of (row, dimension) on the action tokens
     hybrid_continuous: bool = False  # a block of continuous flow-matching tokens before the discrete ones
     time_cond: TimeCond = "adarms"
+    head: Head = "e0"  # the others answer in one pass, to compare with (`heads.py`)
 
     # Diffusion
     alpha_train: float = 1.0  # one-hot smoothing, eq. 4
@@ -100,6 +102,9 @@ class E0Config:
         _require(self.head_dim % 2 == 0, "head_dim", self.head_dim, "an even number")
         below = self.prediction_horizon - 1
         _require(self.committed_max <= below, "committed_max", self.committed_max, f"0 to {below}, below the horizon")
+        if self.head != "e0":
+            _require(self.steps == 1, "steps", self.steps, f"1 with head {self.head!r}, which answers in one pass")
+            _require(not self.hybrid_continuous, "hybrid_continuous", True, f"false with head {self.head!r}")
         if self.vision == "conv":
             allowed = "16 (the conv stem halves the image four times)"
             _require(self.patch_size == 16, "patch_size", self.patch_size, allowed)

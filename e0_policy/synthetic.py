@@ -75,15 +75,15 @@ def draw_scene(rng: np.random.Generator) -> tuple[Scene, FloatArray]:
 def draw_views(scene: Scene, proprioception: FloatArray, side: int) -> dict[str, ImageArray]:
     """Base and wrist view `uint8 (side, side, 3)` of a state `(8,)`."""
     tool = tcp_position_m(proprioception[:7])[:2]
-    base = _picture(_TABLE_M, side)
+    base = table(_TABLE_M, side)
     wrist_window = ((tool[0] - _WRIST_M, tool[0] + _WRIST_M), (tool[1] - _WRIST_M, tool[1] + _WRIST_M))
-    wrist = _picture(wrist_window, side)
+    wrist = table(wrist_window, side)
     for colour, rgb in COLOURS.items():
-        base = _disc(base, _TABLE_M, scene.dot_m(colour), 0.035, rgb)
-        wrist = _disc(wrist, wrist_window, scene.dot_m(colour), 0.035, rgb)
+        base = disc(base, _TABLE_M, scene.dot_m(colour), 0.035, rgb)
+        wrist = disc(wrist, wrist_window, scene.dot_m(colour), 0.035, rgb)
     size = 0.012 + 0.012 * float(proprioception[7])
-    base = _disc(base, _TABLE_M, tool, size, (250, 250, 250))
-    wrist = _disc(wrist, wrist_window, tool, size, (250, 250, 250))
+    base = disc(base, _TABLE_M, tool, size, (250, 250, 250))
+    wrist = disc(wrist, wrist_window, tool, size, (250, 250, 250))
     return {"base": np.rint(base).astype(np.uint8), "wrist": np.rint(wrist).astype(np.uint8)}
 
 
@@ -128,14 +128,14 @@ def _demonstrate(identifier: str, scene: Scene, start: FloatArray) -> Episode:
 Window = tuple[tuple[float, float], tuple[float, float]]
 
 
-def _picture(window: Window, side: int) -> FloatArray:
+def table(window: Window, side: int) -> FloatArray:
     """Table with a faint grid of 10 cm, which tells the views' places apart."""
     x, y = _axes(window, side)
     lines_x, lines_y = (np.abs((axis * 10) % 1 - 0.5) > 0.42 for axis in (x, y))
     return np.where((lines_x[:, None] | lines_y)[..., None], 110.0, 90.0) * np.ones(3)
 
 
-def _disc(
+def disc(
     image: FloatArray, window: Window, centre: FloatArray, radius_m: float, rgb: tuple[int, int, int]
 ) -> FloatArray:
     """The picture with a disc, drawn into its bounding box alone."""

@@ -22,10 +22,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Privileged:
-    """What only the evaluator may know: success now, and poses `(7,)` x y z [m], quaternion xyzw in the base frame."""
+    """What only the evaluator may know: success now, and poses `(7,)` x y z [m], quaternion xyzw in the base frame.
+
+    `way` names the way that was taken so far where a task has several, and is empty before that or if none was.
+    """
 
     success: bool
     poses: Mapping[str, FloatArray] = field(default_factory=dict)
+    way: str = ""
 
 
 class SimAdapter(Protocol):

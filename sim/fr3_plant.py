@@ -16,6 +16,7 @@ from e0_policy.embodiment import Embodiment, load_embodiment
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import closest
 from e0_ros.core.camera_model import CameraModel, pose_matrix
+from sim import detour
 from sim.adapter import Privileged, Scene
 
 PHYSICS_PERIOD_NS = 1_000_000
@@ -31,6 +32,16 @@ _BARS = np.array(
     [[230, 60, 60], [240, 150, 40], [240, 220, 60], [80, 200, 90], [70, 190, 230], [70, 90, 230], [180, 80, 220]],
     np.uint8,
 )
+
+
+TASKS = {TASK: INSTRUCTION, detour.TASK: detour.INSTRUCTION}
+"""The instruction of every task."""
+
+
+def start_positions(arm: Embodiment, seed: int) -> FloatArray:
+    """Joint positions `(joints,)` [rad] after a reset: home, up to 0.02 rad off."""
+    start: FloatArray = arm.home + np.random.default_rng([seed, 0]).uniform(-0.02, 0.02, arm.joints)
+    return start
 
 
 def reach_goal(arm: Embodiment, seed: int) -> FloatArray:
@@ -54,7 +65,7 @@ class Fr3Plant:
 
     """
 
-    tasks = (TASK,)
+    tasks = tuple(TASKS)
     physics_period_ns = PHYSICS_PERIOD_NS
 
     def __init__(
@@ -86,15 +97,16 @@ class Fr3Plant:
         """
         if task not in self.tasks:
             raise ValueError(f"no task {task!r} in fr3_plant{closest(task, self.tasks)}")
-        start = self._arm.home + np.random.default_rng([seed, 0]).uniform(-0.02, 0.02, self._arm.joints)
+        start = start_positions(self._arm, seed)
         self._positions: FloatArray = start
         self._velocities = np.zeros(self._arm.joints)
         self._efforts = np.zeros(self._arm.joints)
         self._opening = 1.0
         self._steps = 0
         self._goal = reach_goal(self._arm, seed)
+        self._detour = detour.Run(detour.draw_scene(self._arm, seed), start) if task == detour.TASK else None
         self._rendering = (start, 1.0, 0)
-        return Scene(TASK, seed, INSTRUCTION, 200)
+        return Scene(task, seed, TASKS[task], detour.MAX_STEPS if self._detour else 200)
 
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Positions [rad], velocities [rad/s] and efforts (all zero)."""
@@ -111,6 +123,8 @@ class Fr3Plant:
         else:
             change = self._gain * (position - self._positions)
             self._positions, self._velocities = self._positions + change, change / (PHYSICS_PERIOD_NS / 1e9)
+        if self._detour:
+            self._detour.moved(self._positions)
         change_g = gripper_opening - self._opening
         self._opening += min(max(change_g, -self._gripper_step), self._gripper_step)
         self._steps += 1
@@ -120,7 +134,14 @@ class Fr3Plant:
         self._rendering = (self._positions, self._opening, self._steps)
 
     def finish_render(self) -> dict[str, ImageArray]:
-        """Draw one bar per joint with its goal as a mark, the gripper as a gap at the top, and a moving clock."""
+        """Draw one bar per joint with its goal as a mark, the gripper as a gap at the top, and a moving clock.
+
+        Detour-v0 is drawn as a scene (`sim.detour`).
+        """
+        if self._detour:
+            sizes, positions = [picture.shape[:2] for picture in self._pictures], self._rendering[0]
+            scene = self._detour.scene
+            return {v: detour.draw(scene, v, positions, *size) for v, size in zip(self.views, sizes, strict=True)}
         return {view: self._draw(self._pictures[i].copy()) for i, view in enumerate(self.views)}
 
     def _draw(self, image: ImageArray) -> ImageArray:
@@ -158,7 +179,9 @@ class Fr3Plant:
         return models
 
     def privileged(self) -> Privileged:
-        """Success: every joint within 0.02 rad of the goal, at less than 0.05 rad/s."""
+        """Success of Reach-v0: every joint within 0.02 rad of the goal, at less than 0.05 rad/s."""
+        if self._detour:
+            return self._detour.privileged()
         near = np.abs(self._positions - self._goal).max() < REACHED_RAD
         return Privileged(bool(near and np.abs(self._velocities).max() < 0.05))
 

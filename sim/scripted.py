@@ -30,9 +30,9 @@ class Planner(Protocol):
 def make_planner(simulator: str, arm: Embodiment) -> Planner:
     """The planner of a simulator's tasks, imported only now."""
     if simulator == "fr3_plant":
-        from sim.reach import ReachPlanner
+        from sim.plant_planner import PlantPlanner
 
-        return ReachPlanner(arm)
+        return PlantPlanner(arm)
     from sim.planning import ManiSkillPlanner
 
     return ManiSkillPlanner()

@@ -74,6 +74,6 @@ def instructions(simulator: str) -> dict[str, str]:
         from sim.maniskill_tasks import TASKS
 
         return {name: task.instruction for name, task in TASKS.items()}
-    from sim.fr3_plant import INSTRUCTION, TASK
+    from sim.fr3_plant import TASKS
 
-    return {TASK: INSTRUCTION}
+    return dict(TASKS)

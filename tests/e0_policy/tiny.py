@@ -21,7 +21,7 @@ from e0_policy.transforms import PolicyTransform
 ARM = load_embodiment("panda")
 NAMES = (*ARM.joint_names, "gripper")
 PERIOD = 50_000_000
-WORDS = ("pick", "up", "the", "cube", "move", "every", "joint", "to", "its", "mark")
+WORDS = ("pick", "up", "the", "cube", "move", "every", "joint", "to", "its", "mark", "go", "around", "post", "target")
 SIZES = {"action_dim": 8, "proprio_dim": 8, "max_text_tokens": 12, "bins": 64, "committed_max": 3, "vocab_size": 320}
 
 

@@ -29,6 +29,6 @@ def test_lockstep_and_direct_agree_to_the_bit_and_controls_are_made(tmp_path: Pa
     assert (told["episodes"], told["errors"], told["violations"], told["missing"]) == (2, 0, 0, 0)
     evaluate(direct, Plan(("Reach-v0",), range(2), controls=1), tmp_path / "direct")
     over_graph, in_process = rollouts(lockstep, tmp_path / "lockstep"), rollouts(direct, tmp_path / "direct")
-    assert over_graph == in_process and len(over_graph) == 3
-    assert len({digest for _, _, digest, *_ in over_graph.values()}) == 3, "seeds and controls differ"
+    assert over_graph == in_process and len(over_graph) == 4
+    assert len({digest for _, _, digest, *_ in over_graph.values()}) == 4, "seeds and controls differ"
     assert video_path(tmp_path / "lockstep", Job(POLICY, "Reach-v0", 0)).is_file(), "the rollout run again is the same"

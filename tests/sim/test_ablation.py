@@ -1,0 +1,106 @@
+"""`e0 ablate` in small: it trains, evaluates, goes on after a kill, and says what it counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from sim import ablation, ablation_command
+from sim.ablation import Rollout, read_rollouts, row
+from sim.ablation_suites import SUITES, Variant, heads
+
+SMALL = ["model.image_size=16", "model.width=16", "model.expert_width=16", "model.mlp=16", "model.expert_mlp=16",
+         "model.vision_width=16", "model.depth=1", "model.head_dim=4", "steps=2", "warmup_steps=1", "batch_size=2",
+         "validation_samples=2"]  # fmt: skip
+
+
+def words(tmp_path: Path, *more: str) -> list[str]:
+    shared = ["--suite", "heads", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "told.json")]
+    return [*shared, "--demonstrations", "3", "--seeds", "7:9", "--set", *SMALL, *more]
+
+
+def test_a_suite_is_run_and_goes_on_where_it_was(tmp_path, capsys) -> None:
+    few = ["--groups", "E0", "regression"]
+    assert ablation_command.main(words(tmp_path, *few)) == 0
+    told = json.loads((tmp_path / "told.json").read_text())["rows"]
+    assert [(r["label"], r["n"], r["training"]) for r in told] == [
+        *((f"N = {n}", 2, "e0") for n in (1, 2, 4, 10)), ("squared error", 2, "l2"), ("absolute error", 2, "l1")
+    ]  # fmt: skip
+    assert "| E0 | N = 4 | " in capsys.readouterr().out
+
+    file = next((tmp_path / "out" / "l1").glob("rollouts-*.jsonl"))
+    first, second = file.read_text().splitlines()
+    file.write_text(f"{first}\n{second[:9]}")
+    assert ablation_command.main(words(tmp_path, *few)) == 0
+    out = capsys.readouterr().out
+    assert "l1, regression absolute error: 1 rollouts" in out and "l1: train" not in out
+    assert file.read_text().splitlines() == [first, second], "the rollout run again is the same"
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys) -> None:
+    folder = tmp_path / "out" / "l2"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text(json.dumps({"config": "", "changes": {}}))
+    assert ablation_command.main(words(tmp_path, "--groups", "regression")) == 2
+    assert "trained with other settings" in capsys.readouterr().err
+
+
+def test_a_training_that_fails_is_named(tmp_path, capsys) -> None:
+    assert ablation_command.main(words(tmp_path, "model.depth=0")) == 2
+    assert "e0: training ended with 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--groups", "e0"], "no group 'e0'"),
+        (["--task", "Reach-v0"], "needs --data"),
+        (["--task", "Detour-v1"], "did you mean 'Detour-v0'"),
+        (["--set", "output=x"], "options of their own"),
+        (["--config", "nowhere.yaml"], "give a YAML file"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, capsys, more, reason) -> None:
+    assert ablation_command.main([*words(tmp_path), *more]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_the_lowest_validation_loss_of_all_rates_is_evaluated(tmp_path, monkeypatch) -> None:
+    losses = {0.1: 3.0, 0.2: 1.0, 0.3: 2.0}
+    monkeypatch.setattr(
+        ablation,
+        "train",
+        lambda config, changes, folder, tell: {"validation": {"loss": losses[changes["learning_rate"]]}},
+    )
+    bench = ablation.Bench(Path("x"), {}, tuple(losses), "fr3_plant", "Detour-v0", range(1), tmp_path)
+    assert ablation.best_of(bench, heads()[0], print)[0].name == "e0-lr0.2"
+
+
+def test_an_error_is_no_rollout_and_a_failure_may_be_pure() -> None:
+    ran = [
+        Rollout(0, True, "left", 9),
+        Rollout(1, False, "right", 9),
+        Rollout(2, False, "", 9),
+        Rollout(3, False, "", 1, "x"),
+    ]
+    found = row(Variant("E0", "N = 1", "e0"), "e0", {"step": 5, "validation": None}, ran)
+    assert (found["n"], found["errors"], found["successes"], found["pure"]) == (3, 1, 1, 2)
+    text = ablation_command.table([found])
+    assert "| 33 (6 to 79) | 67 (21 to 94) | 1 left, 1 right | 3 |" in text
+
+
+def test_a_torn_line_is_cut_off(tmp_path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(asdict(Rollout(4, True, "left", 3))) + '\n{"seed": 5')
+    assert read_rollouts(path) == [Rollout(4, True, "left", 3)]
+    assert path.read_text().endswith("}\n")
+
+
+def test_variants_that_share_a_training_agree_on_its_settings() -> None:
+    for suite in SUITES.values():
+        seen: dict[str, object] = {}
+        for variant in suite():
+            assert seen.setdefault(variant.training, variant.changes) == variant.changes
