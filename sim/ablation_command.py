@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from e0_ros.config import ConfigError
+from e0_ros.json_file import write_json
 from sim import detour
 from sim.ablation import Bench, run
 from sim.ablation_suites import SUITES, Variant
@@ -81,7 +81,7 @@ def _write(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> No
     """The figures so far; each row says of how many rollouts."""
     about = {"suite": options.suite, "task": options.task, "seeds": options.seeds, "rows": rows}
     if options.json:
-        options.json.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, about)
 
 
 def _variants(options: argparse.Namespace) -> list[Variant]:

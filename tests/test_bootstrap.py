@@ -98,7 +98,7 @@ def test_extras_are_those_of_setup_cfg():
     assert "torch" in plan.requirements(ROOT, ["train"])
     robot = plan.requirements(ROOT, ["ros"])
     assert "ros-rclpy[fastrtps]" in robot
-    assert not {"torch", "mani_skill", "transformers", "pyarrow", "pytest"} & set(robot)
+    assert not {"torch", "mani_skill", "transformers", "pytest"} & set(robot)
     with pytest.raises(ValueError, match="no extra 'simm'; there are dev, libero"):
         plan.requirements(ROOT, ["simm"])
 

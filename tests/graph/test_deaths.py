@@ -158,7 +158,8 @@ def test_the_death_of_any_node_is_named_and_ends_the_graph(tmp_path: Path, victi
     if victim == "episode_recorder":
         assert last_ns > run.killed_ros_ns - SECOND_NS, "readable up to the end"
     else:
-        assert last_ns >= run.killed_ros_ns and bag.custom["outcome"] == "unlabelled"
+        assert last_ns >= run.killed_ros_ns
+        assert bag.custom["outcome"] in ("unlabelled", "discard"), "the evaluator may have had the time to discard it"
     if victim != "bridge":
         assert judged(tmp_path)[-1].startswith("0 violations")
 
