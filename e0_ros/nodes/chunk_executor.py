@@ -37,7 +37,6 @@ except ImportError:  # before Kilted
     from rclpy.executors import SingleThreadedExecutor as SpinExecutor
 
 _IMPEDANCE_GAP_NS = 400_000_000
-_TRANSPORT_NS = 2_000_000
 _DIAGNOSTICS_NS = 1_000_000_000
 _DRAIN = 200
 _LONGEST_WAIT_S = 0.2
@@ -112,8 +111,10 @@ class ChunkExecutorNode(Node):
         """ROS time; in lock-step the last time that the bridge told by its joint states."""
         return self._joints_ns if self._lockstep else self.get_clock().now().nanoseconds
 
-    def _on_joints(self, msg: JointState) -> None:
+    def _on_joints(self, msg: JointState, info: dict[str, int]) -> None:
         stamp_ns = to_ns(msg.header.stamp)
+        if not self._lockstep and info["received_timestamp"]:
+            self.core.observe_delay(info["received_timestamp"] - info["source_timestamp"], stamp_ns)
         self.core.observe_joints(stamp_ns, msg.name, msg.position, msg.velocity)
         self._joints_ns = max(self._joints_ns, stamp_ns)
         if self._lockstep:
@@ -186,7 +187,7 @@ class ChunkExecutorNode(Node):
     def _send(self, command: Command, commit_ns: int) -> None:
         """Publish a trajectory, unless this process was held up: the arm may already be past where it branches off."""
         msg = trajectory_to_msg(command, self.core.arm_model.joint_names)
-        if not self._lockstep and (late_ns := self._now_ns() - commit_ns + _TRANSPORT_NS) > 0:
+        if not self._lockstep and (late_ns := self._now_ns() - commit_ns + self.core.transport_ns) > 0:
             self.core.withdraw()
             self.get_logger().warning(
                 f"a command was {late_ns / 1e6:.1f} ms too late to be sent; the last one stays in force",
@@ -224,11 +225,13 @@ class ChunkExecutorNode(Node):
         level = {Mode.HOLD: WARN, Mode.STOPPED: ERROR}.get(status.mode, OK)
         message = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
         values = {
+            "owner": status.owner,
             "accepted": status.accepted,
             "refused": status.refused,
             "last_refusal": status.last_refusal,
             "limited": status.limited,
             "commands": self._commands,
+            "transport_ms": self.core.transport_ns / 1e6,
         }
         self._diagnostics.publish(diagnostics_msg("chunk_executor", level, message, values, now_ns))
 
