@@ -222,7 +222,7 @@ class ChunkExecutor:
         return 0 if self.config.lockstep else self._lead.brake_ns
 
     def _commit_ns(self, now_ns: int) -> int:
-        """From when on this tick's plan acts: on the planning grid, so that a plan that goes on repeats the last one."""
+        """From when on this tick's plan acts: on the planning grid, where a plan that goes on repeats the last one."""
         if self._brake_due and self._mode is not Mode.RUNNING:
             return now_ns + self._stop_lead_ns
         commit_ns = now_ns + self._lead_ns

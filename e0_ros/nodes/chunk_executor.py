@@ -27,6 +27,7 @@ from e0_ros.core.admission import Refusal
 from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
+from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
 from e0_ros.process import run_node
@@ -76,6 +77,7 @@ class ChunkExecutorNode(Node):
         self._state = self._publisher(interfaces.EXECUTOR_STATE)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
         self._subscribe(interfaces.JOINT_STATES, self._on_joints)
+        self._probe = None if self._lockstep else DelayProbe(self, interfaces.JOINT_STATES)
         self._subscribe(interfaces.ACTION_CHUNK, self._on_chunk)
         for service, act in (
             (interfaces.ARM, self._arm),
@@ -105,16 +107,20 @@ class ChunkExecutorNode(Node):
 
         self.create_service(interfaces.message_class(service.type), service.name, answer)
 
+    def destroy_node(self) -> None:
+        """With the probe's node."""
+        if self._probe:
+            self._probe.node.destroy_node()
+        super().destroy_node()
+
     # -- inputs ----------------------------------------------------------------------------------------------------
 
     def _now_ns(self) -> int:
         """ROS time; in lock-step the last time that the bridge told by its joint states."""
         return self._joints_ns if self._lockstep else self.get_clock().now().nanoseconds
 
-    def _on_joints(self, msg: JointState, info: dict[str, int]) -> None:
+    def _on_joints(self, msg: JointState) -> None:
         stamp_ns = to_ns(msg.header.stamp)
-        if not self._lockstep and info["received_timestamp"]:
-            self.core.observe_delay(info["received_timestamp"] - info["source_timestamp"], stamp_ns)
         self.core.observe_joints(stamp_ns, msg.name, msg.position, msg.velocity)
         self._joints_ns = max(self._joints_ns, stamp_ns)
         if self._lockstep:
@@ -161,6 +167,8 @@ class ChunkExecutorNode(Node):
     def tick(self) -> None:
         """One tick at the present (real time), then the chunks that came since: now the next tick is farthest away."""
         now_ns = self._now_ns()
+        for delay_ns in self._probe.delays_ns() if self._probe else ():
+            self.core.observe_delay(delay_ns, now_ns)
         self._publish(self.core.tick(now_ns), now_ns)
         waiting, self._waiting = self._waiting, []
         for msg in waiting:
