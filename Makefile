@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
 N ?= 20
 KILLS ?= 100
+CHUNKS ?= 1000000
 TESTS ?= tests
 RUN := .venv/bin/python
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
@@ -27,6 +28,9 @@ test: setup  ## the tests (TESTS=tests/core for some)
 
 kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a second of one take is lost
 	@E0_KILLS=$(KILLS) $(RUN) -m pytest -s tests/nodes/test_recorder_killed.py
+
+fuzz: setup  ## CHUNKS=1000000 hostile chunks through the limiter, a hundredth of them through the whole executor
+	@$(RUN) -m e0_ros.cli bench fuzz --chunks $(CHUNKS) --executor-chunks $$(($(CHUNKS) / 100))
 
 bench: setup  ## measure, one table
 	@$(RUN) -m e0_ros.cli bench

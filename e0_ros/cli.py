@@ -20,6 +20,7 @@ VERBS = {
     "episode": ("e0_ros.episode_report:main", "video and plot of a bag, or its recovery: e0 episode bags/<episode>"),
     "inspect": ("e0_ros.inspect_command:main", "bags and datasets at a glance: e0 inspect bags --html report.html"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
+    "bench fuzz": ("e0_ros.bench.fuzz:main", "hostile chunks against the limits: e0 bench fuzz --chunks 100000"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
     "bench loader": ("e0_policy.loader_bench:main", "frames per second of a dataset: e0 bench loader --data DIR"),
     "bench train": ("e0_policy.bench_train:main", "time of a training step: e0 bench train --size nano"),

@@ -203,7 +203,7 @@ class DirectLoop:
         if status.mode is not Mode.DISARMED and np.isfinite(status.gripper_opening):
             rig.gripper_target = min(max(status.gripper_opening, 0.0), 1.0)
         if tick.command is not None:
-            rig.command(_trajectory(tick.command, rig.arm.joint_names), now_ns)
+            rig.command(as_trajectory(tick.command, rig.arm.joint_names), now_ns)
 
     def _observe(self, now_ns: int, look: bool) -> Observation | Stale:
         adapter = self.rig.adapter
@@ -230,7 +230,8 @@ class DirectLoop:
         return gripper_opening(names, [finger_m] * len(names), names, arm.gripper_width_m)
 
 
-def _trajectory(command: Command, joint_names: tuple[str, ...]) -> Trajectory:
+def as_trajectory(command: Command, joint_names: tuple[str, ...]) -> Trajectory:
+    """The message of a command as plain values."""
     offsets = (command.times_ns - command.start_ns).tolist()
     points = tuple(Point(offset, q, v, a) for offset, q, v, a in zip(offsets, *command.state, strict=True))
     return Trajectory(command.start_ns, joint_names, points)

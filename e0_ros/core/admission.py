@@ -10,6 +10,8 @@ from e0_ros.config import setting
 
 _MS = 1_000_000
 _SESSIONS = 64
+RANK = {"teleop": 2, "policy": 1, "replay": 0, "scripted": 0}
+"""Who takes the arm from whom: a higher rank from a lower one, at once."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class AdmissionConfig:
 class Admission:
     """Checks and arbitration, with counts.
 
-    The first accepted source owns the arm after arming. Teleop takes it from any other at once; another source gets
-    it when the owner's plan has ended and nothing came from the owner for `lease_ms`. An owner is one session: a
-    restarted policy is another one. A sequence number is accepted once per session, and only upwards.
+    The first accepted source owns the arm after arming. A source of higher `RANK` takes it at once, a human from
+    everything; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. An
+    owner is one session: a restarted policy is another one. A sequence number is accepted once per session, and only
+    upwards.
     """
 
     def __init__(self, arm: Embodiment, config: AdmissionConfig) -> None:
@@ -96,6 +99,11 @@ class Admission:
         self.last_refusal = reason
         return Refusal(reason, fault)
 
+    @property
+    def owner(self) -> str:
+        """The owner in words; empty while nobody owns the arm."""
+        return f"{self._owner[0]} (session {self._owner[1]})" if self._owner else ""
+
     def owns(self, source: str, session: str) -> bool:
         """Whether that session owns the arm, or nobody does."""
         return self._owner in (None, (source, session))
@@ -119,12 +127,11 @@ class Admission:
     def _not_its_turn(self, chunk: ActionChunk, now_ns: int, plan_end_ns: int) -> str:
         if self._owner is None or self._owner == (chunk.source, chunk.session):
             return ""
-        source, session = self._owner
-        if chunk.source == "teleop" != source:
+        if RANK[chunk.source] > RANK[self._owner[0]]:
             return ""
         if plan_end_ns <= now_ns and now_ns - self._heard_ns > self._config.lease_ms * _MS:
             return ""
-        return f"{source} (session {session}) owns the arm"
+        return f"{self.owner} owns the arm"
 
     def _wrong(self, chunk: ActionChunk) -> str:
         arm = self._arm

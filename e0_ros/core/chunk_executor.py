@@ -7,7 +7,7 @@ executor.offer(chunk, 50 * MS)                   # None: accepted (else a Refusa
 tick = executor.tick(50 * MS)
 tick.command.sample(60 * MS)                     # what the controller follows at 60 ms, until the next tick
 tick.gripper                                     # 1.0, or None while it does not change
-tick.status.mode, tick.status.reason             # Mode.RUNNING, ""
+tick.status.mode, tick.status.reason             # Mode.RUNNING, "follows policy (session a)"
 executor.tick(100 * MS).command                  # goes on from where the last command is at 100 ms
 # no further chunk: the last row is held, then Mode.HOLD, "plan exhausted ..."; every command ends at rest anyway
 
@@ -29,7 +29,8 @@ from e0_ros.core.command import Command, State
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper
 from e0_ros.core.joint_names import pick_joints
-from e0_ros.core.limiter import Limits, plan
+from e0_ros.core.lead import Lead
+from e0_ros.core.limiter import STEP_NS, Limits, plan
 from e0_ros.core.reference import HandOver, RowCurve
 
 _MS = 1_000_000
@@ -46,8 +47,7 @@ class ChunkExecutor:
         self.config, self.arm_model = config, load_embodiment(config.embodiment)
         self._limits = Limits.of(self.arm_model, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
         self._admission = Admission(self.arm_model, config)
-        self._lead_ns = 0 if config.lockstep else int(config.lead_ms * _MS)
-        self._stop_lead_ns = 0 if config.lockstep else int(config.stop_lead_ms * _MS)
+        self._lead = Lead(*(int(ms * _MS) for ms in (config.lead_ms, config.stop_lead_ms, config.max_lead_ms)))
         self._mode, self._reason = Mode.DISARMED, "not armed yet"
         self._latched = False
         self._now_ns = 0
@@ -71,7 +71,16 @@ class ChunkExecutor:
         """The present mode."""
         return self._mode
 
+    @property
+    def transport_ns(self) -> int:
+        """How long a message may take to the controller, by what is known of delays."""
+        return self._lead.transport_ns
+
     # -- inputs ----------------------------------------------------------------------------------------------------
+
+    def observe_delay(self, delay_ns: int, now_ns: int) -> None:
+        """Take the time that a message took through the transport; it lengthens the lead if need be."""
+        self._lead.observe(delay_ns, now_ns)
 
     def observe_joints(
         self, stamp_ns: int, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float]
@@ -148,7 +157,7 @@ class ChunkExecutor:
         self._gripper.sent = None
         self._committed_ns, self._next_send_ns, self._latched = now_ns + self._lead_ns, now_ns, False
         self._now_ns = max(self._now_ns, now_ns)
-        self._mode, self._reason = Mode.ARMED, ""
+        self._mode, self._reason = Mode.ARMED, "armed on request"
         return None
 
     def disarm(self, reason: str = "disarmed on request") -> None:
@@ -201,8 +210,23 @@ class ChunkExecutor:
         opening = float("nan") if self._gripper.sent is None else self._gripper.sent
         return Status(
             self._mode, self._reason, self._chunk, self._committed_ns, counts.accepted, counts.refused,
-            counts.last_refusal, self._limited, reference, opening,
+            counts.last_refusal, self._limited, reference, opening, counts.owner,
         )  # fmt: skip
+
+    @property
+    def _lead_ns(self) -> int:
+        return 0 if self.config.lockstep else self._lead.plan_ns
+
+    @property
+    def _stop_lead_ns(self) -> int:
+        return 0 if self.config.lockstep else self._lead.brake_ns
+
+    def _commit_ns(self, now_ns: int) -> int:
+        """From when on this tick's plan acts: on the planning grid, where a plan that goes on repeats the last one."""
+        if self._brake_due and self._mode is not Mode.RUNNING:
+            return now_ns + self._stop_lead_ns
+        commit_ns = now_ns + self._lead_ns
+        return commit_ns if self.config.lockstep else -(-commit_ns // STEP_NS) * STEP_NS
 
     def _move(self, now_ns: int) -> Command | None:
         due = self.config.lockstep or now_ns >= self._next_send_ns or self._brake_due
@@ -210,8 +234,7 @@ class ChunkExecutor:
         if self._command is None or not due or (self._mode is Mode.DISARMED and not final):
             self._brake_due = False
             return None
-        braking = self._brake_due and self._mode is not Mode.RUNNING
-        commit_ns = now_ns + (self._stop_lead_ns if braking else self._lead_ns)
+        commit_ns = self._commit_ns(now_ns)
         span_ns = int(self.config.span_ms * _MS)
         self._before = self._command
         message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
@@ -257,13 +280,13 @@ class ChunkExecutor:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
         self._chunk, self._curve, self._target = chunk, curve, None
-        self._mode, self._reason = Mode.RUNNING, ""
+        self._mode, self._reason = Mode.RUNNING, f"follows {chunk.source} (session {chunk.session})"
         return None
 
     # -- causes ----------------------------------------------------------------------------------------------------
 
     def _hold_cause(self, now_ns: int) -> str:
-        if trouble := self._joint_trouble(now_ns):
+        if trouble := self._joint_trouble(now_ns) or (not self.config.lockstep and self._lead.trouble):
             return trouble
         if self._mode is Mode.RUNNING and self._chunk:
             late_ns = now_ns - self._next_send_ns

@@ -27,6 +27,9 @@ class ExecutorConfig(AdmissionConfig):
         high=50,
     )
     stop_lead_ms: float = setting(8.0, "the same for braking", unit="ms", low=0, high=50)
+    max_lead_ms: float = setting(
+        400.0, "longest of both leads, which grow with the measured delay of messages", unit="ms", low=0, high=2000
+    )
     overlap_ms: float = setting(20.0, "a trajectory starts this long before it is sent", unit="ms", low=0, high=200)
     span_ms: float = setting(100.0, "motion in a command before it brakes to rest", unit="ms", low=10, high=1000)
     blend_ms: float = setting(100.0, "hand-over between chunks", unit="ms", low=1, high=2000)
@@ -61,7 +64,10 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """State of the executor at a tick; `reference` is the measured joints before arming, None without any."""
+    """State of the executor at a tick.
+
+    `reference` is the measured joints before arming, None without any; `owner` says who has the lease of the arm.
+    """
 
     mode: Mode
     reason: str
@@ -73,6 +79,7 @@ class Status:
     limited: int
     reference: State | None
     gripper_opening: float
+    owner: str = ""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def brake(limits: Limits, start: State, start_ns: int) -> Command:
     """Bring every joint to rest from a state `(n,)`, each as fast as its acceleration and jerk allow.
 
     Three phases of constant jerk per joint (build up, hold and release the deceleration), rounded up to whole
-    milliseconds; the deceleration is then solved for so that velocity and acceleration end at exactly 0.
+    milliseconds; the deceleration is then solved for so that velocity and acceleration end at exactly 0. A joint whose
+    state is not finite (which `legal` finds) spoils none of the others.
     """
     position, velocity, acceleration = start
     jerk, peak_limit = limits.jerk, limits.acceleration
@@ -125,7 +126,8 @@ def brake(limits: Limits, start: State, start_ns: int) -> Command:
         build = np.maximum(build, np.ceil(np.abs(peak - first) / jerk / grid - 1e-6))
         release = np.maximum(release, np.ceil(np.abs(peak) / jerk / grid - 1e-6))
     peak = side * (gain - first * build * grid / 2) / ((build / 2 + held + release / 2) * grid)
-    return _phases(State(position, velocity, acceleration), np.stack((build, held, release)), peak, start_ns)
+    durations = np.nan_to_num(np.stack((build, held, release)), nan=1.0, posinf=1.0)
+    return _phases(State(position, velocity, acceleration), durations, peak, start_ns)
 
 
 def _phases(start: State, durations: FloatArray, peak: FloatArray, start_ns: int) -> Command:

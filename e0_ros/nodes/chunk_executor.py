@@ -27,6 +27,7 @@ from e0_ros.core.admission import Refusal
 from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
+from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
 from e0_ros.process import run_node
@@ -37,7 +38,6 @@ except ImportError:  # before Kilted
     from rclpy.executors import SingleThreadedExecutor as SpinExecutor
 
 _IMPEDANCE_GAP_NS = 400_000_000
-_TRANSPORT_NS = 2_000_000
 _DIAGNOSTICS_NS = 1_000_000_000
 _DRAIN = 200
 _LONGEST_WAIT_S = 0.2
@@ -77,6 +77,7 @@ class ChunkExecutorNode(Node):
         self._state = self._publisher(interfaces.EXECUTOR_STATE)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
         self._subscribe(interfaces.JOINT_STATES, self._on_joints)
+        self._probe = None if self._lockstep else DelayProbe(self, interfaces.JOINT_STATES)
         self._subscribe(interfaces.ACTION_CHUNK, self._on_chunk)
         for service, act in (
             (interfaces.ARM, self._arm),
@@ -105,6 +106,12 @@ class ChunkExecutorNode(Node):
             return response
 
         self.create_service(interfaces.message_class(service.type), service.name, answer)
+
+    def destroy_node(self) -> None:
+        """With the probe's node."""
+        if self._probe:
+            self._probe.node.destroy_node()
+        super().destroy_node()
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
@@ -160,6 +167,8 @@ class ChunkExecutorNode(Node):
     def tick(self) -> None:
         """One tick at the present (real time), then the chunks that came since: now the next tick is farthest away."""
         now_ns = self._now_ns()
+        for delay_ns in self._probe.delays_ns() if self._probe else ():
+            self.core.observe_delay(delay_ns, now_ns)
         self._publish(self.core.tick(now_ns), now_ns)
         waiting, self._waiting = self._waiting, []
         for msg in waiting:
@@ -186,7 +195,7 @@ class ChunkExecutorNode(Node):
     def _send(self, command: Command, commit_ns: int) -> None:
         """Publish a trajectory, unless this process was held up: the arm may already be past where it branches off."""
         msg = trajectory_to_msg(command, self.core.arm_model.joint_names)
-        if not self._lockstep and (late_ns := self._now_ns() - commit_ns + _TRANSPORT_NS) > 0:
+        if not self._lockstep and (late_ns := self._now_ns() - commit_ns + self.core.transport_ns) > 0:
             self.core.withdraw()
             self.get_logger().warning(
                 f"a command was {late_ns / 1e6:.1f} ms too late to be sent; the last one stays in force",
@@ -224,11 +233,13 @@ class ChunkExecutorNode(Node):
         level = {Mode.HOLD: WARN, Mode.STOPPED: ERROR}.get(status.mode, OK)
         message = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
         values = {
+            "owner": status.owner,
             "accepted": status.accepted,
             "refused": status.refused,
             "last_refusal": status.last_refusal,
             "limited": status.limited,
             "commands": self._commands,
+            "transport_ms": self.core.transport_ns / 1e6,
         }
         self._diagnostics.publish(diagnostics_msg("chunk_executor", level, message, values, now_ns))
 

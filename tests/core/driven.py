@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from e0_policy.embodiment import load_embodiment
@@ -16,9 +18,18 @@ START = 1_000 * MS
 
 
 class Driven:
-    """An ideal arm: it is where the controller's set-point is. `transport_ms` delays each trajectory message."""
+    """An ideal arm: it is where the controller's set-point is. `transport_ms` delays each trajectory message.
 
-    def __init__(self, transport_ms: int = 1, home: FloatArray | None = None, **settings) -> None:
+    With `delay_ms` every message, of either direction, takes as long as it says [ms]; none overtakes another.
+    """
+
+    def __init__(
+        self,
+        transport_ms: int = 1,
+        home: FloatArray | None = None,
+        delay_ms: Callable[[], float] | None = None,
+        **settings,
+    ) -> None:
         self.config = ExecutorConfig(**{"source_silence_ms": 60000.0, **settings})
         self.executor = ChunkExecutor(self.config)
         self.arm = load_embodiment(self.config.embodiment)
@@ -26,7 +37,9 @@ class Driven:
         self.controller = JointTrajectoryController(self.arm.joint_names, self.home)
         self.judge = Judge(self.arm, self.home)
         self.now_ns = START
-        self.transport_ns = transport_ms * MS
+        self.delay_ms = delay_ms or (lambda: transport_ms)
+        self.measured = delay_ms is not None
+        self.arrived_ns = 0
         self.wire: list[tuple[int, Trajectory]] = []
         self.positions = [self.home]
         self.violations: list[Violation] = []
@@ -43,6 +56,8 @@ class Driven:
             q = self.positions[-1]
             v = (q - self.positions[-2]) * 1e3 if len(self.positions) > 1 else np.zeros_like(q)
             self.executor.observe_joints(self.now_ns, self.arm.joint_names, q, v)
+            for _ in range(4 * self.measured):
+                self.executor.observe_delay(int(self.delay_ms() * MS), self.now_ns)
 
     def chunk(self, rows: FloatArray, sequence: int = 0, t0_ns: int | None = None, **fields) -> ActionChunk:
         """A chunk of joint rows `(r, n)` or whole rows `(r, n + 1)`, 20 Hz from the present."""
@@ -63,7 +78,8 @@ class Driven:
         if tick.command and held_up:
             self.executor.withdraw()
         elif tick.command:
-            self.wire.append((self.now_ns + self.transport_ns, as_trajectory(tick.command, self.arm.joint_names)))
+            self.arrived_ns = max(self.arrived_ns, self.now_ns + int(self.delay_ms()) * MS)
+            self.wire.append((self.arrived_ns, as_trajectory(tick.command, self.arm.joint_names)))
         return tick
 
     def play(self, duration_ms: int) -> None:

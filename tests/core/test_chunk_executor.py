@@ -26,7 +26,8 @@ def test_the_example_of_the_docstring() -> None:
     chunk = d.chunk([PANDA.home + 0.01, PANDA.home + 0.02], t0_ns=50 * MS)
     assert executor.offer(chunk, 50 * MS) is None
     tick = executor.tick(50 * MS)
-    assert tick.gripper == 1.0 and tick.status.mode is Mode.RUNNING and tick.status.reason == ""
+    assert tick.gripper == 1.0 and tick.status.mode is Mode.RUNNING
+    assert tick.status.reason == "follows policy (session a)" and tick.status.owner == "policy (session a)"
     before = tick.command.sample(100 * MS)
     executor.observe_joints(100 * MS, PANDA.joint_names, before.position, before.velocity)
     after = executor.tick(100 * MS)
