@@ -29,13 +29,10 @@ from e0_policy.files import sha256, sync
 from e0_policy.localisation import Localiser, jittered, location_loss
 from e0_policy.model import E0Model
 from e0_policy.scene_data import METRES, TARGETS, SceneData
-from e0_policy.train import Interrupted, TrainingError, learning_rate
-from e0_policy.train import _change as change
-from e0_policy.train import _precision as precision
-from e0_policy.train import _saved as saved_state
-from e0_policy.train import _stop_signal as stop_signal
+from e0_policy.train import learning_rate
 from e0_policy.train_batch import step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
+from e0_policy.train_control import Interrupted, TrainingError, change, precision, saved_state, stop_signal
 from e0_policy.train_state import Saved, TrainStateError, fill_optimizer, full, load_part, optimizer_tensors, save
 from e0_policy.weights import load_pretrained, named_slots
 

@@ -12,14 +12,13 @@ import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
@@ -35,6 +34,7 @@ from e0_policy.insulation import autoregressive_loss
 from e0_policy.model import E0Model
 from e0_policy.train_batch import Collator, Samples, perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
+from e0_policy.train_control import Interrupted, TrainingError, change, precision, saved_state, stop_signal
 from e0_policy.train_log import Log
 from e0_policy.train_setup import Data, fingerprint, initial_checkpoint, load_data
 from e0_policy.train_state import (
@@ -44,34 +44,11 @@ from e0_policy.train_state import (
     fill_optimizer,
     full,
     load_part,
-    newest,
     optimizer_tensors,
     save,
 )
 from e0_policy.validation import OpenLoop, open_loop
 from e0_policy.weights import load_pretrained
-
-FREE_ON_RESUME = (
-    "output",
-    "device",
-    "workers",
-    "decode",
-    "cache_dir",
-    "log_every",
-    "validate_every",
-    "validation_samples",
-    "save_every",
-    "keep",
-)
-"""Settings that may differ between a run and its resumption."""
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
-
-
-class Interrupted(Exception):
-    """Stopped by SIGTERM or SIGINT, with the state saved."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +138,7 @@ class Run:
         held_out = self.data.validation
         picks = np.linspace(0, len(held_out) - 1, min(len(held_out), self.config.validation_samples)).astype(int)
         device = self.workers.device
-        with self.averaged(), _precision(self.config, device):
+        with self.averaged(), precision(self.config, device):
             return open_loop(self.model, held_out, picks.tolist(), device, seed=self.config.seed)
 
     def keep_best(self, step: int, result: OpenLoop) -> None:
@@ -245,13 +222,13 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     workers = workers or Workers(0, 1, pick_device(config.device))
     if workers.device.type == "cpu":
         keep_memory()
-    saved = _saved(config, resume)
+    saved = saved_state(config, resume)
     run = prepare(config, workers, saved)
     first = saved.step if saved else 0
     batches = _batches(run, first)
     log = Log(Path(config.output), config, first, workers.first)
     log.start(run.data, sum(p.numel() for p in run.model.parameters()))
-    stop = _stop_signal()
+    stop = stop_signal()
     loss, result = math.nan, None
     for step in range(first, config.steps):
         parts, norm = run.update(step, next(batches))
@@ -320,17 +297,13 @@ def _gradient(
         key = (config.seed, step, workers.rank * micro_batches + micro)
         batch = perturb(on_device(batch, workers.device), config, step_generator("cpu", *key, 0))
         last = micro + 1 == micro_batches
-        with accumulate(module, last), _precision(config, workers.device):
+        with accumulate(module, last), precision(config, workers.device):
             loss, parts = module(batch, second, step_generator(workers.device, *key, 1))
         with accumulate(module, last):
             (loss / micro_batches).backward()
         for name, value in {"loss": loss.detach(), **parts}.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value / micro_batches
     return sums
-
-
-def _precision(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def _batches(run: Run, first: int) -> Iterator[Samples]:
@@ -358,39 +331,6 @@ def _leave_signals(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _saved(config: TrainConfig, resume: bool) -> Saved | None:
-    """The state to go on from, None for a new run."""
-    output = Path(config.output)
-    if not resume:
-        if (output / "state").exists():
-            raise TrainStateError(f"{output} holds the state of a run; go on with --resume, or give another output")
-        return None
-    saved = newest(output)
-    before, now = saved.meta["config"], json.loads(json.dumps(config.to_dict()))
-    for name in now:
-        if name not in FREE_ON_RESUME and before.get(name) != now[name]:
-            raise TrainStateError(f"{name} is {now[name]!r}; the run to resume has {before.get(name)!r}")
-    if saved.step >= config.steps:
-        raise TrainStateError(f"{output} is done: {saved.step} of {config.steps} steps")
-    return saved
-
-
-def _stop_signal() -> Any:
-    """A function that tells whether SIGTERM or SIGINT has come; a second SIGINT is not caught."""
-    stopped = []
-
-    def stop(number: int, frame: Any) -> None:
-        stopped.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-    except ValueError:
-        pass  # not in the main thread: whoever owns it handles signals
-    return lambda: bool(stopped)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`e0 train`: 0 done, 1 training failed, 2 wrong input, 130 stopped by a signal with the state saved."""
     parser = argparse.ArgumentParser(
@@ -405,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the final figures to this file")
     arguments = parser.parse_args(argv)
     try:
-        config = load_config(arguments.config, dict(_change(text) for text in arguments.set))
+        config = load_config(arguments.config, dict(change(text) for text in arguments.set))
         with process_group(config.device) as workers:
             result = train(config, resume=arguments.resume, workers=workers)
     except (ValueError, TrainingError) as error:
@@ -417,13 +357,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json and workers.first:
         arguments.json.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def _change(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise TrainConfigError(f"--set {text}: NAME=VALUE is needed")
-    return name, yaml.safe_load(value)
 
 
 if __name__ == "__main__":

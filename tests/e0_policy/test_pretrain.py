@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from e0_policy.localisation import Localiser
 from e0_policy.pretrain import ENCODER, REPORT, main, prepare, pretrain
-from e0_policy.train import Interrupted
 from e0_policy.train_config import TrainConfig, from_mapping
+from e0_policy.train_control import Interrupted
 from e0_policy.train_state import TrainStateError
 from e0_policy.weights import load_pretrained
 from tests.e0_policy.drawn_scenes import draw_scenes

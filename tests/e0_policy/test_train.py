@@ -23,9 +23,10 @@ from e0_policy.dataset import write_packed
 from e0_policy.inference import load_policy
 from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.synthetic import SyntheticSource
-from e0_policy.train import Interrupted, TrainingError, learning_rate, main, train
+from e0_policy.train import learning_rate, main, train
 from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
+from e0_policy.train_control import Interrupted, TrainingError
 from e0_policy.train_setup import open_source
 from e0_policy.train_state import TrainStateError, load_part, newest
 from e0_policy.types import Observation
