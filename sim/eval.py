@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from e0_ros.config import ConfigError
 from e0_ros.resolve import GraphError
+from sim.camera_shift import REPORTED
 from sim.eval_progress import Progress
 from sim.eval_run import REPORT, EvaluationStopped, Plan, evaluate, write_json
 from sim.eval_summary import table
@@ -28,6 +32,11 @@ What a rollout is given is what the checkpoint was trained on (views, size); wit
 scripted expert plans. A checkpoint is also run with black pictures and with another task's instruction (--controls):
 where it succeeds as often, it does not look, or does not listen.
 
+--camera-shift 0,5,10,15 moves the fixed cameras by so many degrees on a sphere about the point that they look at,
+another way for each seed and view: an evaluation per angle, each in a folder of its own. With --camera-poses nominal
+cameras still say that they stand where they did (nobody noticed); with true they tell the new place (calibrated again),
+and a policy that was trained with the relative spherical embedding is told it too.
+
 Every rollout is on disk before the next begins. After a kill the same command with the printed --out goes on; rollouts
 of another configuration there are refused with the difference. An exception is an ERROR, never a failure of the policy,
 and is run again then.
@@ -42,6 +51,7 @@ examples
   e0 eval --task PickCube-v1 --task PushCube-v1 --seeds 1000:1100 --direct --workers 2 --checkpoint checkpoints/nano
   e0 eval --task PickCube-v1 --seeds 1000:1100 --checkpoint checkpoints/nano --set steps=4 --set execution_horizon=4
   e0 eval --task PickCube-v1 --seeds 1000:1100 --raw --max-steps 50 --checkpoint checkpoints/nano --json raw.json
+  e0 eval --task PushCube-v1 --seeds 0:100 --direct --checkpoint checkpoints/nano --camera-shift 0,5,10,15
 
 exit status: 0 every rollout ran, 1 some ended with an error, 2 wrong arguments
 """
@@ -58,6 +68,24 @@ def seed_range(text: str) -> range:
     if not (colon and first.isdigit() and end.isdigit() and int(first) < int(end)):
         raise ConfigError(f"--seeds is {text!r}; A:B with A < B is needed, e.g. 1000:1100 for a hundred from 1000 on")
     return range(int(first), int(end))
+
+
+def angles_of(words: Sequence[str]) -> list[float]:
+    """Angles of lists like `0,5,10` [deg], each once; 0 alone if there are none.
+
+    Raises:
+        ConfigError: not a number.
+
+    """
+    angles = []
+    for text in ",".join(words).split(",") if words else ["0"]:
+        try:
+            angles.append(float(text))
+        except ValueError:
+            raise ConfigError(f"--camera-shift {text!r}: degrees are needed, e.g. 0,5,10,15") from None
+    if not all(map(math.isfinite, angles)):
+        raise ConfigError(f"--camera-shift {','.join(words)}: finite degrees are needed, e.g. 0,5,10,15")
+    return list(dict.fromkeys(angles))
 
 
 def settings_of(words: Sequence[str]) -> str:
@@ -93,6 +121,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--videos", type=int, default=2, help="successes and failures to show per task (default: 2)")
     p.add_argument("--views", default="", help="camera views, comma-separated (default: the checkpoint's)")
     p.add_argument("--size", type=int, default=0, help="side of the views in px (default: the checkpoint's)")
+    p.add_argument("--camera-shift", action="append", default=[], metavar="DEG,...", help="move the fixed cameras")
+    p.add_argument(
+        "--camera-poses", choices=REPORTED, default="nominal", help="where moved cameras say that they stand"
+    )
     p.add_argument("--simulator", default="maniskill", help="maniskill or fr3_plant (no physics)")
     p.add_argument("--keep-bags", action="store_true", help="over the graph: keep a bag of every rollout")
     p.add_argument(
@@ -113,7 +145,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = EvalConfig(
+    tasks, seeds = tuple(dict.fromkeys(options.task)), seed_range(options.seeds)
+    plan = Plan(tasks, seeds, options.controls, options.workers, options.videos, keep_bags=options.keep_bags)
+    angles = angles_of(options.camera_shift)
+    configs = [replace(_configuration(options), camera_shift_deg=angle) for angle in angles]
+    out = options.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
+    folders = [out / f"cameras-{angle:g}deg" for angle in angles] if len(angles) > 1 else [out]
+    what = options.checkpoint or "the scripted expert (privileged, open loop)"
+    print(f"{what} on {', '.join(tasks)}, seeds {options.seeds}, {options.mode}; all under {out}")
+    found: dict[str, Any] = {}
+    for config, folder in zip(configs, folders, strict=True):
+        try:
+            found[folder.name] = told = _evaluate(config, plan, folder)
+        except (EvaluationStopped, GraphError, RuntimeError, KeyboardInterrupt) as error:
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            print(f"e0 eval: {reason}\ngo on with the same command and --out {out}", file=sys.stderr)
+            return 130 if isinstance(error, KeyboardInterrupt) else 1
+        print(f"{table(told)}\n\n  report  {folder / REPORT}")
+    errors = sum(told["errors"] for told in found.values())
+    if options.json:
+        write_json(options.json, told if len(found) == 1 else {"errors": errors, "runs": found})
+    return 1 if errors else 0
+
+
+def _configuration(options: argparse.Namespace) -> EvalConfig:
+    return EvalConfig(
         simulator=options.simulator,
         mode=options.mode,
         checkpoint=options.checkpoint,
@@ -122,29 +178,21 @@ def _run(options: argparse.Namespace) -> int:
         views=tuple(view for view in options.views.split(",") if view),
         size=options.size,
         max_steps=options.max_steps,
+        camera_poses=options.camera_poses,
     )
-    tasks, seeds = tuple(dict.fromkeys(options.task)), seed_range(options.seeds)
-    plan = Plan(tasks, seeds, options.controls, options.workers, options.videos, keep_bags=options.keep_bags)
-    out = options.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
-    what = options.checkpoint or "the scripted expert (privileged, open loop)"
-    print(f"{what} on {', '.join(tasks)}, seeds {options.seeds}, {options.mode}; all under {out}")
+
+
+def _evaluate(config: EvalConfig, plan: Plan, folder: Path) -> dict[str, Any]:
+    """One evaluation with its progress on the terminal."""
     progress = Progress()
 
     def on_step(episode: object) -> None:
         progress.step(f"seed {getattr(episode, 'seed', 0)} step {getattr(episode, 'steps', 0)}")
 
     try:
-        told = evaluate(config, plan, out, progress.rollout, progress.begin, on_step)
-    except (EvaluationStopped, GraphError, RuntimeError, KeyboardInterrupt) as error:
+        return evaluate(config, plan, folder, progress.rollout, progress.begin, on_step)
+    finally:
         progress.end()
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        print(f"e0 eval: {reason}\ngo on with the same command and --out {out}", file=sys.stderr)
-        return 130 if isinstance(error, KeyboardInterrupt) else 1
-    progress.end()
-    print(f"{table(told)}\n\n  report  {out / REPORT}")
-    if options.json:
-        write_json(options.json, told)
-    return 1 if told["errors"] else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from sim.demonstration import PERIOD_NS
 from sim.eval_charts import STYLE, success_bars, success_curves
 from sim.eval_pictures import first_frame_path, video_path
 from sim.eval_rollouts import CONDITIONS, ERROR, FAILURE, POLICY, SUCCESS, Rollout
-from sim.eval_summary import COLUMNS, number, table_rows
+from sim.eval_summary import COLUMNS, moved_cameras, number, table_rows
 
 _STEP_S = PERIOD_NS / 1e9
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
@@ -53,7 +53,9 @@ def _lead(told: Mapping[str, Any]) -> str:
     }[c["mode"]]
     seeds = ", ".join(f"{escape(task)} {text}" for task, text in told["seeds"].items())
     missing = f" <b>{told['missing']} rollouts are not run yet.</b>" if told.get("missing") else ""
-    return f'<p class="lead">{how} · {c["simulator"]} · seeds {seeds} · code {escape(c["code_version"])}{missing}</p>'
+    cameras = f" · {escape(text)}" if (text := moved_cameras(c)) else ""
+    code = f"code {escape(c['code_version'])}"
+    return f'<p class="lead">{how}{cameras} · {c["simulator"]} · seeds {seeds} · {code}{missing}</p>'
 
 
 def _cards(told: Mapping[str, Any]) -> str:
