@@ -26,8 +26,8 @@ def test_the_offset_of_a_warp_is_that_of_the_camera_that_would_see_it(d: float, 
     seen = np.eye(4)
     seen[:3, :3] = turned_by(offset)
     seen[:3, 3] = centre - seen[:3, :3] @ centre + np.array([0.0, 0.0, d])
-    np.testing.assert_allclose(view_offset(PLACE, PLACE @ np.linalg.inv(seen)), offset, atol=1e-9)
+    np.testing.assert_allclose(view_offset(PLACE, PLACE @ np.linalg.inv(seen)), offset, atol=2e-9)
 
 
 def test_a_camera_that_stands_still_has_none() -> None:
-    np.testing.assert_allclose(view_offset(PLACE, PLACE), np.zeros(3), atol=1e-12)
+    np.testing.assert_array_equal(view_offset(PLACE, PLACE), np.zeros(3))
