@@ -30,7 +30,7 @@ from sim.trajectories import Trajectory, read_trajectories
 WORK = ".importing"
 PERIOD_NS = 50_000_000
 DESCRIPTION = """\
-ManiSkill's trajectories (with pictures: replay_trajectory -o rgb -c pd_joint_pos) or LIBERO's demonstrations, both HDF5,
+ManiSkill's trajectories (with pictures: replay_trajectory -o rgb -c pd_joint_pos) or LIBERO's demonstrations (HDF5)
 to a LeRobotDataset v3.0 for `e0 train`: rows are absolute joint positions and the gripper's opening. Steps that ask for
 no motion (no-ops) are left out, and so are demonstrations that failed. An interrupted import goes on. Where actions are
 deltas, the row is the joints that were reached one step later. LIBERO's pictures are stored upside down and are turned;

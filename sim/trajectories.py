@@ -24,7 +24,7 @@ FINGER_OPEN_M = 0.04
 STILL_RAD = 1e-3
 """A ManiSkill row no joint of which is further from the present state asks for no motion."""
 STILL_ACTION = 1e-4
-"""The same for the norm of LIBERO's six deltas, as OpenVLA's and the paper's data have it."""
+"""The same for the norm of LIBERO's six deltas, as OpenVLA's data without no-ops have it."""
 MAX_STEPS = 100_000
 _DEMO, _TRAJ = re.compile(r"demo_[0-9]{1,9}"), re.compile(r"traj_[0-9]{1,9}")
 _MANISKILL_VIEWS = {"base_camera": "base", "hand_camera": "wrist", "side_camera": "side"}
