@@ -40,9 +40,10 @@ bench: setup  ## measure, one table
 checkpoint: setup  ## the shipped checkpoint anew: record, convert, train; hours on 2 cores, goes on where it stopped
 	@$(RECORD) --task PickCube-v1 --seeds 10000:10864 --out data/bags $(PUSHED)
 	@$(RECORD) --task PushCube-v1 --seeds 10000:10214 --out data/bags $(PUSHED)
-	@$(RECORD) --task PickCubeScattered-v1 --seeds 10000:10300 --out data/scattered
-	@$(RECORD) --task PushCubeScattered-v1 --seeds 10000:10100 --out data/scattered
-	@$(RUN) -m e0_ros.cli convert data/bags data/scattered --out data/pick_push
+	@$(RECORD) --task PickCubeScattered-v1 --seeds 10000:10248 --out data/bags_scattered
+	@$(RECORD) --task PushCubeScattered-v1 --seeds 10000:10100 --out data/bags_scattered
+	@$(RUN) -m e0_ros.cli convert data/bags --out data/pick_push
+	@$(RUN) -m e0_ros.cli convert data/bags_scattered --out data/scattered
 	@test -d data/scenes || $(RUN) -m e0_ros.cli scenes --count 12000 --workers 2 --out data/scenes
 	@test -f runs/encoder/encoder.safetensors || $(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml \
 		$(if $(wildcard runs/encoder/state),--resume)
