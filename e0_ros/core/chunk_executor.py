@@ -37,6 +37,7 @@ _MS = 1_000_000
 _MAX_PENDING = 64
 _AT_REST_RAD_S = 0.05
 _KEEP_REFERENCE_RAD = 0.02
+_LONGEST_STALL_NS = 2_000 * _MS
 _CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
 
 
@@ -186,14 +187,13 @@ class ChunkExecutor:
 
     def tick(self, now_ns: int) -> Tick:
         """Decide what is sent now. Call it regularly; in lock-step once per tick of the bridge."""
-        if now_ns < self._now_ns:
-            self.disarm(f"the clock jumped back by {(self._now_ns - now_ns) / 1e9:.3f} s")
-            self._command, self._joints = None, None
+        self._notice_jump(now_ns)
         self._now_ns = now_ns
         self._settle(now_ns)
         self._settling = False
         if self._mode in (Mode.ARMED, Mode.RUNNING) and (cause := self._hold_cause(now_ns)):
             self._brake(Mode.HOLD, cause)
+            self._latched = bool(self._off_reference())
         self._engage_due(now_ns)
         command = self._move(now_ns)
         opening = None
@@ -285,6 +285,16 @@ class ChunkExecutor:
 
     # -- causes ----------------------------------------------------------------------------------------------------
 
+    def _notice_jump(self, now_ns: int) -> None:
+        """A command means nothing on a clock that jumped: the controller ends the last one, and nothing is added."""
+        jump_ns = now_ns - self._now_ns
+        forward = jump_ns > _LONGEST_STALL_NS and self._mode is not Mode.DISARMED and self._command is not None
+        if jump_ns < 0 or forward:
+            way = "forward (or the executor stood still)" if forward else "back"
+            self.disarm(f"the clock jumped {way} by {abs(jump_ns) / 1e9:.3f} s")
+            self._command, self._joints = None, None if jump_ns < 0 else self._joints
+            self._brake_due = False
+
     def _hold_cause(self, now_ns: int) -> str:
         if trouble := self._joint_trouble(now_ns) or (not self.config.lockstep and self._lead.trouble):
             return trouble
@@ -302,17 +312,23 @@ class ChunkExecutor:
     def _joint_trouble(self, now_ns: int, tracking: bool = True) -> str:
         if self._joints is None:
             return self._joint_fault
-        stamp_ns, q, _ = self._joints
+        stamp_ns = self._joints[0]
         if stamp_ns - now_ns > self.config.joint_max_age_ms * _MS:
             return f"joint state is from {_age(stamp_ns, now_ns)} in the future: its clock is not this one"
         if now_ns - stamp_ns > self.config.joint_max_age_ms * _MS:
             return f"joint state is {_age(now_ns, stamp_ns)} old; allowed is {self.config.joint_max_age_ms:g} ms"
-        if tracking and self._command is not None:
-            error = np.abs(q - self._command.sample(stamp_ns).position)
-            worst = int(error.argmax())
-            if error[worst] > self.config.max_tracking_error_rad:
-                return f"{self.arm_model.joint_names[worst]} is {error[worst]:.3f} rad from its reference"
-        return ""
+        return self._off_reference() if tracking else ""
+
+    def _off_reference(self) -> str:
+        """Which joint does not follow, in words: it stopped on its own, and must not be called away from there."""
+        if self._command is None or self._joints is None:
+            return ""
+        stamp_ns, q, _ = self._joints
+        error = np.abs(q - self._command.sample(stamp_ns).position)
+        worst = int(error.argmax())
+        if error[worst] <= self.config.max_tracking_error_rad:
+            return ""
+        return f"{self.arm_model.joint_names[worst]} is {error[worst]:.3f} rad from its reference"
 
     def _refused(self, refusal: Refusal) -> Refusal:
         if refusal.fault and self._mode in (Mode.ARMED, Mode.RUNNING):
