@@ -34,6 +34,7 @@ VERBS = {
         "sim.ablation_command:main",
         "variants trained and evaluated alike: e0 ablate --suite heads --out runs/heads",
     ),
+    "estop": ("e0_ros.estop_command:main", "stop the arm by any key, or by this terminal's end: e0 estop"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""
