@@ -46,8 +46,12 @@ class Live(GraphClient):
         rows = np.column_stack([rows, np.ones(len(rows))])
         np.savez(folder / "plan.npz", rows=rows, period_ns=50 * MS, embodiment="fr3")
         values = {"simulator": "fr3_plant", "source": "replay", "recording": str(folder / "plan.npz")}
-        graph = resolve("sim", {**values, "views": ["base"], "size": 64, "bag_dir": str(folder)}, SETTINGS)
-        processes = [replace(p, on_death=CONTINUE) for p in graph.processes if p.name in NODES]
+        graph = resolve("sim", {**values, "views": ["base"], "size": 64, "bag_dir": str(folder)})
+        processes = [
+            replace(p, on_death=CONTINUE, settings={**p.settings, **SETTINGS.get(p.name, {})})
+            for p in graph.processes
+            if p.name in NODES
+        ]
         self.launcher = Launcher(replace(graph, processes=tuple(processes)), folder / "logs")
         super().__init__(60.0)
         self.states: list[ExecutorState] = []

@@ -61,19 +61,21 @@ def test_stops_are_as_short_as_an_oracle_makes_them(record_property) -> None:
 
 
 class Rig:
-    """The executor's node in this process, with an arm that is where its reference is; joints come without DDS."""
+    """The executor's node in this process, with an arm that is where its reference is; joints come without DDS.
+
+    Its ROS time is driven by hand, a tick of 4 ms per turn; the heartbeat's is the steady clock's.
+    """
 
     def __init__(self, *parameters: str) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
-        from rclpy.parameter import Parameter
 
         from e0_ros.nodes.chunk_executor import ChunkExecutorNode
 
-        words = [word for parameter in ("joint_max_age_ms:=1000.0", *parameters) for word in ("-p", parameter)]
+        words = [word for parameter in ("heartbeat_ms:=2000.0", *parameters) for word in ("-p", parameter)]
         rclpy.init(args=["--ros-args", *words])
-        assert Parameter
-        self.node, self.bench = ChunkExecutorNode(), rclpy.create_node("bench")
+        self.node, self.bench, self.now_ns = ChunkExecutorNode(), rclpy.create_node("bench"), 10**12
+        self.node._now_ns = lambda: self.now_ns
         self.spinner = SingleThreadedExecutor()
         self.spinner.add_node(self.node)
         self.spinner.add_node(self.bench)
@@ -93,6 +95,7 @@ class Rig:
             assert time.monotonic() < end, self.states[-1:] or "no state"
             if beat:
                 self.beat(True)
+            self.now_ns += 4 * MS
             self.measure()
             self.spinner.spin_once(timeout_sec=0.002)
             self.node.watch()
@@ -102,7 +105,7 @@ class Rig:
         self.beats.publish(interfaces.message_class(interfaces.HEARTBEAT.type)(data=well))
 
     def measure(self) -> None:
-        now_ns = self.node._now_ns()
+        now_ns = self.now_ns
         reference = self.node.core.status(now_ns).reference
         q = FR3.home if reference is None else reference.position
         self.node.core.observe_joints(now_ns, FR3.joint_names, q, np.zeros(7))
@@ -118,10 +121,10 @@ class Rig:
     def move(self, beat: bool = False) -> None:
         """Arm, and follow a motion until the reference is fast."""
         assert self.call(interfaces.ARM, beat).success
-        now_ns = self.node._now_ns()
-        rows = FR3.home + 0.4 * (1 - np.cos(np.linspace(0, 3, 60)))[:, None]
+        now_ns = self.now_ns
+        rows = FR3.home + 0.2 * (1 - np.cos(np.linspace(0, 100, 1000)))[:, None]
         fields = {"embodiment": "fr3", "joint_names": FR3.joint_names}
-        chunk = ActionChunk(np.column_stack((rows, np.ones(60))), now_ns, 50 * MS, "scripted", "a", 1, **fields)
+        chunk = ActionChunk(np.column_stack((rows, np.ones(1000))), now_ns, 50 * MS, "scripted", "a", 1, **fields)
         self.node._offer(chunk_to_msg(chunk, now_ns), now_ns)
         self.until(
             lambda: self.states and self.states[-1].mode == 2 and np.abs(self.states[-1].velocities).max() > 0.1, beat
@@ -162,7 +165,7 @@ WAYS = {
 def test_every_way_to_stop_brakes_within_10_ms_and_is_latched(
     rig: Callable[..., Rig], way: str, record_property
 ) -> None:
-    r, (stop, reason) = rig("source_silence_ms:=10000.0"), WAYS[way]
+    r, (stop, reason) = rig("source_silence_ms:=60000.0"), WAYS[way]
     r.move(beat=way != "service")
     stop(r)
     r.until(lambda: any(s.mode == 4 for s in r.states))
@@ -173,15 +176,15 @@ def test_every_way_to_stop_brakes_within_10_ms_and_is_latched(
     assert braking_ms <= 10
     r.until(lambda: not np.abs(r.states[-1].velocities).any())
     assert not r.call(interfaces.ARM).success, "latched"
-    if way == "pressed":
+    beat = way == "pressed"
+    if beat:
         r.beat(False)
         r.until(lambda: r.node._heartbeat._pressed)
-        refused = r.call(interfaces.RESET_STOP)
-        assert not refused.success or "pressed" not in refused.message
+        assert r.call(interfaces.RESET_STOP).message == reason, "a button that is pressed is not reset"
         r.beat(True)
         r.until(lambda: not r.node._heartbeat._pressed)
-    r.until(lambda: r.call(interfaces.RESET_STOP, beat=way == "pressed").success or r.states[-1].mode == 0)
-    assert r.call(interfaces.ARM, beat=way == "pressed").success
+    assert r.call(interfaces.RESET_STOP, beat).success
+    assert r.call(interfaces.ARM, beat).success
 
 
 @pytest.mark.ros
