@@ -231,8 +231,8 @@ class ObservationSyncNode(Node):
                 last.joint_skew_ns / 1e6,
                 last.gripper_age_ns / 1e6,
             )
-        if disagreement := core.disagreement:
-            level, message = diagnostics.ERROR, disagreement
+        if level == diagnostics.OK and (disagreement := core.disagreement):
+            level, message = diagnostics.WARN, disagreement
         if overdue := self._overdue():
             level, message = diagnostics.ERROR, overdue
         if self._broken:
