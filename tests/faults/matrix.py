@@ -83,10 +83,7 @@ MATRIX = (
         7,
         "joint states lost",
         "braking <= 70 ms",
-        (
-            MODES + "lost_joint_states_stop_the_arm_within_70_ms",
-            LIVE + "without_joint_states_the_arm_is_braked",
-        ),
+        (MODES + "lost_joint_states_stop_the_arm_within_70_ms",),
     ),
     Row(
         8,
