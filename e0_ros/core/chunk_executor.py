@@ -36,7 +36,7 @@ from e0_ros.core.reference import HandOver, RowCurve
 _MS = 1_000_000
 _MAX_PENDING = 64
 _KEEP_REFERENCE_RAD = 0.02
-_LONGEST_STALL_NS = 2_000 * _MS
+_LONGEST_STALL_NS = 5_000 * _MS
 _CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
 
 
