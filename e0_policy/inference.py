@@ -173,7 +173,8 @@ class E0Policy:
         targets = self._targets(in_force, proprioception)
         seed = self._settings.seed + self._calls
         self._calls += 1
-        sample = self._draw(replace(stack([inputs], [targets]), committed=torch.tensor([committed])), seed)
+        batch = replace(stack([inputs], [targets]), committed=torch.tensor([committed]))
+        sample = self._draw(replace(batch, view_offset=self._offsets(observation)), seed)
         rows = self._rows(sample, proprioception)
         rows[:committed] = in_force[:committed]
         count = self._settings.horizon or len(rows)
@@ -197,14 +198,27 @@ class E0Policy:
                 f"view {missing[0]!r} is missing; got {there}, needed {', '.join(self._transform.views)}"
             )
 
+    def _offsets(self, observation: Observation) -> torch.Tensor:
+        """`(1, V, 3)` for the relative spherical embedding (eq. 9)."""
+        known = observation.view_offsets
+        offsets = np.array([[known.get(view, np.zeros(3)) for view in self._transform.views]], np.float32)
+        if offsets.shape[2:] != (3,) or not np.isfinite(offsets).all():
+            raise InferenceError(f"view offsets are {dict(known)}; three finite numbers per view are needed")
+        return torch.from_numpy(offsets)
+
     def _in_force(self, stamp_ns: int, plan: Plan | None) -> tuple[FloatArray, int]:
-        """Rows of the plan in force on the new plan's grid `(n, columns)`, n <= H, and how many are committed."""
+        """Rows of the plan in force on the new plan's grid `(n, columns)`, n <= H, and how many are committed.
+
+        The row of the observation's own time always is: where the arm is told to be by now, no answer changes. With it
+        the network also knows an arm that was pushed off its path from one that is where it should be.
+        """
         config = self._model.config
         if plan is None:
             return np.zeros((0, self._transform.columns)), 0
         times = stamp_ns + np.arange(config.prediction_horizon) * self._checkpoint.period_ns
         rows = resample(plan, times)
-        committed = min(int((times <= plan.committed_until_ns).sum()), len(rows), config.committed_max)
+        fixed_ns = max(plan.committed_until_ns, stamp_ns)
+        committed = min(int((times <= fixed_ns).sum()), len(rows), config.committed_max)
         return rows, committed
 
     def _targets(self, rows: FloatArray, proprioception: FloatArray) -> Targets:

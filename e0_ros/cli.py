@@ -17,6 +17,7 @@ VERBS = {
     "demo": ("sim.demo:main", "pick cubes in a simulator, from bridge to recorder: e0 demo --episodes 3"),
     "record": ("sim.record_command:main", "record takes: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
     "convert": ("e0_ros.convert:main", "bags to a LeRobotDataset v3.0: e0 convert bags --out datasets/pick"),
+    "import": ("sim.import_command:main", "ManiSkill's and LIBERO's HDF5 files to a dataset: e0 import FILE --out DIR"),
     "episode": ("e0_ros.episode_report:main", "video and plot of a bag: e0 episode bags/<episode>"),
     "inspect": ("e0_ros.inspect_command:main", "bags and datasets at a glance: e0 inspect bags --html report.html"),
     "bag check": ("e0_ros.bag_command:check", "every checksum and count of bags: e0 bag check bags"),
@@ -31,6 +32,7 @@ VERBS = {
     "pretrain": ("e0_policy.pretrain:main", "teach an encoder where things are: e0 pretrain --config FILE"),
     "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
     "eval": ("sim.eval:main", "success of a policy in a simulator: e0 eval --task PickCube-v1 --seeds 0:20 --direct"),
+    "compare": ("sim.compare:main", "two evaluations pair by pair, with a page: e0 compare runs/a runs/b"),
     "doctor": ("e0_ros.doctor.command:main", "what is wrong with this machine, and the cure: e0 doctor --measure"),
     "ablate": (
         "sim.ablation_command:main",

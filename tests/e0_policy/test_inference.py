@@ -11,6 +11,7 @@ import torch
 from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.checkpoint import Checkpoint, save_checkpoint
 from e0_policy.embodiment import load_embodiment
+from e0_policy.engine import Engine
 from e0_policy.inference import E0Policy, InferenceError, load_policy, resample
 from e0_policy.normalization import NormalizationError
 from e0_policy.policy import Plan, Policy
@@ -69,6 +70,21 @@ def test_fast_and_eager_answer_the_same(folder: str) -> None:
         np.testing.assert_allclose(outs[0].rows, outs[1].rows)
 
 
+def test_a_camera_that_is_known_to_stand_elsewhere_is_told_to_the_network(folder: str) -> None:
+    """Equation 9: f_proj of the offset is added to the image tokens, in both engines."""
+    moved = observation(view_offsets={"base": np.array([0.0, 0.2, -0.1])})
+    for engine in ("fast", "eager"):
+        policy = load_policy(folder, "cpu", engine=engine)
+        with torch.no_grad():
+            policy._model.offset_proj.weight.fill_(3.0)
+        if policy._engine is not None:
+            policy._engine = Engine(policy._model, policy._sampler)
+        still, told = (policy.infer(o, None) for o in (observation(), moved) if policy.reset() is None)
+        assert np.abs(told.uncertainty - still.uncertainty).max() > 1e-4
+    with pytest.raises(InferenceError, match="three finite numbers"):
+        policy.infer(observation(view_offsets={"base": np.full(3, np.nan)}), None)
+
+
 def test_an_episode_repeats_bit_for_bit(folder: str) -> None:
     policy = load_policy(folder, "cpu", seed=5)
     first = [policy.infer(observation(), None) for _ in range(3)]
@@ -90,6 +106,14 @@ def test_committed_rows_come_out_unchanged(folder: str) -> None:
     off = policy.infer(observation(stamp_ns=10 * PERIOD + PERIOD // 2), plan)
     np.testing.assert_allclose(off.rows[0, :7], (plan.rows[1] + plan.rows[2])[:7] / 2)
     assert off.rows[0, 7] == 0.25
+
+
+def test_the_row_of_the_observations_own_time_is_kept_whatever_is_committed(folder: str) -> None:
+    """What the arm is told to be at by now cannot be changed; only what follows is new."""
+    plan = plan_at(9 * PERIOD, 8, 0)
+    out = load_policy(folder, "cpu").infer(observation(), plan)
+    np.testing.assert_array_equal(out.rows[0], plan.rows[1])
+    assert out.uncertainty[0] == 0 and out.uncertainty[1] > 0
 
 
 def test_committed_rows_are_bounded_by_training(folder: str) -> None:
