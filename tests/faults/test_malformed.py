@@ -89,7 +89,7 @@ class Attack:
 
         self.call(ListParameters, f"/{self.name}/list_parameters")
 
-    def call(self, kind, name: str):
+    def call(self, kind, name: str, **fields):
         """The answer of a service, by which everything sent before has been looked at."""
         import rclpy
 
@@ -99,7 +99,7 @@ class Attack:
             assert self.process.poll() is None, self.process.stderr.read().decode()[-2000:]
             assert time.monotonic() < end, f"{self.name} answers no more"
             if future is None and client.service_is_ready():
-                future = client.call_async(kind.Request())
+                future = client.call_async(kind.Request(**fields))
             rclpy.spin_once(self.node, timeout_sec=0.1)
         self.node.destroy_client(client)
         return future.result()
@@ -167,11 +167,11 @@ def test_no_bytes_end_a_node_or_fill_its_memory(
     start, end = (interfaces.message_class(s.type) for s in (interfaces.START_EPISODE, interfaces.END_EPISODE))
     for record in (False, True)[: 1 + (name == "episode_recorder")]:
         if record:
-            a.call(start, interfaces.START_EPISODE.name)
+            assert a.call(start, interfaces.START_EPISODE.name).success
         for topic, kind in sorted(a.topics.items()):
             a.publish(topic, kind, each, rng)
         if record:
-            a.call(end, interfaces.END_EPISODE.name)
+            a.call(end, interfaces.END_EPISODE.name, outcome="unlabelled")
             assert a.call(start, interfaces.START_EPISODE.name).success, "it records on"
     growth = memory_bytes(a.process.pid) - before
     record_property("figure", f"{name}: {each * len(a.topics)} on {len(a.topics)} topics, {growth / 2**20:+.0f} MiB")
