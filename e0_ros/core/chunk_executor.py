@@ -112,6 +112,11 @@ class ChunkExecutor:
         """Take word from a source that its last plan is still good."""
         self._admission.keep(source, session, now_ns)
 
+    def give_up(self, source: str, session: str, reason: str) -> None:
+        """Take word from the arm's owner that it leads no more: a hold with its reason, until it sends a chunk again."""
+        if self._mode is Mode.RUNNING and self._admission.owns(source, session):
+            self._brake(Mode.HOLD, f"{source}: {reason}")
+
     def refuse(self, source: str, session: str, reason: str) -> Refusal:
         """Count a chunk that could not even be decoded; the owner's leads to a hold."""
         return self._refused(self._admission.refuse(reason, fault=self._admission.owns(source, session)))
