@@ -119,7 +119,7 @@ class SimArguments:
 
     simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
     mode: str = setting("realtime", "who owns the time", choices=("realtime", "lockstep"))
-    source: str = setting("scripted", "who plans: a privileged expert, a policy, a recording, a GELLO leader, or none here",
+    source: str = setting("scripted", "who plans: a privileged expert, a policy, a recording, a GELLO, or none here",
                           choices=("scripted", "policy", "replay", "teleop", "external"))  # fmt: skip
     task: str = setting("", "task of the first scene; empty: the simulator's first")
     seed: int = setting(0, "seed of the first scene", low=0, high=2**63 - 1)

@@ -80,9 +80,9 @@ class FakeGello:
         os.close(self._ours)
         os.close(self._theirs)
 
-    def restart(self) -> None:
-        """Begin with a still leader at home again."""
-        self._started_s = time.monotonic()
+    def move(self) -> None:
+        """Begin a motion now."""
+        self._started_s = time.monotonic() - self._config.still_s
 
     def drop(self, seconds: float) -> None:
         """Give no answers for so long."""
@@ -93,8 +93,8 @@ class FakeGello:
         self._shift[joint] += by_rad
 
     def joints(self, at_s: float) -> FloatArray:
-        """Joint positions `(n,)` [rad] after so much time."""
-        within = at_s % (self._config.still_s + self._config.motion_s) - self._config.still_s
+        """Joint positions `(n,)` [rad] at a time of the steady clock."""
+        within = (at_s - self._started_s) % (self._config.still_s + self._config.motion_s) - self._config.still_s
         part = min(max(within / self._config.motion_s, 0.0), 1.0)
         waves = np.sin(2 * math.pi * 2 * part * _WAVES[: len(self._home)])
         shape = waves * self._config.amplitude_rad * math.sin(math.pi * part) ** 2
@@ -103,8 +103,9 @@ class FakeGello:
 
     def ticks(self) -> list[int]:
         """Present positions of the servos."""
-        elapsed, c = time.monotonic() - self._started_s, self._calibration
-        raw = list(np.array(c.signs) * self.joints(elapsed) + np.array(c.offsets_rad))
+        now_s, c = time.monotonic(), self._calibration
+        elapsed = now_s - self._started_s
+        raw = list(np.array(c.signs) * self.joints(now_s) + np.array(c.offsets_rad))
         if c.gripper_id:
             squeeze = max(0.0, math.sin(2 * math.pi * elapsed / 7.0)) if elapsed > self._config.still_s else 0.0
             raw.append(c.gripper_open_rad + squeeze * (c.gripper_closed_rad - c.gripper_open_rad))

@@ -90,8 +90,8 @@ def test_moving_away_while_it_waits_starts_the_wait_again():
     bench = Bench()
     for _ in range(20):
         bench.step()
-    assert isinstance(bench.step(0.2), Idle)
-    outcomes = [bench.step(-0.2), *(bench.step() for _ in range(27))]
+    assert isinstance(bench.step(0.12), Idle)
+    outcomes = [bench.step(-0.12), *(bench.step() for _ in range(27))]
     assert all(isinstance(o, Idle) for o in outcomes)
     assert isinstance(bench.engaged().step(), Lead)
 
@@ -102,7 +102,7 @@ def test_follows_a_moving_leader_with_its_speed():
         bench.step()
     leads = [bench.step(0.005) for _ in range(60)]
     last = leads[-1]
-    assert np.abs(last.rows[0, :7] - bench.q).max() < 0.005
+    assert np.abs(last.rows[0, :7] - bench.q).max() < 0.01
     np.testing.assert_allclose(np.diff(last.rows[:4, :7], axis=0) / (last.period_ns * 1e-9), 0.5, rtol=0.02)
     np.testing.assert_allclose(last.rows[4, :7] - last.rows[3, :7], 0.5 * 0.5 * last.period_ns * 1e-9, rtol=0.02)
 
@@ -225,7 +225,7 @@ EVENTS = st.sampled_from(["move", "jump", "leader", "executor", "hold", "arm", "
 @given(st.lists(st.tuples(EVENTS, st.integers(0, 6), st.floats(-1, 1)), max_size=40))
 def test_it_leads_only_with_everything_in_place_and_never_beyond_what_the_hand_did(events):
     bench = Bench(deadman=True, align_ms=20.0, engage_ms=50.0)
-    pressed, last_leader_ns, last_executor_ns, before = False, 0, 0, None
+    pressed, last_leader_ns, last_executor_ns, before, heard = False, 0, 0, None, bench.follower
     for kind, joint, size in events:
         move = np.zeros(7)
         if kind == "move":
@@ -245,7 +245,7 @@ def test_it_leads_only_with_everything_in_place_and_never_beyond_what_the_hand_d
         elif kind == "turn":
             bench.turns += 1 if size > 0 else -1
         for _ in range(3):
-            followed = bench.follower
+            heard = bench.follower if bench.executor_on else heard
             outcome = bench.step(move)
             move = 0.0
             last_leader_ns = bench.now_ns - MS if bench.leader_on else last_leader_ns
@@ -253,20 +253,14 @@ def test_it_leads_only_with_everything_in_place_and_never_beyond_what_the_hand_d
             if isinstance(outcome, Idle):
                 before = None
                 continue
-            assert pressed and followed.mode in (Mode.ARMED, Mode.RUNNING, Mode.HOLD)
+            assert pressed and heard.mode in (Mode.ARMED, Mode.RUNNING, Mode.HOLD)
             assert bench.now_ns - last_leader_ns <= 50 * MS
             assert bench.now_ns - last_executor_ns <= 300 * MS
             assert np.isfinite(outcome.rows).all()
-            assert (outcome.rows[:, :7] >= ARM.position_lower).all() and (
-                outcome.rows[:, :7] <= ARM.position_upper
-            ).all()
+            q = outcome.rows[:, :7]
+            assert (q >= ARM.position_lower).all() and (q <= ARM.position_upper).all()
             if before is None:
-                assert (
-                    np.abs(
-                        outcome.rows[0, :7] - np.clip(followed.reference, ARM.position_lower, ARM.position_upper)
-                    ).max()
-                    < 1e-6
-                )
+                assert np.abs(q[0] - heard.reference).max() < 1e-6
             else:
-                assert np.abs(outcome.rows[0, :7] - before).max() < 0.05 + 10 * 0.06 + 0.02
-            before = outcome.rows[0, :7]
+                assert np.abs(q[0] - before).max() < 0.05 + 10 * 0.06 + 0.02
+            before = q[0]
