@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test bench lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -30,6 +30,15 @@ kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a seco
 
 bench: setup  ## measure, one table
 	@$(RUN) -m e0_ros.cli bench
+
+checkpoint: setup  ## the shipped checkpoint anew: record, convert, train; hours on 2 cores, goes on where it stopped
+	@$(RUN) -m e0_ros.cli record --task PickCube-v1 PushCube-v1 --seeds 10000:10300 --workers 2 --out data/bags \
+		--views base side wrist --size 128 --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
+	@$(RUN) -m e0_ros.cli convert data/bags --out data/pick_push
+	@test -d data/scenes || $(RUN) -m e0_ros.cli scenes --count 12000 --workers 2 --out data/scenes
+	@test -f runs/encoder/encoder.safetensors || $(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml \
+		$(if $(wildcard runs/encoder/state),--resume)
+	@$(RUN) -m e0_ros.cli train --config config/train/pick_push.yaml $(if $(wildcard runs/pick_push/state),--resume)
 
 lint: setup  ## ruff, and mypy strict on the pure layers
 	@$(RUN) -m ruff check .

@@ -35,7 +35,7 @@ from e0_policy.train import _precision as precision
 from e0_policy.train import _saved as saved_state
 from e0_policy.train import _stop_signal as stop_signal
 from e0_policy.train_batch import step_generator
-from e0_policy.train_config import TrainConfig, load_config
+from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
 from e0_policy.train_state import Saved, TrainStateError, fill_optimizer, full, load_part, optimizer_tensors, save
 from e0_policy.weights import load_pretrained, named_slots
 
@@ -164,12 +164,18 @@ def fill_parameters(module: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 def identity(config: TrainConfig) -> str:
     """SHA-256 of what the scenes are: a resumed run must have the same."""
-    return sha256(Path(config.data) / "index.json")
+    return sha256(_folder(config) / "index.json")
+
+
+def _folder(config: TrainConfig) -> Path:
+    if not isinstance(config.data, str):
+        raise TrainConfigError(f"data is {config.data!r}; pretraining takes one folder of scenes")
+    return Path(config.data)
 
 
 def prepare(config: TrainConfig, saved: Saved | None) -> Pretraining:
     """Scenes, learner and optimizer, new or from a saved state; errors as in `pretrain`."""
-    scenes = SceneData(Path(config.data), config.model.views, config.model.image_size)
+    scenes = SceneData(_folder(config), config.model.views, config.model.image_size)
     if saved and saved.meta["data"] != identity(config):
         raise TrainStateError(f"{config.data} is not what the run to resume was trained on")
     training, held_out = (np.array(part) for part in split_episodes(len(scenes), config.validation_fraction, 0))

@@ -218,7 +218,12 @@ class Run:
     def _write_checkpoint(self, name: str, ema: dict[str, Tensor], step: int, result: OpenLoop | None) -> None:
         config, source = self.config, self.data.source
         making: dict[str, Any] = {"data": config.to_dict()["data"], "data_sha256": fingerprint(source)}
-        making |= {"step": step, "seed": config.seed, "open_loop": asdict(result) if result else None}
+        making |= {
+            "step": step,
+            "seed": config.seed,
+            "image_px": self.data.image_px,
+            "open_loop": asdict(result) if result else None,
+        }
         transform, horizon = self.data.transform.to_json(), config.execution_horizon
         whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
         save_checkpoint(Path(config.output) / name, ema, whole)

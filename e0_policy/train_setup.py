@@ -41,9 +41,14 @@ WRITING_CHUNKS = 1000
 
 @dataclass(frozen=True)
 class Data:
-    """Demonstrations cut into training and validation samples, by one transform."""
+    """Demonstrations cut into training and validation samples, by one transform.
+
+    `image_px` is the longer side of the recorded pictures, before they were scaled for the network: what a robot or a
+    simulator should deliver, so that a policy is shown what it was trained on.
+    """
 
     source: Source
+    image_px: int
     dataset: ChunkDataset
     validation: ChunkDataset
     transform: PolicyTransform
@@ -66,7 +71,8 @@ def load_data(config: TrainConfig, transform: Mapping[str, Any] | None) -> Data:
     if size > config.model.vocab_size:
         raise TrainConfigError(f"model.vocab_size is {config.model.vocab_size}; the text tokenizer has {size} ids")
     dataset = ChunkDataset(source, training, used)
-    return Data(source, dataset, ChunkDataset(source, held_out, used), used, make_writing(config, dataset))
+    held = ChunkDataset(source, held_out, used)
+    return Data(source, recorded_px(config), dataset, held, used, make_writing(config, dataset))
 
 
 def open_source(config: TrainConfig) -> Source:
@@ -94,19 +100,31 @@ def open_source(config: TrainConfig) -> Source:
 def open_folder(data: DataFolder, config: TrainConfig) -> Source:
     """Demonstrations of one folder, their images at the model's size in mapped memory unless decoded always."""
     folder, side = Path(data.folder), config.model.image_size
-    source: LeRobotSource | PackedSource
-    if (folder / INFO).is_file():
-        source = LeRobotSource(folder, data.layout)
-    elif (folder / "index.json").is_file():
-        source = PackedSource(folder)
-    else:
-        raise DatasetError(f"{folder} holds no demonstrations: neither {INFO} (LeRobotDataset) nor index.json (packed)")
+    source = as_recorded(data)
     views = [view for view in config.model.views if view in source.views]
     ready = isinstance(source, PackedSource) and all(source.side_px(view) == side for view in views)
     if ready or config.decode == "always" or not views:
         return source
     cache = Path(config.cache_dir) if config.cache_dir else folder.with_name(f"{folder.name}.cache")
     return cached(source, source.digest(), views, side, cache, Bar(f"decode {folder}", "frames"))
+
+
+def as_recorded(data: DataFolder) -> LeRobotSource | PackedSource:
+    """Demonstrations of one folder as they lie there."""
+    folder = Path(data.folder)
+    if (folder / INFO).is_file():
+        return LeRobotSource(folder, data.layout)
+    if (folder / "index.json").is_file():
+        return PackedSource(folder)
+    raise DatasetError(f"{folder} holds no demonstrations: neither {INFO} (LeRobotDataset) nor index.json (packed)")
+
+
+def recorded_px(config: TrainConfig) -> int:
+    """The longer side of the recorded pictures: the largest of every folder's first ones."""
+    if config.data == "synthetic":
+        return config.model.image_size
+    pictures = (image for folder in config.folders for image in as_recorded(folder).images(0, 0).values())
+    return max((max(image.shape[:2]) for image in pictures), default=config.model.image_size)
 
 
 def fingerprint(source: Source) -> str:

@@ -20,9 +20,10 @@ from e0_policy.files import sync
 from e0_ros.config import add_arguments, from_arguments, to_mapping
 from e0_ros.convert_bags import ERROR, Job, convert_all, find_bags, jobs
 from e0_ros.core.dataset_config import ConvertConfig, Selection
-from e0_ros.core.dataset_episode import Facts
+from e0_ros.core.dataset_facts import Facts
+from e0_ros.core.dataset_layout import DatasetError, Existing, check_alike, load_existing
 from e0_ros.core.dataset_video import VideoError
-from e0_ros.core.dataset_writer import DatasetError, Existing, check_alike, load_existing, write_dataset
+from e0_ros.core.dataset_writer import write_dataset
 from e0_ros.progress import Progress
 from e0_ros.version import code_version
 

@@ -20,7 +20,8 @@ import cv2
 from e0_ros.config import ConfigError, to_mapping
 from e0_ros.core.bag_writer import DISCARDED
 from e0_ros.core.dataset_config import ConvertConfig, Selection
-from e0_ros.core.dataset_episode import Facts, convert_bag
+from e0_ros.core.dataset_episode import convert_bag
+from e0_ros.core.dataset_facts import Facts
 
 ERROR = "ERROR"
 """Begins the reason of a bag that an error of the code left out."""

@@ -1,9 +1,9 @@
-"""A bag's camera views as a video, with the instruction, the executor's mode and the last chunk below."""
+"""A bag's camera views as a video: the plan drawn into them, instruction, executor's mode and last chunk below."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,13 +11,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
+from e0_policy.embodiment import Embodiment
 from e0_policy.types import ImageArray
+from e0_ros.core.bag_cameras import camera_models
 from e0_ros.core.bag_reader import Bag, BagMessage, BagReadError
-from e0_ros.core.decode import DecodeError, decode_compressed, decode_raw, resize_with_pad
+from e0_ros.core.camera_model import CameraModel
+from e0_ros.core.decode import resize_with_pad
+from e0_ros.core.inspection import arm_named
+from e0_ros.core.inspection_images import camera_views, image_pixels
+from e0_ros.core.plan_overlay import Plan, draw_plan, draw_scale, flange_at, latest, plan_of, scale_nats
 from e0_ros.core.traces import MODES, stamp_ns
-from e0_ros.interfaces import ACTION_CHUNK, EPISODE_EVENT, EXECUTOR_STATE, INSTRUCTION
+from e0_ros.interfaces import ACTION_CHUNK, EPISODE_EVENT, EXECUTOR_STATE, INSTRUCTION, JOINT_STATES
 
 VIEW_PX = 448
 TEXT_PX = 104
@@ -32,6 +37,8 @@ class _Scene:
     reason: str = ""
     action: str = "no chunk yet"
     start_ns: int = -1
+    plan: Plan | None = None
+    joints: BagMessage | None = None
     views: dict[str, deque[tuple[int, Any]]] = field(default_factory=dict)
 
     def lines(self, stamp: int) -> tuple[str, ...]:
@@ -40,10 +47,26 @@ class _Scene:
         return f"{time_s:7.2f} s  {self.instruction}", f"{self.mode}{reason}", self.action
 
 
+@dataclass(frozen=True)
+class _Overlay:
+    """What is needed to draw plans: the arm, calibrated cameras by view, and the end of the colours' scale [nats]."""
+
+    arm: Embodiment | None = None
+    cameras: Mapping[str, CameraModel] = field(default_factory=dict)
+    scale: float = 0.0
+
+    @classmethod
+    def of(cls, bag: Bag, views: Sequence[str]) -> _Overlay:
+        chunks = [bag.decode(m) for m in bag.messages([ACTION_CHUNK.name])]
+        arm = arm_named(next((c.embodiment for c in chunks if c.embodiment), ""))
+        return cls() if arm is None else cls(arm, camera_models(bag, tuple(views), arm), scale_nats(chunks))
+
+
 def write_video(bag: Bag, path: Path) -> int:
     """Write an mp4 (H.264) with every view side by side, text below; returns the number of frames.
 
-    One frame per image of the reference view, each other view's image nearest to it beside it.
+    One frame per image of the reference view, each other view's image nearest to it beside it. Where the bag has the
+    cameras' calibration, the tool's path by the plan in force is drawn over their images.
 
     Raises:
         BagReadError: the bag holds no camera images.
@@ -68,29 +91,21 @@ def write_video(bag: Bag, path: Path) -> int:
     return count
 
 
-def camera_views(bag: Bag) -> list[tuple[str, str]]:
-    """Names and topics of the camera views in the bag, the reference view first."""
-    topics = sorted(t for m, t in ((bag.topics[t], t) for t in bag.topics) if m.endswith("Image") and "/cameras/" in t)
-    found = {topic.split("/cameras/")[1].split("/")[0]: topic for topic in topics}
-    configured = (yaml.safe_load(bag.custom.get("configuration", "")) or {}).get("views") or []
-    order = sorted(found, key=lambda view: configured.index(view) if view in configured else len(configured))
-    return [(view, found[view]) for view in order]
-
-
 def _frames(bag: Bag, views: list[tuple[str, str]]) -> Iterator[ImageArray]:
     scene = _Scene(instruction=bag.custom.get("instruction", ""))
     scene.views = {topic: deque(maxlen=8) for _, topic in views}
+    overlay = _Overlay.of(bag, [view for view, _ in views])
     waiting: int | None = None
     for message in bag.messages():
         if message.topic == views[0][1] and waiting is not None:
-            yield _draw(scene, views, waiting)
-        stamp = _follow(scene, bag, message)
+            yield _draw(scene, bag, views, waiting, overlay)
+        stamp = _follow(scene, bag, message, overlay.arm)
         waiting = stamp if message.topic == views[0][1] else waiting
     if waiting is not None:
-        yield _draw(scene, views, waiting)
+        yield _draw(scene, bag, views, waiting, overlay)
 
 
-def _follow(scene: _Scene, bag: Bag, message: BagMessage) -> int:
+def _follow(scene: _Scene, bag: Bag, message: BagMessage, arm: Embodiment | None) -> int:
     if message.topic in scene.views:
         image = bag.decode(message)
         scene.views[message.topic].append((stamp_ns(image), image))
@@ -99,7 +114,11 @@ def _follow(scene: _Scene, bag: Bag, message: BagMessage) -> int:
         state = bag.decode(message)
         scene.mode, scene.reason = MODES[state.mode] if state.mode < len(MODES) else str(state.mode), state.reason
     elif message.topic == ACTION_CHUNK.name:
-        scene.action = _action(bag.decode(message))
+        chunk = bag.decode(message)
+        scene.action = _action(chunk)
+        scene.plan = (plan_of(chunk, arm) if arm is not None else None) or scene.plan
+    elif message.topic == JOINT_STATES.name:
+        scene.joints = message
     elif message.topic == INSTRUCTION.name:
         scene.instruction = bag.decode(message).data
     elif message.topic == EPISODE_EVENT.name and scene.start_ns < 0:
@@ -117,31 +136,26 @@ def _action(chunk: Any) -> str:
     return f"{head}: {chunk.rows} rows to {row}"
 
 
-def _draw(scene: _Scene, views: list[tuple[str, str]], stamp: int) -> ImageArray:
+def _draw(scene: _Scene, bag: Bag, views: list[tuple[str, str]], stamp: int, overlay: _Overlay) -> ImageArray:
     frame = np.zeros((VIEW_PX + TEXT_PX, VIEW_PX * len(views), 3), np.uint8)
+    plan = latest(scene.plan, stamp)
+    flange = flange_at(bag.decode(scene.joints), overlay.arm) if scene.joints and overlay.arm and plan else None
     for place, (name, topic) in enumerate(views):
         left = place * VIEW_PX
         images = scene.views[topic]
         if images:
             nearest = min(images, key=lambda pair: abs(pair[0] - stamp))[1]
-            frame[:VIEW_PX, left : left + VIEW_PX] = _pixels(nearest)
+            frame[:VIEW_PX, left : left + VIEW_PX] = resize_with_pad(image_pixels(nearest), VIEW_PX, VIEW_PX)
+        if plan is not None and name in overlay.cameras:
+            panel = np.ascontiguousarray(frame[:VIEW_PX, left : left + VIEW_PX])
+            draw_plan(panel, plan, overlay.cameras[name], stamp, overlay.scale, flange)
+            if overlay.scale > 0 and place == 0:
+                draw_scale(panel, overlay.scale)
+            frame[:VIEW_PX, left : left + VIEW_PX] = panel
         _text(frame, name, left + 8, 22, 0.55)
     for row, line in enumerate(scene.lines(stamp)):
         _text(frame, line, 8, VIEW_PX + 26 + 32 * row, 0.6)
     return frame
-
-
-def _pixels(image: Any) -> ImageArray:
-    try:
-        if hasattr(image, "format"):
-            pixels = decode_compressed(image.format, image.data)
-        else:
-            pixels = decode_raw(
-                image.encoding, image.height, image.width, image.step, image.is_bigendian, image.data.data
-            )
-    except DecodeError:
-        return np.full((VIEW_PX, VIEW_PX, 3), 64, np.uint8)
-    return resize_with_pad(pixels, VIEW_PX, VIEW_PX)
 
 
 def _text(frame: ImageArray, text: str, x: int, y: int, scale: float) -> None:

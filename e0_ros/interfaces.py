@@ -68,6 +68,22 @@ def camera_topic(view: str) -> Topic:
     )
 
 
+def camera_info_topic(view: str) -> Topic:
+    """Calibration of a view's camera, as realsense2_camera publishes it with every image."""
+    return Topic(
+        f"/cameras/{view}/color/camera_info",
+        "sensor_msgs/msg/CameraInfo",
+        Qos(depth=5),
+        "with every image",
+        "capture of the image",
+    )
+
+
+def optical_frame(view: str) -> str:
+    """Frame of a view's images, x right, y down, z forward."""
+    return f"{view}_color_optical_frame"
+
+
 def compressed_camera_topic(view: str) -> Topic:
     """The same view as image_transport compresses it."""
     name = camera_topic(view).name + "/compressed"
@@ -115,6 +131,7 @@ RECORDER_STATE = Topic(
 )
 INSTRUCTION = Topic("/e0/instruction", "std_msgs/msg/String", Qos(depth=1, latched=True), "on change", "-")
 SIM_STATE = Topic("/e0/sim/state", "e0_msgs/msg/SimState", Qos(), "per control step", "control step", privileged=True)
+TF_STATIC = Topic("/tf_static", "tf2_msgs/msg/TFMessage", Qos(latched=True), "on change", "-")
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos(), "1 Hz", "publishing")
 
 TOPICS = (
@@ -131,9 +148,10 @@ TOPICS = (
     RECORDER_STATE,
     INSTRUCTION,
     SIM_STATE,
+    TF_STATIC,
     DIAGNOSTICS,
 )
-"""All but the cameras', which are one per view: `camera_topic(view)`."""
+"""All but the cameras', which are one per view: `camera_topic(view)` and `camera_info_topic(view)`."""
 
 TRIGGER = "std_srvs/srv/Trigger"
 ARM = Service("/e0/arm", "e0_msgs/srv/Arm", "chunk_executor")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from e0_policy.types import FloatArray, ImageArray
+from e0_ros.core.camera_model import CameraModel
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ class SimAdapter(Protocol):
 
     def finish_render(self) -> dict[str, ImageArray]:
         """Wait for the images of the last `start_render`, by view."""
+
+    def cameras(self) -> dict[str, CameraModel]:
+        """The camera of every view in the present scene: intrinsics, and pose on the base or on the flange."""
 
     def privileged(self) -> Privileged:
         """Evaluate the present state."""

@@ -1,4 +1,7 @@
-"""The demo: a Franka arm in a simulator, driven over real ROS 2 topics by the graph that drives the real arm."""
+"""The demo: a Franka arm in a simulator, driven over real ROS 2 topics by the graph that drives the real arm.
+
+The shipped E0 checkpoint plans where it knows the task; elsewhere, or if asked, ManiSkill's privileged expert does.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from e0_policy.resources import config_dir
 from e0_ros.episode_report import report
 from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError
+from sim.eval_graph import graph_arguments, graph_settings
+from sim.evaluation import EvalConfig, card_of, completed
 from sim.evaluator import Episode, EvaluationError, violations
 from sim.runs import over_graph
 from sim.statistics import known, percentile, total, wilson_interval
 
-EXAMPLE = "example: e0 demo --episodes 3 --task PickCube-v1 --mode realtime"
+EXAMPLE = "example: e0 demo --episodes 3 --task PushCube-v1 --mode realtime"
+SHIPPED, SHIPPED_TASKS = "checkpoint/pick_push", ("PickCube-v1", "PushCube-v1")
+"""The checkpoint that comes with the project, below its `config/`, and what it was trained on."""
 
 
 def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -95,6 +103,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of the first episode; each further one adds 1")
     p.add_argument("--max-steps", type=int, default=0, help="control steps per episode; 0: the task's own limit")
     p.add_argument("--simulator", default="maniskill", help="maniskill or fr3_plant (no physics)")
+    who = p.add_mutually_exclusive_group()
+    who.add_argument(
+        "--checkpoint", default="", help="folder of a policy (default: the shipped one, if it knows the task)"
+    )
+    who.add_argument("--expert", action="store_true", help="a privileged open-loop expert plans, no policy")
     p.add_argument("--mode", default="realtime", choices=("realtime", "lockstep"), help="how time runs")
     p.add_argument("--out", type=Path, help="folder for bags, logs, video and plot (default: runs/demo-<time>)")
     p.add_argument("--json", type=Path, help="write the figures to this file")
@@ -106,10 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     out = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     out.mkdir(parents=True, exist_ok=True)
+    config = evaluation(options)
     print(f"{options.episodes} episodes of {options.task} in {options.simulator}, {options.mode}, all under {out}")
-    print("source: scripted (a privileged open-loop expert; no trained checkpoint is loaded)")
+    print(f"source: {source_line(config)}")
     try:
-        episodes = _run(options, out)
+        episodes = _run(options, config, out)
     except (GraphError, EvaluationError) as error:
         print(f"e0 demo: {error}\nlogs: {out / 'logs'}", file=sys.stderr)
         return 1
@@ -121,12 +135,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if figures["successes"] and not figures["errors"] else 1
 
 
-def _run(options: argparse.Namespace, out: Path) -> list[Episode]:
-    arguments = {"simulator": options.simulator, "mode": options.mode, "task": options.task, "seed": options.seed}
+def evaluation(options: argparse.Namespace) -> EvalConfig:
+    """What is run: the checkpoint asked for, else the shipped one if it knows the task, else the expert.
+
+    Raises:
+        ConfigError: there is no such checkpoint.
+
+    """
+    checkpoint = options.checkpoint
+    shipped = config_dir() / SHIPPED
+    known = options.simulator == "maniskill" and options.task in SHIPPED_TASKS and shipped.is_dir()
+    if known and not checkpoint and not options.expert:
+        checkpoint = str(shipped)
+    return completed(EvalConfig(options.simulator, options.mode, checkpoint))
+
+
+def source_line(config: EvalConfig) -> str:
+    """Who plans, in words."""
+    if card := card_of(config):
+        return f"policy, E0 checkpoint {card.identifier} of {config.checkpoint}, views {', '.join(config.views)}"
+    return "scripted (a privileged open-loop expert; no trained checkpoint is loaded)"
+
+
+def _run(options: argparse.Namespace, config: EvalConfig, out: Path) -> list[Episode]:
+    arguments = {**graph_arguments(config), "task": options.task, "seed": options.seed}
     seeds = range(options.seed, options.seed + options.episodes)
-    settings = {"bridge": {"judge": True}}
     on_step, on_episode = _live(options)
-    return over_graph(arguments, seeds, out, options.max_steps, settings, on_step, on_episode)
+    return over_graph(arguments, seeds, out, options.max_steps, graph_settings(config), on_step, on_episode)
 
 
 def _show(episodes: Sequence[Episode], out: Path) -> None:

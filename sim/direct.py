@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from e0_policy.types import ActionChunk, ImageArray, Observation, Stale
+from e0_policy.types import ActionChunk, FloatArray, ImageArray, Observation, Stale
+from e0_ros.core.camera_model import CameraModel
 from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import Status
@@ -64,11 +65,13 @@ class DirectEpisode:
 
 @dataclass(frozen=True)
 class Moment:
-    """One tick as an onlooker sees it: the pictures, the chunk in force, the executor's mode in words."""
+    """One tick as an onlooker sees it: what is observed, the cameras, the chunk in force, the executor's mode."""
 
     step: int
     now_ns: int
     images: Mapping[str, ImageArray]
+    joint_positions: FloatArray
+    cameras: Mapping[str, CameraModel]
     chunk: ActionChunk | None
     mode: str
     success: bool
@@ -168,7 +171,8 @@ class DirectLoop:
         if run.onlooker and isinstance(seen, Observation):
             status = self._executor.status(now_ns)
             mode = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
-            run.onlooker(Moment(episode.step, now_ns, seen.views, status.chunk, mode, episode.success))
+            what = seen.views, seen.joint_positions, rig.adapter.cameras()
+            run.onlooker(Moment(episode.step, now_ns, *what, status.chunk, mode, episode.success))
         if episode.done:
             episode.stop()
             return

@@ -34,7 +34,8 @@ and is run again then.
 """
 EXAMPLES = """\
 settings of inference (--set): steps (N), samples, alpha, noise (fixed, redraw), sampling (argmax, sampled), decode
-  (token, mean), seed, execution_horizon, horizon, engine (fast, eager), dtype (auto, float32, bfloat16), threads
+  (token, mean, expectation), seed, execution_horizon, horizon, engine (fast, eager), dtype (auto, float32, bfloat16),
+  threads
 
 examples
   e0 eval --task PickCube-v1 --seeds 0:20                                      # the expert, over the graph

@@ -11,16 +11,17 @@ from typing import Any
 
 import yaml
 
+from e0_ros.readiness import wait_until_alone
 from sim.demonstration import PERIOD_NS
 from sim.eval_pictures import first_frame_path, write_first_frame
 from sim.eval_rollouts import FAILURE, SUCCESS, Job, Rollout
 from sim.evaluation import EvalConfig, card_of, error_of, inference_settings
-from sim.evaluator import Episode, Evaluator
+from sim.evaluator import Episode, EvaluationError, Evaluator
 from sim.runs import graph_up
 from sim.statistics import percentile
 
-PATIENCE_S = 120.0
-"""Longest inference in lock-step."""
+PATIENCE_S, EMPTY_S = 120.0, 15.0
+"""Longest inference in lock-step; longest wait for a graph before this one to be gone."""
 
 
 def run_over_graph(
@@ -31,17 +32,23 @@ def run_over_graph(
     on_rollout: Callable[[Job, Rollout], None],
     on_step: Callable[[Episode], None] | None = None,
 ) -> None:
-    """Run rollouts one after the other; logs go to `folder/logs`, bags to `folder/bags` if `record`.
+    """Run rollouts one after the other; logs go to `folder/graph-<n>/logs`, bags to `folder/bags` if `record`.
 
     Raises:
         GraphError: the graph cannot be launched as asked, or did not come up.
-        EvaluationError: its services did not come up.
+        EvaluationError: its services did not come up, or the ROS domain is not empty.
 
     """
-    waiting = deque(jobs)
+    waiting, number = deque(jobs), sum(1 for _ in folder.glob("graph-*"))
     while waiting:
-        arguments = {**graph_arguments(config), "task": waiting[0].task, "record": record}
-        with graph_up(arguments, folder, graph_settings(config)) as evaluator:
+        number += 1
+        if others := wait_until_alone(EMPTY_S):
+            names = ", ".join(others[:4])
+            raise EvaluationError(f"this ROS domain has nodes already ({names}); end them or set another ROS_DOMAIN_ID")
+        own = {"task": waiting[0].task, "record": record, "bag_dir": str(folder / "bags")}
+        with graph_up(
+            {**graph_arguments(config), **own}, folder / f"graph-{number}", graph_settings(config)
+        ) as evaluator:
             _serve(evaluator, waiting, config, folder, on_rollout, on_step)
 
 

@@ -10,16 +10,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from e0_policy.types import ActionChunk, ImageArray
+from e0_policy.kinematics import flange_pose, tcp_position_m
+from e0_policy.types import ActionChunk, ImageArray, Representation
 from e0_ros.core.bag_reader import Bag
 from e0_ros.core.decode import resize_with_pad
+from e0_ros.core.plan_overlay import Plan, draw_plan
 from e0_ros.episode_video import write_video
 from sim.direct import Moment
 from sim.eval_rollouts import CONDITIONS, Job
 
 FRAME_PX, VIDEO_PX, TEXT_PX, BAR_PX = 112, 224, 40, 10
 _RATE_HZ = 20
-_QUIET, _UNSURE = np.array([40, 160, 90]), np.array([220, 60, 50])
 _MOST_NATS = 3.0
 
 
@@ -49,10 +50,10 @@ def bag_video(bag: Path, path: Path) -> None:
 
 
 class RolloutVideo:
-    """An mp4 (H.264) of a rollout, whole or not there: views side by side, below them time, mode and the plan's doubt.
+    """An mp4 (H.264) of a rollout, whole or not there: views side by side, below them the plan's doubt, time and mode.
 
-    The bar is the chunk in force, one field per row, green to red with the entropy of the row (0 to 3 nats), the
-    present row outlined.
+    The path of the tool in the chunk in force is drawn over the views, blue to red with the entropy of each row (0 to
+    3 nats), grey where it is past. The bar shows the same rows, the present one outlined.
     """
 
     def __init__(self, path: Path, job: Job) -> None:
@@ -89,7 +90,9 @@ class RolloutVideo:
         self._stream.height, self._stream.width, self._stream.pix_fmt = frame.shape[0], frame.shape[1], "yuv420p"
 
     def _frame(self, moment: Moment) -> ImageArray:
-        views = np.hstack([_scaled(image) for image in moment.images.values()])
+        panels = {name: _scaled(image) for name, image in moment.images.items()}
+        _draw_chunk(panels, moment)
+        views = np.hstack(list(panels.values()))
         below = np.zeros((TEXT_PX, views.shape[1], 3), np.uint8)
         end = "  SUCCESS" if moment.success else ""
         _text(below, f"{self._job.task} seed {self._job.seed}  {CONDITIONS[self._job.condition]}", 15)
@@ -103,14 +106,27 @@ def _scaled(image: ImageArray) -> ImageArray:
     return np.asarray(cv2.resize(image, (VIDEO_PX, VIDEO_PX), interpolation=how), np.uint8)
 
 
+def _draw_chunk(panels: Mapping[str, ImageArray], moment: Moment) -> None:
+    """Draw the tool's path of the chunk in force over the views whose cameras are known."""
+    chunk, joints = moment.chunk, moment.joint_positions
+    if chunk is None or chunk.representation != Representation.JOINT_POSITION or len(joints) != 7:
+        return
+    times = chunk.t0_ns + np.arange(len(chunk.rows)) * float(chunk.period_ns)
+    plan = Plan(times, tcp_position_m(chunk.rows[:, :7]), chunk.uncertainty)
+    for name, panel in panels.items():
+        if name in moment.cameras:
+            draw_plan(panel, plan, moment.cameras[name], moment.now_ns, _MOST_NATS, flange_pose(joints))
+
+
 def _bar(chunk: ActionChunk | None, now_ns: int, width: int) -> ImageArray:
     bar = np.full((BAR_PX, width, 3), 24, np.uint8)
     if chunk is None:
         return bar
     edges = np.linspace(0, width, len(chunk.rows) + 1).astype(int)
     doubt = np.zeros(len(chunk.rows)) if chunk.uncertainty is None else np.clip(chunk.uncertainty / _MOST_NATS, 0, 1)
-    for left, right, share in zip(edges, edges[1:], doubt, strict=False):
-        bar[1:-1, left + 1 : right] = _QUIET + share * (_UNSURE - _QUIET)
+    shades = cv2.applyColorMap((255 * doubt).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
+    for left, right, shade in zip(edges, edges[1:], shades, strict=False):
+        bar[1:-1, left + 1 : right] = shade
     present = min((now_ns - chunk.t0_ns) // chunk.period_ns, len(chunk.rows) - 1)
     bar[:, edges[present]] = bar[:, edges[present + 1] - 1] = bar[[0, -1], edges[present] : edges[present + 1]] = 255
     return bar

@@ -117,7 +117,7 @@ def _videos(rollouts: Iterable[Rollout], folder: Path) -> str:
         for r in rollouts
         if (path := video_path(folder, r.job)).is_file()
     )
-    note = "the bar is the plan in force, a field per row: green is sure, red is unsure"
+    note = "the line is the tool's planned path, the bar its rows: blue is sure, red is unsure, grey is past"
     return f'<section><h2>Videos <small>{note}</small></h2><div class="videos">{shown}</div></section>' if shown else ""
 
 

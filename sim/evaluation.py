@@ -23,6 +23,7 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError, check, closest, setting
+from e0_ros.graph import SIMULATORS as GRAPH_SIMULATORS
 from e0_ros.policies import Card, load_checkpoint, read_card
 from e0_ros.version import code_version
 from sim.direct import DirectEpisode, DirectLoop, Moment
@@ -33,7 +34,7 @@ from sim.sources import Disguise, ExpertSource, PolicySource
 from sim.statistics import percentile
 
 GRAPH_MODES, LOCAL_MODES = ("lockstep", "realtime"), ("direct", "raw")
-DEFAULT_VIEWS, DEFAULT_PX, DEFAULT_ARM = ("base", "wrist"), 224, "panda"
+DEFAULT_VIEWS, DEFAULT_PX = ("base", "wrist"), 224
 SETTINGS = {"threads": 1}
 """Settings of inference that an evaluation has of its own: one thread, so that every mode computes the same bits."""
 
@@ -183,13 +184,15 @@ class RolloutRunner:
         config, size_px = self._config, (self._config.size, self._config.size)
         if config.mode == "raw":
             return RawLoop(make_raw_adapter(config.simulator, config.views, size_px))
-        arm = self._policy.embodiment if self._policy else DEFAULT_ARM
-        return DirectLoop(make_adapter(config.simulator, config.views, size_px, arm), task)
+        return DirectLoop(make_adapter(config.simulator, config.views, size_px, self._arm()), task)
 
     def _make_source(self) -> ExpertSource | PolicySource:
-        if self._policy is None:
-            return ExpertSource(self._config.simulator, load_embodiment(DEFAULT_ARM))
-        return PolicySource(self._policy, load_embodiment(self._policy.embodiment))
+        arm = load_embodiment(self._arm())
+        return PolicySource(self._policy, arm) if self._policy else ExpertSource(self._config.simulator, arm)
+
+    def _arm(self) -> str:
+        """The policy's arm, or for the expert the one that the graph of this simulator has."""
+        return self._policy.embodiment if self._policy else GRAPH_SIMULATORS[self._config.simulator].embodiment
 
 
 def disguise(simulator: str, job: Job) -> Disguise:

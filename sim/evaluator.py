@@ -27,6 +27,15 @@ from sim.statistics import percentile, rms_jerk
 from sim.trace import Trace
 
 VERDICT_S = 10.0
+EPISODE_SERVICES = (
+    interfaces.DISARM,
+    interfaces.RESET_SIM,
+    interfaces.SET_INSTRUCTION,
+    interfaces.ARM,
+    interfaces.START_EPISODE,
+    interfaces.END_EPISODE,
+)
+"""Their clients are made before the graph is up: a server drops its answer to a client that it has not found yet."""
 
 
 class EvaluationError(RuntimeError):
@@ -106,7 +115,10 @@ class Evaluator(Node):  # type: ignore[misc]
         self._source, self._timeout_s, self._health = source, timeout_s, health
         self._ros = SingleThreadedExecutor(context=context)
         self._ros.add_node(self)
-        self._service_clients: dict[str, Any] = {}
+        reset = interfaces.RESET_EXPERT if source == "scripted" else interfaces.RESET_POLICY
+        self._needed = (*EPISODE_SERVICES, reset)
+        kinds = {s.name: message_class(s.type) for s in self._needed}
+        self._callers = {name: self.create_client(kind, name) for name, kind in kinds.items()}
         self.sim: SimState | None = None
         self._told_s = 0.0
         self.executor_state: ExecutorState | None = None
@@ -159,10 +171,8 @@ class Evaluator(Node):  # type: ignore[misc]
         Raises:
             EvaluationError: names the services that did not come up within the timeout, or what died.
         """
-        needed = [interfaces.ARM, interfaces.RESET_SIM, interfaces.SET_INSTRUCTION, interfaces.START_EPISODE]
-        needed.append(interfaces.RESET_EXPERT if self._source == "scripted" else interfaces.RESET_POLICY)
         deadline = time.monotonic() + self._timeout_s
-        while missing := [s for s in needed if not self._client(s).service_is_ready()]:
+        while missing := [s for s in self._needed if not self._callers[s.name].service_is_ready()]:
             self._health()
             if time.monotonic() > deadline:
                 names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
@@ -243,7 +253,7 @@ class Evaluator(Node):  # type: ignore[misc]
         return reply
 
     def _request(self, service: Service, **fields: Any) -> Any:
-        client = self._client(service)
+        client = self._callers[service.name]
         future = client.call_async(message_class(service.type).Request(**fields))
         deadline = time.monotonic() + self._timeout_s
         while not future.done():
@@ -253,11 +263,6 @@ class Evaluator(Node):  # type: ignore[misc]
                 raise EvaluationError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
             self._ros.spin_until_future_complete(future, 0.2)
         return future.result()
-
-    def _client(self, service: Service) -> Any:
-        if service.name not in self._service_clients:
-            self._service_clients[service.name] = self.create_client(message_class(service.type), service.name)
-        return self._service_clients[service.name]
 
     def _listen(self, topic: Topic, callback: Callable[..., None]) -> None:
         self.create_subscription(message_class(topic.type), topic.name, callback, topic.qos.profile())

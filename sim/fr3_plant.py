@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from e0_policy.embodiment import Embodiment, load_embodiment
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import closest
+from e0_ros.core.camera_model import CameraModel, pose_matrix
 from sim.adapter import Privileged, Scene
 
 PHYSICS_PERIOD_NS = 1_000_000
@@ -22,6 +23,9 @@ GRIPPER_SPEED_M_S = 0.1
 REACHED_RAD = 0.02
 TASK = "Reach-v0"
 INSTRUCTION = "move every joint to its mark"
+_ON_FLANGE = (0.03, 0.0, -0.02), (0.0, 0.0, 0.0, 1.0)
+_IN_FRONT = (1.2, 0.0, 0.7), (-0.596368, -0.596368, 0.379928, 0.379928)
+"""Position [m] and quaternion xyzw of optical frames; the one in front looks back at the arm, 25 degrees down."""
 _VIEW = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _BARS = np.array(
     [[230, 60, 60], [240, 150, 40], [240, 220, 60], [80, 200, 90], [70, 190, 230], [70, 90, 230], [180, 80, 220]],
@@ -139,6 +143,19 @@ class Fr3Plant:
         part = (positions - arm.position_lower) / (arm.position_upper - arm.position_lower)
         rows: NDArray[np.int64] = (height * (0.9 - 0.8 * np.clip(part, 0.0, 1.0))).astype(np.int64)
         return [int(row) for row in rows]
+
+    def cameras(self) -> dict[str, CameraModel]:
+        """Made up, for the pictures show no scene: `wrist` on the flange, the others 1 m in front of the base."""
+        models = {}
+        for view, picture in zip(self.views, self._pictures, strict=True):
+            height, width, _ = picture.shape
+            focal_px, on_flange = 0.8 * width, view == "wrist"
+            intrinsics = np.array(
+                [[focal_px, 0.0, (width - 1) / 2], [0.0, focal_px, (height - 1) / 2], [0.0, 0.0, 1.0]]
+            )
+            pose = pose_matrix(*(_ON_FLANGE if on_flange else _IN_FRONT))
+            models[view] = CameraModel(width, height, intrinsics, "flange" if on_flange else "base", pose)
+        return models
 
     def privileged(self) -> Privileged:
         """Success: every joint within 0.02 rad of the goal, at less than 0.05 rad/s."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import closest
+from e0_ros.core.camera_model import FLANGE, CameraModel, pose_matrix
 from sim.adapter import Privileged, Scene
 from sim.maniskill_tasks import TASKS, task_named
 from sim.robot_visuals import light_panda
@@ -30,6 +31,8 @@ _ROBOT = "panda_wristcam"
 _TOOL = "panda_hand_tcp"
 _SIDE = "side_camera"
 _ARM = 7
+_OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+"""SAPIEN's cameras look along x with z up."""
 _FINGER_OPEN_M, _SQUEEZE_M = 0.04, -0.01
 _RENDER_THREADS = 4
 _RENDER_NICE = 10
@@ -55,13 +58,20 @@ class ManiSkillAdapter:
     drive = ("pd_joint_pos_vel", PHYSICS_HZ)
     """ManiSkill's control mode and rate."""
 
-    def __init__(self, views: tuple[str, ...] = ("base", "wrist"), width_px: int = 224, height_px: int = 224) -> None:
+    def __init__(
+        self,
+        views: tuple[str, ...] = ("base", "wrist"),
+        width_px: int = 224,
+        height_px: int = 224,
+        realtime: bool = False,
+    ) -> None:
         for view in views:
             if view not in VIEWS:
                 raise ValueError(f"ManiSkill has no view {view!r}{closest(view, VIEWS)}")
         activate()
         self.views = views
         self._size = {"width": width_px, "height": height_px, "shader_pack": "minimal"}
+        self._realtime = realtime
         self._task = ""
         self._env: Any = None
         self._cameras: dict[str, Any] = {}
@@ -90,7 +100,8 @@ class ManiSkillAdapter:
         self._cameras = {"base": fixed, "side": cameras[_SIDE], "wrist": cameras["hand_camera"]}
         if fresh:
             self._compile_shaders()
-            _yield_to_others(_threads() - before)
+            if self._realtime:
+                _yield_to_others(_threads() - before)
         return Scene(task, seed, known.instruction, known.max_steps)
 
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -176,6 +187,26 @@ class ManiSkillAdapter:
     def _image(camera: Any) -> ImageArray:
         picture = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
         return np.ascontiguousarray(picture[0].numpy())
+
+    def cameras(self) -> dict[str, CameraModel]:
+        """Intrinsics as the renderer has them; a camera on a moving link is given on the flange."""
+        base = self._robot._objs[0].root_pose.inv()
+        flange = next(link for link in self._robot.get_links() if link.name.endswith(FLANGE))
+        models = {}
+        for view in self.views:
+            camera = self._cameras[view]
+            mount = camera.config.mount
+            world = camera.config.pose.sp if mount is None else mount._objs[0].pose * camera.config.pose.sp
+            on_flange = mount is not None and mount.name != "panda_link0"
+            pose = (flange._objs[0].pose.inv() if on_flange else base) * world
+            models[view] = CameraModel(
+                camera.config.width,
+                camera.config.height,
+                _intrinsics(camera),
+                "flange" if on_flange else "base",
+                _matrix(pose) @ _OPTICAL,
+            )
+        return models
 
     def privileged(self) -> Privileged:
         """Success by the environment's own predicate; pose of the tool and of every actor but the scenery."""
@@ -267,6 +298,17 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; ManiSkill takes 0 to {2**32 - 1}")
+
+
+def _intrinsics(camera: Any) -> FloatArray:
+    """SAPIEN counts pixels from the first one's corner, camera models from its centre."""
+    intrinsics: FloatArray = camera.camera.get_intrinsic_matrix()[0].double().numpy().copy()
+    intrinsics[:2, 2] -= 0.5
+    return intrinsics
+
+
+def _matrix(pose: Any) -> FloatArray:
+    return pose_matrix(pose.p.tolist(), pose.q[[1, 2, 3, 0]].tolist())
 
 
 def _pose(pose: Any) -> FloatArray:

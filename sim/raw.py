@@ -92,7 +92,8 @@ class RawLoop:
             answer = run.source.answer(seen, None)
             run.chunk = answer if isinstance(answer, ActionChunk) else run.chunk
         if run.onlooker:
-            run.onlooker(Moment(episode.step, now_ns, seen.views, run.chunk, "", episode.success))
+            what = seen.views, seen.joint_positions, adapter.cameras()
+            run.onlooker(Moment(episode.step, now_ns, *what, run.chunk, "", episode.success))
         if episode.done:
             episode.stop()
             return

@@ -15,6 +15,7 @@ def make_adapter(
     embodiment: str = "panda",
     control_period_ns: int = 50_000_000,
     lag_s: float = 0.0,
+    realtime: bool = False,
 ) -> SimAdapter:
     """A simulator behind the adapter protocol.
 
@@ -25,6 +26,7 @@ def make_adapter(
         embodiment: arm of fr3_plant; ManiSkill brings its own.
         control_period_ns: time between images of fr3_plant.
         lag_s: first-order lag of fr3_plant's arm.
+        realtime: pictures wait for everything else, where they are drawn by the processor.
 
     Raises:
         ValueError: what the simulator does not know or have (view, size).
@@ -36,7 +38,7 @@ def make_adapter(
             from sim.maniskill import ManiSkillAdapter
         except ImportError as error:
             raise ImportError(f"simulator maniskill cannot be imported: {error}; install the extra [sim]") from None
-        adapter: SimAdapter = ManiSkillAdapter(views, *size_px)
+        adapter: SimAdapter = ManiSkillAdapter(views, *size_px, realtime)
         return adapter
     from sim.fr3_plant import Fr3Plant
 

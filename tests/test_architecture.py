@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from e0_ros.interfaces import SERVICES, TOPICS, Qos, camera_topic
+from e0_ros.interfaces import SERVICES, TOPICS, Qos, camera_info_topic, camera_topic
 
 PAGE = Path(__file__).resolve().parents[1] / "ARCHITECTURE.md"
 BEGIN, END = "<!-- topics: begin -->\n", "<!-- topics: end -->\n"
@@ -16,7 +16,7 @@ def qos(q: Qos) -> str:
 
 def tables() -> str:
     rows = ["| topic | type | QoS | rate | stamp |", "|---|---|---|---|---|"]
-    for t in (camera_topic("<view>"), *TOPICS):
+    for t in (camera_topic("<view>"), camera_info_topic("<view>"), *TOPICS):
         mark = " (privileged)" if t.privileged else ""
         rows.append(f"| `{t.name}`{mark} | {t.type} | {qos(t.qos)} | {t.rate} | {t.stamp} |")
     rows += ["", "| service | type | owner |", "|---|---|---|"]

@@ -12,13 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 import e0_ros.core.dataset_episode
+import e0_ros.core.dataset_writer
 from e0_ros.config import ConfigError
 from e0_ros.convert import _locked, convert, main
+from e0_ros.core.bag_reader import Bag
+from e0_ros.core.bag_writer import BagConfig, BagWriter
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_frames import SIGNALS, STATES
+from e0_ros.core.dataset_layout import DatasetError
 from e0_ros.core.dataset_video import count_frames
-from e0_ros.core.dataset_writer import DatasetError
-from e0_ros.interfaces import TOPICS
+from e0_ros.core.definitions import installed
+from e0_ros.interfaces import TOPICS, Qos
 from e0_ros.synthetic_episode import MS, START_NS, SyntheticEpisode
 from tests.core.test_dataset_video import decoded
 
@@ -308,3 +312,39 @@ def test_without_ray_the_error_says_what_to_install(tmp_path: Path) -> None:
             convert([tmp_path / "bags"], tmp_path / "out", ConvertConfig(), ALL, ray="local")
     else:
         pytest.skip("ray is installed here: nothing to refuse")
+
+
+def test_files_are_cut_at_their_largest_size(tmp_path: Path, monkeypatch) -> None:
+    for i in range(4):
+        replace(TICKS, name=f"b{i}", seed=i, seconds=0.5).write(tmp_path / "bags")
+    run(tmp_path / "bags", tmp_path / "one")
+    video = "videos/observation.images.base/chunk-000"
+    size_mb = (tmp_path / "one" / video / "file-000.mp4").stat().st_size / 2**20
+    monkeypatch.setattr(e0_ros.core.dataset_writer, "VIDEO_MB", 0.6 * size_mb)
+    monkeypatch.setattr(e0_ros.core.dataset_writer, "DATA_MB", 1e-9)
+    run(tmp_path / "bags", tmp_path / "many")
+    rows = table(tmp_path / "many", "meta/episodes/chunk-000/file-000.parquet")
+    key = "videos/observation.images.base"
+    assert rows["data/file_index"] == [0, 1, 2, 3]
+    assert rows[f"{key}/file_index"] == [0, 0, 1, 1]
+    assert rows[f"{key}/from_timestamp"] == [0.0, 0.55, 0.0, 0.55]
+    assert [count_frames(tmp_path / "many" / video / f"file-00{i}.mp4") for i in range(2)] == [22, 22]
+    assert table(tmp_path / "many", "data/chunk-000/file-002.parquet")["index"] == list(range(22, 33))
+
+
+def test_old_clock_messages_that_come_late_change_nothing(tmp_path: Path) -> None:
+    """Discovery may deliver them after new ones, and in lock-step they are the log times of what comes next."""
+    folder = TICKS.write(tmp_path / "plain")
+    path = tmp_path / "bags" / "a"
+    writer = BagWriter(path.parent, "a", BagConfig(min_free_bytes=0), installed())
+    bag = Bag(folder)
+    for name, text in bag.attachments.items():
+        writer.attach(name, text, START_NS)
+    for i, m in enumerate(bag.messages()):
+        log_ns = m.log_ns - 100 * MS if 40 < i < 60 else m.log_ns
+        writer.write(m.topic, m.type, Qos(), m.data, log_ns, m.publish_ns, m.sequence)
+    writer.close(bag.custom)
+    run(tmp_path / "plain", tmp_path / "expected")
+    assert run(tmp_path / "bags", tmp_path / "out").different == 0
+    name = "data/chunk-000/file-000.parquet"
+    assert files(tmp_path / "out")[name] == files(tmp_path / "expected")[name]

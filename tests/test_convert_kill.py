@@ -18,7 +18,7 @@ import pytest
 
 from e0_ros.convert import convert, main
 from e0_ros.core.dataset_config import ConvertConfig, Selection
-from e0_ros.core.dataset_writer import load_existing
+from e0_ros.core.dataset_layout import load_existing
 from e0_ros.synthetic_episode import SyntheticEpisode
 from tests.test_convert import files
 

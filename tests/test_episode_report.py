@@ -1,77 +1,23 @@
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pytest
-from rclpy.serialization import serialize_message
+from episode_bags import COUNT, FR3, NAMES, START, add, make_episode, reference
 from sensor_msgs.msg import JointState
 from synthetic_bags import open_bag
 
-from e0_msgs.msg import ActionChunk, EpisodeEvent, ExecutorState, Observation
-from e0_ros.conversions import image_to_msg, to_time
+from e0_msgs.msg import EpisodeEvent
+from e0_policy.kinematics import tcp_position_m
+from e0_ros.core.bag_cameras import camera_models
 from e0_ros.core.bag_reader import Bag, BagReadError
-from e0_ros.core.bag_writer import BagWriter
-from e0_ros.core.definitions import installed
-from e0_ros.core.image_codec import transform
+from e0_ros.core.inspection_plot import plot
 from e0_ros.core.traces import Span, read_traces
-from e0_ros.episode_report import main, write_plot
-from e0_ros.interfaces import (
-    ACTION_CHUNK,
-    EPISODE_EVENT,
-    EXECUTOR_STATE,
-    JOINT_STATES,
-    OBSERVATION,
-    Topic,
-    camera_topic,
-)
-
-NAMES = tuple(f"joint{i}" for i in range(1, 8))
-START = 10**9
-STEP = 50_000_000
-COUNT = 60
-
-
-def add(writer: BagWriter, topic: Topic, message: Any, log_ns: int) -> None:
-    if hasattr(message, "header"):
-        message.header.stamp = to_time(log_ns)
-    store = transform("jpeg", 95, False, installed())
-    name, kind, data = store(topic.name, topic.type, serialize_message(message))
-    writer.write(name, kind, topic.qos, data, log_ns, log_ns, 0)
-
-
-def reference(time_s: float) -> np.ndarray:
-    return 0.3 * np.sin(2.0 * time_s + np.arange(7))
-
-
-def make_episode(root: Path) -> Path:
-    """3 s at 20 Hz: the arm lags 20 ms; a hold from 1.0 s to 1.5 s; a refusal at 2.0 s."""
-    writer = open_bag(root, "episode", chunk_bytes=65536)
-    add(writer, EPISODE_EVENT, EpisodeEvent(episode_id="episode"), START)
-    for i in range(COUNT):
-        now, time_s = START + i * STEP, i * STEP / 1e9
-        for view, grey in (("wrist", 4 * i), ("base", 255 - 4 * i)):
-            pixels = np.full((48, 64, 3), grey, np.uint8)
-            cv2.circle(pixels, (i, 24), 6, (255, 0, 0), -1)
-            add(writer, camera_topic(view), image_to_msg(pixels, now, view), now)
-        for sample in range(5):
-            stamp = now + sample * STEP // 5
-            positions = reference((stamp - START) / 1e9 - 0.02)
-            shuffled = JointState(name=list(reversed(NAMES)), position=list(reversed(positions)))
-            shuffled.velocity = shuffled.effort = [0.0] * 7
-            add(writer, JOINT_STATES, shuffled, stamp)
-        add(writer, OBSERVATION, Observation(gripper_opening=float(i < 30)), now)
-        chunk = ActionChunk(source="policy", sequence=i, rows=2, columns=8, data=np.arange(16.0))
-        add(writer, ACTION_CHUNK, chunk, now)
-        state = ExecutorState(mode=3 if 20 <= i < 30 else 2, joint_names=NAMES, gripper_opening=float(i < 25))
-        state.reason = "policy is late" if state.mode == 3 else ""
-        state.positions, state.velocities = reference(time_s), np.zeros(7)
-        state.chunks_refused, state.last_refusal = int(i >= 40), "row 3 is NaN" if i >= 40 else ""
-        add(writer, EXECUTOR_STATE, state, now)
-    about = {"episode_id": "episode", "instruction": "pick up the cube", "task": "PickCube-v1", "outcome": "success"}
-    return writer.close({**about, "configuration": "views: [base, wrist]"}).path
+from e0_ros.episode_report import main
+from e0_ros.episode_video import VIEW_PX
+from e0_ros.interfaces import EPISODE_EVENT, JOINT_STATES
 
 
 @pytest.fixture(scope="module")
@@ -116,27 +62,22 @@ def test_the_video_shows_both_views_at_the_rate_of_the_reference_view(episode: P
     assert [p.name for p in tmp_path.iterdir()] == ["episode.mp4"]
 
 
-def test_the_plot_is_a_picture_and_marks_the_hold(episode: Path, tmp_path: Path) -> None:
+def test_the_plot_is_a_picture_and_marks_the_hold(episode: Path) -> None:
     traces = read_traces(Bag(episode))
-    write_plot(traces, tmp_path / "with.png")
-    write_plot(replace(traces, spans=(), refusals=()), tmp_path / "without.png")
-    marked, plain = (cv2.imread(str(tmp_path / name)) for name in ("with.png", "without.png"))
-    assert min(plain.shape[:2]) > 600
-
-    def orange(picture: np.ndarray) -> int:
-        blue, green, red = picture.reshape(-1, 3).astype(int).T
-        return int(((red > 240) & (blue < 200) & (green > 190)).sum())
-
-    assert orange(marked) > 10_000 > orange(plain)
+    pictures = [plot(t, None, {}) for t in (traces, replace(traces, spans=(), refusals=()))]
+    marks = [[e.get("class") for e in ElementTree.fromstring(picture).iter()] for picture in pictures]
+    panels = len(NAMES) + 1
+    assert marks[0].count("m") >= panels and marks[0].count("c") >= panels
+    assert (marks[0].count("hold"), marks[0].count("refused")) == (panels + 1, panels + 1)  # and in the legend
+    assert (marks[1].count("hold"), marks[1].count("refused")) == (0, 0)
 
 
 def test_all_is_written_beside_the_bag_and_named(episode: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(episode)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == [str(episode.parent / f"episode.{s}") for s in ("mp4", "png")]
-    assert "outcome       success" in lines
-    counts = {words[3]: (words[0], words[1]) for words in map(str.split, lines) if len(words) == 5}
-    assert counts[JOINT_STATES.name] == ("300", "100.3")
+    video, picture = (episode.parent / f"episode.{s}" for s in ("mp4", "svg"))
+    assert capsys.readouterr().out.splitlines() == [str(video), str(picture)]
+    text = picture.read_text()
+    assert ElementTree.fromstring(text).tag.endswith("svg") and "<style>" in text and "policy is late" in text
 
 
 def test_a_partial_bag_needs_salvage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,3 +100,17 @@ def test_a_bag_without_images_or_joints_says_so(tmp_path: Path) -> None:
     with pytest.raises(BagReadError, match="nothing can be plotted"):
         read_traces(Bag(path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty"]
+
+
+def test_the_video_shows_the_plan_and_its_doubt_where_the_camera_sees_the_tool(tmp_path: Path) -> None:
+    path = make_episode(tmp_path, "calibrated", count=6, calibrated=True)
+    (camera,) = camera_models(Bag(path), ("base", "wrist"), FR3).values()
+    x, y = (camera.project(tcp_position_m(FR3.home)[None])[0] + 0.5) * VIEW_PX / 64
+    assert main([str(path), "--out", str(tmp_path / "out"), "--only", "video"]) == 0
+    with av.open(str(tmp_path / "out" / "calibrated.mp4")) as container:
+        frame = [f.to_ndarray(format="rgb24") for f in container.decode(container.streams.video[0])][-1].astype(int)
+    margin = (VIEW_PX - VIEW_PX * 48 // 64) // 2
+    red, green, blue = frame[round(y) + margin, round(x)]
+    assert red > green + 60 and red > blue + 60  # doubt at the scale's end
+    wrist = frame[:VIEW_PX, VIEW_PX:]
+    assert not ((wrist[..., 0] > wrist[..., 1] + 60) & (np.indices(wrist.shape[:2])[0] < VIEW_PX // 3)).any()

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROS = {
     *("e0_msgs", "std_msgs", "sensor_msgs", "geometry_msgs", "trajectory_msgs", "diagnostic_msgs", "rosgraph_msgs"),
+    "tf2_msgs",
     "rclpy",
     "std_srvs",
     "builtin_interfaces",

@@ -11,6 +11,8 @@ from e0_ros.bootstrap import machine, plan
 from e0_ros.bootstrap.progress import Progress
 from e0_ros.environment import INSTALL, Ros, sourced
 
+MESSAGES = ("e0_msgs", "e0_ros/bootstrap/tf2_msgs")
+"""Message packages to build, unless an install has them: ours, and what the wheels lack."""
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "CONDA_PREFIX")
 
 
@@ -20,7 +22,7 @@ class Setup:
     Args:
         root: the checkout.
         venv: the environment to make.
-        state: folder of the log, the stamps and the build of e0_msgs.
+        state: folder of the log, the stamps and the build of the messages.
         ros: what the shell has; with a sourced install no ROS 2 wheel is installed.
         extras: extras of setup.cfg.
 
@@ -34,10 +36,11 @@ class Setup:
         self.stages: list[tuple[str, str, Callable[[], None]]] = [
             ("environment", plan.key(root, [], ros.kind, ros.prefix, str(venv)), self._make_venv),
             ("packages", plan.key(root, [plan.CONSTRAINTS], *packages), self._install_packages),
-            ("messages", plan.key(root, ["e0_msgs"], *plan.build_pins(root), str(root)), self._build_messages),
+            ("messages", plan.key(root, MESSAGES, *plan.build_pins(root), str(root)), self._build_messages),
             ("project", plan.key(root, ["setup.cfg", "e0_ros/bootstrap/venv_start.py"], str(root)), self._install_self),
         ]
-        if ros.kind == INSTALL and sourced("e0_msgs"):
+        self.packages = [p for p in MESSAGES if ros.kind != INSTALL or not sourced(Path(p).name)]
+        if not self.packages:
             self.stages = [stage for stage in self.stages if stage[0] != "messages"]
         if "sim" in extras:
             self.stages += [(n, plan.key(root, [f"sim/{n}.py"]), self._module(n)) for n in ("vulkan", "robot_visuals")
@@ -95,7 +98,11 @@ class Setup:
         self.stamps.finish("extras", ",".join(self.extras))
 
     def _build_messages(self) -> None:
-        build = self.state / "e0_msgs"
+        for package in self.packages:
+            self._build_package(package)
+
+    def _build_package(self, package: str) -> None:
+        build = self.state / Path(package).name
         shutil.rmtree(build, ignore_errors=True)
         environ = self._environ()
         options = [f"-DCMAKE_INSTALL_PREFIX={self.venv}", f"-DPython3_EXECUTABLE={self.python}", "-DBUILD_TESTING=OFF",
@@ -108,7 +115,7 @@ class Setup:
             options += ["-G", "Ninja", f"-DE0_PYTHON_INCLUDE={self.base.include}",
                         f"-DE0_NUMPY_INCLUDE={machine.numpy_include(self.python)}",
                         f"-DCMAKE_PROJECT_INCLUDE={Path(__file__).with_name('fix_includes.cmake')}"]  # fmt: skip
-        self.progress.run([f"{tools}cmake", "-S", str(self.root / "e0_msgs"), "-B", str(build), *options], environ)
+        self.progress.run([f"{tools}cmake", "-S", str(self.root / package), "-B", str(build), *options], environ)
         self.progress.run([f"{tools}cmake", "--build", str(build), "--parallel"], environ)
         self.progress.run([f"{tools}cmake", "--install", str(build)], environ)
 

@@ -73,15 +73,15 @@ class Bag:
         else:
             self._open_whole()
 
-    def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
-        """Messages of the topics (default: all).
+    def messages(self, topics: Iterable[str] | None = None, *, as_written: bool = False) -> Iterator[BagMessage]:
+        """Messages of the topics (default: all), in order of their log times, or as they were written.
 
         Raises:
             BagReadError: damage, where `salvage` is not set.
 
         """
         wanted = None if topics is None else set(topics)
-        return self._salvaged(wanted) if self._salvage else self._whole(wanted)
+        return self._salvaged(wanted) if self._salvage else self._whole(wanted, as_written)
 
     def decode(self, message: BagMessage) -> Any:
         """The message, by the definition that the bag carries; arrays are numpy views.
@@ -115,11 +115,11 @@ class Bag:
         except _DAMAGE as error:
             raise _damaged(self.path, error) from None
 
-    def _whole(self, wanted: set[str] | None) -> Iterator[BagMessage]:
+    def _whole(self, wanted: set[str] | None, as_written: bool) -> Iterator[BagMessage]:
         with self.file.open("rb") as stream:
             reader = SeekingReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT)
             try:
-                for schema, channel, message in reader.iter_messages(topics=wanted):
+                for schema, channel, message in reader.iter_messages(topics=wanted, log_time_order=not as_written):
                     if schema is not None:
                         yield _message(schema, channel, message)
             except _DAMAGE as error:

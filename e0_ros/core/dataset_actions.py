@@ -2,7 +2,8 @@
 
 * `commanded`: the row of the plan that the executor follows. A plan acts from the `committed_until` of the first
   executor state that names it; row i is in force from `t0 + i * period`, the last row stays in force. While the
-  executor holds (no plan, a fault, a stop), the set-point is its own reference. Refused plans never count.
+  executor holds (no plan, a fault, a stop), or follows a plan that the bag does not hold, the set-point is its own
+  reference. Refused plans never count.
 * `teleop`: the row of the teleoperator's latest target, from its t0 on, whether the arm followed it or not.
 
 Joints may be interpolated between the rows of a plan (and from one teleoperation target to the next); the gripper is
@@ -11,8 +12,8 @@ always held.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import OrderedDict
+from bisect import bisect_right, insort
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,63 +23,73 @@ from e0_policy.types import ActionChunk, FloatArray, Representation
 
 RUNNING = 2
 """`e0_msgs/ExecutorState.RUNNING`."""
-PLANS_KEPT = 1024
+MAX_PLANS = 200_000
 _Key = tuple[str, str, int]
 
 
+@dataclass(frozen=True, order=True)
+class _Entry:
+    """In force from `from_ns` on: the plan that is named, or else the executor's own reference."""
+
+    from_ns: int
+    stamp_ns: int
+    plan: _Key | None = field(compare=False)
+    reference: FloatArray | None = field(compare=False, default=None)
+
+
 class SetPoints:
-    """Set-points over time, from executor states and action chunks in the order of their receipt."""
+    """Set-points over time, from executor states and action chunks in any order."""
 
     def __init__(self, signal: str, arm: Embodiment, interpolate: bool = False) -> None:
         self._teleop, self._arm, self._interpolate = signal == "teleop", arm, interpolate
-        self._plans: OrderedDict[_Key, ActionChunk] = OrderedDict()
-        self._times: list[int] = []
-        self._entries: list[ActionChunk | FloatArray] = []
-        self.sources: set[str] = set()
+        self._plans: dict[_Key, ActionChunk] = {}
+        self._entries: list[_Entry] = []
 
     @property
     def start_ns(self) -> int | None:
         """Time of the first set-point, None if there is none yet."""
-        return self._times[0] if self._times else None
+        return next((e.from_ns for e in self._entries if self._resolved(e) is not None), None)
+
+    @property
+    def sources(self) -> list[str]:
+        """Sources of the plans that were in force."""
+        plans = (self._plans.get(entry.plan) for entry in self._entries if entry.plan)
+        return sorted({plan.source for plan in plans if plan is not None})
 
     def add_chunk(self, message: Any) -> None:
         """Take an e0_msgs/ActionChunk.
 
         Raises:
-            ValueError: it is malformed, or another arm's.
+            ValueError: it is malformed, another arm's, or one too many.
 
         """
         chunk = read_chunk(message, self._arm)
         if chunk is None or (self._teleop and chunk.source != "teleop"):
             return
+        if len(self._plans) >= MAX_PLANS:
+            raise ValueError(f"more than {MAX_PLANS} plans")
+        key = (chunk.source, chunk.session, chunk.sequence)
+        self._plans[key] = chunk
         if self._teleop:
-            self._enter(chunk.t0_ns, chunk)
-            return
-        self._plans[chunk.source, chunk.session, chunk.sequence] = chunk
-        if len(self._plans) > PLANS_KEPT:
-            self._plans.popitem(last=False)
+            insort(self._entries, _Entry(chunk.t0_ns, chunk.t0_ns, key))
 
     def add_state(self, stamp_ns: int, message: Any) -> None:
         """Take an e0_msgs/ExecutorState."""
         if self._teleop:
             return
         committed_ns = int(message.committed_until.sec) * 10**9 + int(message.committed_until.nanosec)
-        chunk = self._plans.get((message.source, message.session, int(message.sequence)))
-        if message.mode == RUNNING and chunk is not None:
-            if not self._entries or self._entries[-1] is not chunk:
-                self._enter(committed_ns, chunk)
-        elif message.mode != RUNNING and tuple(message.joint_names) == self._arm.joint_names:
-            row = np.append(np.asarray(message.positions, np.float64), float(message.gripper_opening))
-            if np.isfinite(row).all():
-                self._enter(stamp_ns, row)
+        plan = (message.source, message.session, int(message.sequence)) if message.mode == RUNNING else None
+        row = np.append(np.asarray(message.positions, np.float64), float(message.gripper_opening))
+        known = tuple(message.joint_names) == self._arm.joint_names and bool(np.isfinite(row).all())
+        if plan or known:
+            from_ns = committed_ns if plan else stamp_ns
+            insort(self._entries, _Entry(from_ns, stamp_ns, plan, row if known else None))
 
     def at(self, t: int) -> FloatArray | None:
         """Row `(columns,)` in force at `t`; None before the first set-point."""
-        place = bisect_right(self._times, t) - 1
-        if place < 0:
-            return None
-        entry = self._entries[place]
-        if not isinstance(entry, ActionChunk):
+        place = self._place(t)
+        entry = None if place < 0 else self._resolved(self._entries[place])
+        if entry is None or not isinstance(entry, ActionChunk):
             return entry
         last = len(entry.rows) - 1
         index = min(max((t - entry.t0_ns) // entry.period_ns, 0), last)
@@ -95,23 +106,26 @@ class SetPoints:
         return np.append(row[:-1] + share * (following[:-1] - row[:-1]), row[-1])
 
     def held(self, t: int) -> bool:
-        """Whether the set-point at `t` is the executor's own, because it followed no plan."""
-        place = bisect_right(self._times, t) - 1
-        return place >= 0 and not isinstance(self._entries[place], ActionChunk)
+        """Whether the set-point at `t` is the executor's own, because it followed no plan that is known."""
+        place = self._place(t)
+        return place >= 0 and not isinstance(self._resolved(self._entries[place]), ActionChunk)
 
-    def _enter(self, from_ns: int, entry: ActionChunk | FloatArray) -> None:
-        if self._times and from_ns < self._times[-1]:
-            from_ns = self._times[-1]
-        self._times.append(from_ns)
-        self._entries.append(entry)
-        if isinstance(entry, ActionChunk):
-            self.sources.add(entry.source)
+    def _place(self, t: int) -> int:
+        """Of the entry in force at `t`; -1 if there is none."""
+        place = bisect_right(self._entries, t, key=lambda entry: entry.from_ns) - 1
+        while place >= 0 and self._resolved(self._entries[place]) is None:
+            place -= 1
+        return place
+
+    def _resolved(self, entry: _Entry) -> ActionChunk | FloatArray | None:
+        plan = self._plans.get(entry.plan) if entry.plan else None
+        return entry.reference if plan is None else plan
 
     def _to_next_target(self, place: int, t: int) -> tuple[float, FloatArray | None]:
         """Share of the way to the teleoperator's next target, and that target, if it follows without a break."""
         if place + 1 == len(self._entries):
             return 0.0, None
-        here, there = self._entries[place], self._entries[place + 1]
+        here, there = (self._resolved(entry) for entry in self._entries[place : place + 2])
         if not isinstance(here, ActionChunk) or not isinstance(there, ActionChunk) or here.session != there.session:
             return 0.0, None
         span_ns = there.t0_ns - here.end_ns

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
-from e0_ros.config import ConfigError, from_mapping
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.pairing import SyncConfig
+from e0_ros.core.take import attached_graph, stream_config
 from e0_ros.interfaces import CLOCK, camera_topic, compressed_camera_topic
 
 MAX_TEXT = 512
@@ -43,21 +41,12 @@ class BagInfo:
 def describe_bag(bag: Bag) -> BagInfo:
     """Read the label and the configuration that the recorder put into a bag.
 
-    A bag of another recorder has neither: it counts as unlabelled, with the views that it holds, in real time.
-
-    Raises:
-        BagReadError: no camera, or a configuration that contradicts itself.
-
+    A bag of another recorder has neither: it counts as unlabelled, with the views that it holds, and as lock-step if
+    it holds a clock.
     """
-    node = _node_settings(bag)
-    lockstep = bool(node.get("lockstep", CLOCK.name in bag.topics))
-    views = _views(bag, node)
-    known = {f.name for f in fields(SyncConfig)}
-    values = {k: v for k, v in node.items() if k in known} | {"views": list(views), "lockstep": lockstep}
-    try:
-        sync = from_mapping(SyncConfig, values, f"{bag.path}: observation_sync")
-    except ConfigError as error:
-        raise BagReadError(str(error)) from None
+    sync, node = stream_config(bag), _node_settings(bag)
+    if not node:
+        sync = replace(sync, lockstep=CLOCK.name in bag.topics)
     custom = bag.custom
     return BagInfo(
         episode_id=custom.get("episode_id", bag.path.stem)[:MAX_TEXT],
@@ -68,7 +57,7 @@ def describe_bag(bag: Bag) -> BagInfo:
         lost=_integer(custom.get("lost", "")),
         code_version=custom.get("code_version", "")[:MAX_TEXT],
         embodiment=str(node.get("embodiment", "")),
-        lockstep=lockstep,
+        lockstep=sync.lockstep,
         image_height=_size(node, "image_height"),
         image_width=_size(node, "image_width"),
         sync=sync,
@@ -91,20 +80,9 @@ def view_topics(bag: Bag, view: str) -> str:
 
 def _node_settings(bag: Bag) -> dict[str, Any]:
     """Settings of observation_sync in the graph that was recorded."""
-    try:
-        graph = yaml.safe_load(bag.attachments.get("configuration.yaml", "")) or {}
-        node = graph.get("settings", {}).get("observation_sync", {})
-    except (yaml.YAMLError, AttributeError) as error:
-        raise BagReadError(f"{bag.path}: its configuration.yaml cannot be read: {error}") from None
+    settings = attached_graph(bag).get("settings")
+    node = settings.get("observation_sync") if isinstance(settings, dict) else None
     return node if isinstance(node, dict) else {}
-
-
-def _views(bag: Bag, node: dict[str, Any]) -> tuple[str, ...]:
-    held = _cameras(bag)
-    wanted = [v for v in node.get("views", []) if v in held] if isinstance(node.get("views", []), list) else []
-    if not held:
-        raise BagReadError(f"{bag.path}: no camera image; topics /cameras/<view>/color/image_raw are needed")
-    return tuple(wanted) or held
 
 
 def _cameras(bag: Bag) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ class ConvertConfig:
     action_rows: str = setting(
         "hold", "joints between two rows of a plan; the gripper is always held", choices=("hold", "interpolate")
     )
+    embodiment: str = setting("", "arm, or the path of your own arm's YAML file; empty: the arm that the bag names")
     views: tuple[str, ...] = setting((), "camera views, the reference view first; empty: those of each bag's graph")
     image_height: int = setting(0, "height of images; 0: as the policy was fed", unit="px", low=0, high=4096)
     image_width: int = setting(0, "width of images; 0: as the policy was fed", unit="px", low=0, high=4096)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,60 +19,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from e0_policy.embodiment import Embodiment, EmbodimentError, load_embodiment
+from e0_policy.embodiment import Embodiment, EmbodimentError, embodiment_names, load_embodiment
 from e0_policy.files import sha256, sync
 from e0_policy.types import FloatArray, Observation, Stale
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.dataset_bag import BagInfo, describe_bag
 from e0_ros.core.dataset_config import ConvertConfig, Selection
+from e0_ros.core.dataset_facts import Facts, read_facts
 from e0_ros.core.dataset_frames import NS_PER_S, EpisodeReader
-from e0_ros.core.dataset_stats import Stats, histogram, image_stats, vector_stats
+from e0_ros.core.dataset_stats import histogram, image_stats, vector_stats
+from e0_ros.core.dataset_table import NS_PER_MS, arrow_column, frame_columns, plain_stats, state_of
 from e0_ros.core.dataset_video import VideoError, VideoFormat, VideoWriter, count_frames
-from e0_ros.core.pairing import GRIPPER, JOINTS
 from e0_ros.interfaces import OBSERVATION
 
 MAX_FRAMES = 1_000_000
 MIN_FRAMES = 2
-PENDING = 200
-"""Frames that may wait for the first set-point; more are idle time before it."""
-STATE, ACTION = "observation.state", "action"
-NS_PER_MS = 1e6
-
-
-@dataclass
-class Facts:
-    """What `episode.json` says. `left_out` is the reason why the bag is no episode; empty if it is one."""
-
-    bag: str
-    left_out: str = ""
-    digest: str = ""
-    episode_id: str = ""
-    task: str = ""
-    seed: int = 0
-    instruction: str = ""
-    instructions: list[str] = field(default_factory=list)
-    outcome: str = ""
-    embodiment: str = ""
-    joint_names: list[str] = field(default_factory=list)
-    views: list[str] = field(default_factory=list)
-    height: int = 0
-    width: int = 0
-    fps: int = 0
-    frames: int = 0
-    start_ns: int = 0
-    period_ns: int = 0
-    at_observations: bool = False
-    lockstep: bool = False
-    sources: list[str] = field(default_factory=list)
-    leading: int = 0
-    held: int = 0
-    lost: int = 0
-    compared: int = 0
-    different: int = 0
-    salvaged: bool = False
-    damage: list[str] = field(default_factory=list)
-    recorded_by: str = ""
-    stats: dict[str, Any] = field(default_factory=dict)
 
 
 class LeftOut(ValueError):
@@ -101,11 +62,6 @@ def convert_bag(path: Path, work: Path, config: ConvertConfig, selection: Select
     sync(partial)
     partial.rename(work)
     return facts
-
-
-def read_facts(work: Path) -> Facts:
-    """The `episode.json` of a work folder."""
-    return Facts(**json.loads((work / "episode.json").read_text(encoding="utf-8")))
 
 
 class _Episode:
@@ -155,10 +111,7 @@ class _Episode:
         facts.recorded_by = info.code_version
         if reason := self._selection.refusal(info.outcome, info.task, info.instruction):
             raise LeftOut(reason)
-        name = info.embodiment or next((bag.decode(m).embodiment for m in bag.messages([OBSERVATION.name])), "")
-        if not name or "/" in name:
-            raise LeftOut("it does not say which arm it is of (no configuration, no observation)")
-        arm = load_embodiment(name)
+        arm = load_embodiment(self._config.embodiment or _named_arm(bag, info))
         facts.embodiment, facts.joint_names = arm.name, list(arm.joint_names)
         return arm
 
@@ -169,30 +122,21 @@ class _Episode:
         return self.facts.at_observations
 
     def _read(self) -> str:
-        """Read the frames up to the episode's end or its first gap; returns what the gap is."""
-        pending: deque[Observation] = deque()
+        """Read the frames up to the episode's end or its first gap; returns what the gap is.
+
+        A frame waits for a second, because what sets its action may come after it.
+        """
+        pending: deque[Observation | Stale] = deque()
         try:
             for result in self._reader.results():
-                start_ns = self._reader.set_points.start_ns
-                while pending and start_ns is not None:
-                    if (gap := self._take(pending.popleft(), start_ns)) != "":
-                        return gap
-                if result.stamp_ns < self._reader.start_ns:
-                    continue
-                if isinstance(result, Stale):
-                    if self._stamps:
-                        return f"{result.stream}: {result.reason}"
-                    pending.clear()
-                    continue
-                pending.append(result)
-                if len(pending) > PENDING:
-                    pending.popleft()
-                    self.facts.leading += 1
+                if result.stamp_ns >= self._reader.start_ns:
+                    pending.append(result)
+                if len(pending) > self._config.fps and (gap := self._take(pending.popleft())):
+                    return gap
         except BagReadError as error:
             self._salvage(str(error))
-        start_ns = self._reader.set_points.start_ns
         while pending:
-            if (gap := self._take(pending.popleft(), start_ns)) != "":
+            if gap := self._take(pending.popleft()):
                 return gap
         return self._tail()
 
@@ -201,9 +145,11 @@ class _Episode:
             raise LeftOut(damage)
         self.facts.salvaged, self.facts.damage = True, [*self.facts.damage, damage][:20]
 
-    def _take(self, frame: Observation, start_ns: int | None) -> str:
+    def _take(self, frame: Observation | Stale) -> str:
         """Append a frame; returns the gap before it, if there is one."""
-        if self._config.action != "measured_next" and (start_ns is None or frame.stamp_ns < start_ns):
+        if isinstance(frame, Stale):
+            return f"{frame.stream}: {frame.reason}" if self._stamps else ""
+        if not self._stamps and not self._has_action(frame.stamp_ns):
             self.facts.leading += 1
             return ""
         if self._stamps and (gap := self._irregular(frame.stamp_ns - self._stamps[-1])):
@@ -221,6 +167,10 @@ class _Episode:
         self._stamps.append(frame.stamp_ns)
         self._observations.append(_without_images(frame))
         return ""
+
+    def _has_action(self, t: int) -> bool:
+        start_ns = self._reader.set_points.start_ns
+        return self._config.action == "measured_next" or (start_ns is not None and start_ns <= t)
 
     def _irregular(self, step_ns: int) -> str:
         """What is wrong with the time from one frame to the next; only observations have times of their own."""
@@ -254,7 +204,7 @@ class _Episode:
 
     def _actions(self, arm: Embodiment) -> FloatArray:
         if self._config.action == "measured_next":
-            states = np.array([_state(o) for o in self._observations])
+            states = np.array([state_of(o) for o in self._observations])
             return np.concatenate((states[1:], states[-1:]))
         rows = [self._reader.set_points.at(t) for t in self._stamps]
         found = [row for row in rows if row is not None]
@@ -267,14 +217,14 @@ class _Episode:
         facts, reader, frames = self.facts, self._reader, self._observations
         facts.frames, facts.fps, facts.start_ns = len(frames), self._config.fps, self._stamps[0]
         facts.period_ns = round((self._stamps[-1] - self._stamps[0]) / (len(frames) - 1))
-        facts.sources = sorted(reader.set_points.sources)
+        facts.sources = reader.set_points.sources
         for t, frame in zip(self._stamps, frames, strict=True):
             if facts.at_observations and (live := reader.live.get(t)):
                 facts.compared += 1
                 facts.different += not live.same(frame, reader.views)
         texts = [reader.instruction(t) or facts.task for t in self._stamps]
         facts.instructions = list(dict.fromkeys(texts))
-        columns = _columns(frames, actions, facts)
+        columns = frame_columns(frames, actions, facts)
         stats = {name: vector_stats(values) for name, values in columns.items()}
         for view in reader.views:
             path = self._folder / f"{view}.mp4"
@@ -288,43 +238,13 @@ class _Episode:
         sync(self._folder / "frames.parquet")
 
 
-def _columns(frames: list[Observation], actions: FloatArray, facts: Facts) -> dict[str, NDArray[np.generic]]:
-    """The numeric features of an episode but those that depend on its place in the dataset."""
-    reference = facts.views[0]
-    columns: dict[str, NDArray[np.generic]] = {
-        STATE: np.array([_state(frame) for frame in frames], np.float32),
-        ACTION: actions.astype(np.float32),
-    }
-    for view in facts.views:
-        columns[f"e0.age_ms.{view}"] = _ms([-frame.view_skew_ns[view] for frame in frames])
-    columns[f"e0.age_ms.{JOINTS}"] = _ms([frame.joint_skew_ns for frame in frames])
-    columns[f"e0.age_ms.{GRIPPER}"] = _ms([frame.gripper_age_ns for frame in frames])
-    for view in facts.views:
-        columns[f"e0.skew_ms.{view}"] = _ms([f.view_skew_ns[view] - f.view_skew_ns[reference] for f in frames])
-    index = np.arange(len(frames), dtype=np.int64)
-    columns["timestamp"] = (index / facts.fps).astype(np.float32)
-    columns["frame_index"] = index
-    return columns
-
-
-def arrow_column(values: NDArray[np.generic]) -> pa.Array:
-    """A column of numbers, or of vectors as fixed-size lists."""
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-
-
-def plain_stats(stats: Stats) -> dict[str, Any]:
-    """Statistics as plain lists."""
-    return {name: value.tolist() for name, value in stats.items()}
-
-
-def _state(frame: Observation) -> FloatArray:
-    return np.append(frame.joint_positions, frame.gripper_opening)
-
-
-def _ms(values_ns: list[int]) -> NDArray[np.generic]:
-    return (np.array(values_ns, np.float64) / NS_PER_MS).astype(np.float32)
+def _named_arm(bag: Bag, info: BagInfo) -> str:
+    """The shipped arm that a bag names; a bag may not name files."""
+    name = info.embodiment or next((bag.decode(m).embodiment for m in bag.messages([OBSERVATION.name])), "")
+    if name not in embodiment_names():
+        known = ", ".join(embodiment_names())
+        raise LeftOut(f"its arm is {name[:80]!r}; shipped are {known}: give your own with --embodiment")
+    return str(name)
 
 
 def _without_images(frame: Observation) -> Observation:

@@ -21,6 +21,7 @@ from e0_ros.core.decode import decode_compressed, decode_raw, resize_with_pad
 from e0_ros.core.joint_names import gripper_opening, pick_joints
 from e0_ros.core.observation_sync import ObservationSync
 from e0_ros.core.resample import Grid, GridSync, Result
+from e0_ros.core.take import stamp_ns as header_ns
 from e0_ros.core.traces import stamp_ns
 from e0_ros.interfaces import (
     ACTION_CHUNK,
@@ -90,7 +91,8 @@ class EpisodeReader:
             BagReadError: damage, or a message that contradicts its definition.
 
         """
-        for message in self._bag.messages({*self._topics, *STATES, *SIGNALS}):
+        # as written: in lock-step log times are those of /clock, which tells the order of topics only coarsely
+        for message in self._bag.messages({*self._topics, *STATES, *SIGNALS}, as_written=True):
             if message.topic in SIGNALS:
                 self._signal(message)
             else:
@@ -105,7 +107,7 @@ class EpisodeReader:
     def _sample(self, message: BagMessage) -> list[Result]:
         if len(message.data) < 12:
             return []
-        stamp = _header_stamp(message.data)
+        stamp = header_ns(message.data)
         self.last_ns = max(self.last_ns, stamp)
         core = self._core or self._begin()
         if isinstance(core, GridSync):
@@ -186,10 +188,3 @@ class EpisodeReader:
 
     def _decoded(self, message: BagMessage) -> Any:
         return self._bag.decode(message)
-
-
-def _header_stamp(data: bytes) -> int:
-    """Stamp [ns] of a CDR message that begins with a std_msgs/Header."""
-    order = "little" if data[1] & 1 else "big"
-    seconds = int.from_bytes(data[4:8], order, signed=True)  # type: ignore[arg-type]
-    return seconds * NS_PER_S + int.from_bytes(data[8:12], order)  # type: ignore[arg-type]

@@ -94,14 +94,14 @@ def period_ns(samples: Samples, rate_hz: float, lockstep: bool) -> float:
 def _gap_bounds_ns(take: Take, name: str, count: int, rate_hz: float, streams: SyncConfig) -> FloatArray:
     """`(count,)` longest times without a sample: before the first, between two, after the last [ns].
 
-    In lock-step the first control step comes a step after the start, so both ends have the slowest stream's period.
+    In lock-step the first control step comes a step after the start, whatever the stream's own period.
     """
     period = period_ns(take.streams[name], rate_hz, streams.lockstep)
     if not streams.lockstep:
         return np.full(count, streams.patience_periods * period + streams.slack_ms * MS)
     bounds = np.full(count, LOCKSTEP_PERIODS * period)
     slowest = max(period_ns(s, rate_hz, True) for s in take.streams.values() if len(s.stamps_ns))
-    bounds[[0, -1]] = LOCKSTEP_PERIODS * slowest
+    bounds[0] = LOCKSTEP_PERIODS * slowest
     return bounds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from e0_ros.config import ConfigError, check, setting
-from e0_ros.interfaces import EPISODE_EVENT, RECORDER_STATE, TOPICS, Qos, Topic, camera_topic
+from e0_ros.interfaces import EPISODE_EVENT, RECORDER_STATE, TOPICS, Qos, Topic, camera_info_topic, camera_topic
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RecorderConfig:
         """Every topic to subscribe to; the recorder's own it writes itself."""
         graph = [topic for topic in TOPICS if topic not in (EPISODE_EVENT, RECORDER_STATE)]
         extra = (Topic(name, kind, Qos(), "", "") for name, kind in map(str.split, self.extra_topics))
-        return (*graph, *map(camera_topic, self.views), *extra)
+        return (*graph, *map(camera_topic, self.views), *map(camera_info_topic, self.views), *extra)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from mcap.exceptions import McapError
-from mcap.reader import SeekingReader
 from numpy.typing import NDArray
 
 from e0_policy.types import FloatArray
@@ -133,17 +131,22 @@ def read_take(bag: Bag, views: tuple[str, ...]) -> Take:
         last = max(last, message.log_ns)
         if message.topic in wanted:
             gatherer.add(message, bag.decode)
+    return take_of(bag, gatherer, first or 0, last)
+
+
+def take_of(bag: Bag, gatherer: Gatherer, start_ns: int, end_ns: int) -> Take:
+    """The take of what was gathered from a bag, as `read_take`, which does the reading too."""
     counts = json.loads(bag.custom.get("lost_by_topic") or "{}").items()
     lost = {str(topic): int(count) for topic, count in counts if count is not None}  # null: not known
     fault = bag.custom.get("fault") or "; ".join(bag.damage)
     if not fault and bag.custom.get("recovered_from"):
         fault = f"recovered from {bag.custom['recovered_from']}, which did not finish"
-    return gatherer.take(first or 0, last, lost, fault)
+    return gatherer.take(start_ns, end_ns, lost, fault)
 
 
 def stream_config(bag: Bag) -> SyncConfig:
     """Rates and bounds of the bag's streams, by the graph's configuration that is attached to it; else the defaults."""
-    graph = _attached(bag)
+    graph = attached_graph(bag)
     arguments, settings = graph.get("arguments") or {}, (graph.get("settings") or {}).get("observation_sync") or {}
     views = settings.get("views") or arguments.get("views") or _views(bag)
     known = {key: value for key, value in settings.items() if key in setting_types(SyncConfig)}
@@ -153,16 +156,13 @@ def stream_config(bag: Bag) -> SyncConfig:
         return SyncConfig(views=_views(bag))
 
 
-def _attached(bag: Bag) -> dict[str, Any]:
+def attached_graph(bag: Bag) -> dict[str, Any]:
+    """The configuration of the graph that was recorded; empty if none is attached or it cannot be read."""
     try:
-        with bag.file.open("rb") as stream:
-            for attachment in SeekingReader(stream).iter_attachments():
-                if attachment.name == "configuration.yaml":
-                    graph = yaml.safe_load(attachment.data.decode("utf-8"))
-                    return graph if isinstance(graph, dict) else {}
-    except (McapError, OSError, ValueError, struct.error, yaml.YAMLError):
-        pass
-    return {}
+        graph = yaml.safe_load(bag.attachments.get("configuration.yaml", ""))
+    except yaml.YAMLError:
+        return {}
+    return graph if isinstance(graph, dict) else {}
 
 
 def _views(bag: Bag) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,8 @@ from e0_ros.interfaces import EPISODE_EVENT, EXECUTOR_STATE, JOINT_STATES, OBSER
 
 MODES = ("DISARMED", "ARMED", "RUNNING", "HOLD", "STOPPED")
 """Names of `e0_msgs/ExecutorState`'s modes."""
+TRACED = tuple(topic.name for topic in (EPISODE_EVENT, EXECUTOR_STATE, JOINT_STATES, OBSERVATION))
+"""Topics that traces are made of."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,14 @@ def read_traces(bag: Bag) -> Traces:
         BagReadError: the bag holds neither joint states nor executor states.
 
     """
-    rows = {topic.name: list[Any]() for topic in (EPISODE_EVENT, EXECUTOR_STATE, JOINT_STATES, OBSERVATION)}
+    rows = {topic: list[Any]() for topic in TRACED}
     for message in bag.messages(rows):
         rows[message.topic].append(bag.decode(message))
+    return traces_of(bag, rows)
+
+
+def traces_of(bag: Bag, rows: Mapping[str, list[Any]]) -> Traces:
+    """Traces from the decoded messages of the topics in `TRACED`, as `read_traces`, which does the reading too."""
     states, joints = rows[EXECUTOR_STATE.name], rows[JOINT_STATES.name]
     names = next((tuple(m.joint_names) for m in states if m.joint_names), tuple(joints[0].name) if joints else ())
     if not names:

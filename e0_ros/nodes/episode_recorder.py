@@ -38,6 +38,7 @@ from e0_ros.interfaces import (
     INSTRUCTION,
     RECORDER_STATE,
     START_EPISODE,
+    TF_STATIC,
     Topic,
     message_class,
 )
@@ -66,7 +67,7 @@ class EpisodeRecorder(Node):
         steady_topics = [topic.name for topic in self._topics if topic.steady]
         self._silence = Silence(steady_topics, int(self._config.silent_s * 1e9))
         self._silent: list[str] = []
-        self._latched: dict[str, bytes] = {}
+        self._latched: dict[str, dict[Any, bytes]] = {}
         self._used: set[str] = set()
         self._recording: Recording | None = None
         self._last = RecorderState()
@@ -97,11 +98,20 @@ class EpisodeRecorder(Node):
         self._losses.received(topic.name, info["publisher_gid"]["data"] if number else b"", number)
         self._silence.heard(topic.name, time.monotonic_ns())
         if topic.qos.latched:
-            self._latched[topic.name] = data
+            self._keep(topic, bytes(info["publisher_gid"]["data"]), data)
         if topic is CLOCK:
-            self._clock_ns = clock_ns(data)
+            self._clock_ns = max(self._clock_ns, clock_ns(data))  # discovery may deliver old ones late
         log_ns = self._clock_ns if self._sim_time else info["received_timestamp"] or self._now_ns()
         self._store(topic, data, log_ns, info["source_timestamp"], number or 0)
+
+    def _keep(self, topic: Topic, publisher: bytes, data: bytes) -> None:
+        """Remember a latched message for the bags to come: the last one, of /tf_static the last of each publisher."""
+        kept = self._latched.setdefault(topic.name, {})
+        if topic is TF_STATIC:
+            kept.pop(publisher, None)
+        else:
+            kept.clear()
+        kept[publisher] = data
 
     def _store(self, topic: Topic, data: bytes, log_ns: int, publish_ns: int, number: int = 0) -> None:
         recording, episode = self._recording, self._life.episode
@@ -126,8 +136,8 @@ class EpisodeRecorder(Node):
         self._inputs.follow_publishers()
         self._inputs.wait_for_publishers(self._config.settle_s)
         self._inputs.drain(self._config.quiet_s, self._config.settle_s)
-        instruction = self._latched.get(INSTRUCTION.name)
-        text = deserialize_message(instruction, String).data if instruction else ""
+        instructions = list(self._latched.get(INSTRUCTION.name, {}).values())
+        text = deserialize_message(instructions[-1], String).data if instructions else ""
         episode = Episode(name, self._now_ns(), request.task, request.seed, text)
         try:
             recording = self._open(episode) if self._config.record else None
@@ -155,8 +165,8 @@ class EpisodeRecorder(Node):
         event = self._event(EpisodeEvent.START, episode, episode.start_ns)
         self._store_own(EPISODE_EVENT, event, episode.start_ns)
         for topic in self._topics:
-            if topic.name in self._latched:
-                self._store(topic, self._latched[topic.name], episode.start_ns, time.time_ns())
+            for latched in self._latched.get(topic.name, {}).values():
+                self._store(topic, latched, episode.start_ns, time.time_ns())
         self._events.publish(event)
         self._publish_state()
         self.get_logger().info(f"episode {episode.id} started")

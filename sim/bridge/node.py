@@ -45,6 +45,7 @@ class Bridge(Node):
         self.rig = Rig(adapter, self.config.controller, self.config.judge, start_ns, self._disturbance(adapter))
         self.episode = Episode(scene, max_steps=scene.max_steps)
         self.out = Outputs(self, self.rig, self.config)
+        self.out.cameras(self.rig)
         self.refused = 0
         self.time: lockstep.Lockstep | realtime.Realtime = (
             lockstep.Lockstep(self) if stepped else realtime.Realtime(self)
@@ -109,6 +110,7 @@ class Bridge(Node):
             return response
         max_steps = request.max_steps or scene.max_steps
         self.episode = Episode(scene, self.episode.reset_id + 1, max_steps)
+        self.out.cameras(self.rig)
         self.time.on_reset()
         self.out.sim_state(self.episode, self.rig, 0, self.rig.adapter.privileged().poses)
         self.get_logger().info(f"reset {self.episode.reset_id}: {scene.task}, seed {scene.seed}: {scene.instruction}")

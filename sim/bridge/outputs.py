@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Pose
+from geometry_msgs.msg import Pose, TransformStamped
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from tf2_msgs.msg import TFMessage
 
 from e0_msgs.msg import SimState
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros import interfaces
 from e0_ros.conversions import to_time
+from e0_ros.core.camera_model import FLANGE, CameraModel, quaternion_xyzw
 from sim.bridge.settings import MS, BridgeConfig
 from sim.episode import Episode
 from sim.rig import JointSample, Rig
@@ -34,6 +36,9 @@ class Outputs:
         self._state, self._diagnostics = publisher(interfaces.SIM_STATE), publisher(interfaces.DIAGNOSTICS)
         self._images = {view: publisher(interfaces.camera_topic(view)) for view in rig.adapter.views}
         self._image_msgs = {view: _image_msg(view, config.width_px, config.height_px) for view in rig.adapter.views}
+        self._infos = {view: publisher(interfaces.camera_info_topic(view)) for view in rig.adapter.views}
+        self._info_msgs: dict[str, CameraInfo] = {}
+        self._transforms = publisher(interfaces.TF_STATIC)
         self._joint_msg = _joint_msg(rig.arm.joint_names, rig.arm.base_frame)
         self._gripper_msg = _joint_msg(rig.arm.gripper_joint_names, "")
         self._half_width_m = rig.arm.gripper_width_m / 2
@@ -69,6 +74,14 @@ class Outputs:
         np.frombuffer(self._gripper_msg.position)[:] = opening * self._half_width_m
         self._gripper.publish(self._gripper_msg)
 
+    def cameras(self, rig: Rig) -> None:
+        """Publish where the cameras are, and keep what `images` says of each: after every reset."""
+        frames = {"base": rig.arm.base_frame, "flange": rig.arm.base_frame.removesuffix("link0") + FLANGE}
+        models = rig.adapter.cameras()
+        self._info_msgs = {view: _info_msg(view, model) for view, model in models.items()}
+        transforms = [_transform(view, model, frames[model.parent], rig.now_ns) for view, model in models.items()]
+        self._transforms.publish(TFMessage(transforms=transforms))
+
     def images(self, images: dict[str, ImageArray], stamp_ns: int) -> None:
         """Publish every view."""
         for view, image in images.items():
@@ -76,6 +89,8 @@ class Outputs:
             msg.header.stamp = to_time(stamp_ns)
             np.frombuffer(msg.data, np.uint8).reshape(image.shape)[:] = image
             self._images[view].publish(msg)
+            self._info_msgs[view].header.stamp = msg.header.stamp
+            self._infos[view].publish(self._info_msgs[view])
 
     def sim_state(self, episode: Episode, rig: Rig, overrun_ns: int, poses: Mapping[str, FloatArray]) -> None:
         """Publish the privileged state; `poses` are those of `Privileged`."""
@@ -106,8 +121,26 @@ class Outputs:
 
 def _image_msg(view: str, width: int, height: int) -> Image:
     msg = Image(height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width)
-    msg.header.frame_id = f"{view}_color_optical_frame"
+    msg.header.frame_id = interfaces.optical_frame(view)
     msg.data = array.array("B", bytes(3 * width * height))
+    return msg
+
+
+def _info_msg(view: str, model: CameraModel) -> CameraInfo:
+    """As realsense2_camera fills it for images without distortion: P is K without a baseline."""
+    msg = CameraInfo(height=model.height_px, width=model.width_px, distortion_model="plumb_bob", d=[0.0] * 5)
+    msg.header.frame_id = interfaces.optical_frame(view)
+    msg.k, msg.r = model.intrinsics.ravel().tolist(), np.eye(3).ravel().tolist()
+    msg.p = np.hstack([model.intrinsics, np.zeros((3, 1))]).ravel().tolist()
+    return msg
+
+
+def _transform(view: str, model: CameraModel, parent_frame: str, stamp_ns: int) -> TransformStamped:
+    msg = TransformStamped(child_frame_id=interfaces.optical_frame(view))
+    msg.header.stamp, msg.header.frame_id = to_time(stamp_ns), parent_frame
+    t, q = msg.transform.translation, msg.transform.rotation
+    t.x, t.y, t.z = model.pose[:3, 3].tolist()
+    q.x, q.y, q.z, q.w = quaternion_xyzw(model.pose[:3, :3]).tolist()
     return msg
 
 

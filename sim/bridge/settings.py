@@ -49,4 +49,7 @@ def make_adapter(config: BridgeConfig) -> SimAdapter:
     """
     size_px, period_ns = (config.width_px, config.height_px), config.control_period_ms * MS
     lag_s = config.lag_ms / 1e3
-    return simulators.make_adapter(config.simulator, config.views, size_px, config.embodiment, period_ns, lag_s)
+    realtime = config.mode == "realtime"
+    return simulators.make_adapter(
+        config.simulator, config.views, size_px, config.embodiment, period_ns, lag_s, realtime
+    )

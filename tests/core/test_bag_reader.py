@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
-from synthetic_bags import fill, make_bag, open_bag
+from synthetic_bags import clock, fill, make_bag, open_bag
 
 from e0_ros.core.bag_reader import Bag, BagReadError, verify
 from e0_ros.interfaces import CLOCK, JOINT_STATES
@@ -145,3 +145,12 @@ def test_a_truncated_bag_is_salvaged_up_to_its_last_whole_chunk(bag: Path, tmp_p
 def _chunks(bag: Path) -> list:
     with (bag / "a_0.mcap").open("rb") as stream:
         return make_reader(stream).get_summary().chunk_indexes
+
+
+def test_messages_can_be_read_as_they_were_written(tmp_path):
+    writer = open_bag(tmp_path)
+    for log_ns in (3, 1, 2):
+        writer.write(CLOCK.name, CLOCK.type, CLOCK.qos, clock(log_ns), log_ns, log_ns, 0)
+    bag = Bag(writer.close({}).path)
+    assert [m.log_ns for m in bag.messages()] == [1, 2, 3]
+    assert [m.log_ns for m in bag.messages(as_written=True)] == [3, 1, 2]

@@ -73,6 +73,24 @@ def test_in_hold_the_set_point_is_the_executors_own_and_counted():
     assert [points.held(t * MS) for t in (79, 80)] == [False, True]
 
 
+def test_a_plan_that_is_heard_of_after_the_state_that_names_it_counts_all_the_same():
+    points = SetPoints("commanded", ARM)
+    points.add_state(10 * MS, state(10, sequence=1, positions=5.0, gripper=0.0))
+    assert first(points, 10) == 5.0
+    points.add_chunk(chunk(0, [1.0]))
+    points.add_state(30 * MS, state(30, sequence=1))
+    assert [first(points, t) for t in (10, 30)] == [1.0, 1.0]
+    assert not points.held(10 * MS)
+
+
+def test_a_plan_that_the_bag_does_not_hold_is_replaced_by_the_executors_reference():
+    points = SetPoints("commanded", ARM)
+    for t, position in ((10, 5.0), (30, 6.0)):
+        points.add_state(t * MS, state(t, sequence=1, positions=position, gripper=0.0))
+    assert [first(points, t) for t in (10, 29, 30)] == [5.0, 5.0, 6.0]
+    assert points.held(30 * MS)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=6), st.integers(0, 500))
 def test_interpolation_stays_between_the_rows_and_meets_them(rows, t_ms):
@@ -93,7 +111,7 @@ def test_teleop_takes_the_target_whether_it_was_followed_or_not():
     points.add_state(0, state(0, sequence=1))
     points.add_chunk(chunk(40, [2.0], source="teleop", sequence=2, period_ms=40))
     assert [first(points, t) for t in (0, 39, 40, 500)] == [1.0, 1.0, 2.0, 2.0]
-    assert points.sources == {"teleop"}
+    assert points.sources == ["teleop"]
 
 
 def test_teleop_targets_are_interpolated_unless_there_is_a_break():

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from driven import MS, START, Driven
+from tests.core.driven import MS, START, Driven
 
 from e0_policy.resources import config_dir
 from e0_policy.types import ActionChunk

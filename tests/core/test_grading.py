@@ -161,6 +161,21 @@ def test_a_jump_of_all_streams_together_is_a_clock_step_and_of_one_is_not(jump):
     assert ("clock", "") not in found(grade(one, STREAMS))
 
 
+def test_gaps_of_all_streams_at_different_times_are_no_clock_step():
+    bad = take()
+    for i, name in enumerate(sorted(EVERY)):
+        hole = np.abs(bad.streams[name].stamps_ns - START - (500 + 800 * i) * MS) < 200 * MS
+        bad = without(bad, name, hole)
+    assert {stream for kind, stream in found(grade(bad, STREAMS)) if kind == "gap"} == EVERY.keys()
+    assert ("clock", "") not in found(grade(bad, STREAMS))
+
+
+def test_in_lockstep_the_first_control_step_comes_a_step_after_the_start_and_the_end_at_once():
+    s = take().streams[JOINTS]
+    assert grade(without(take(), JOINTS, s.stamps_ns < START + 50 * MS), LOCKSTEP) == []
+    assert found(grade(without(take(), JOINTS, s.stamps_ns > START + 3_950 * MS), LOCKSTEP)) == {("gap", JOINTS)}
+
+
 @pytest.mark.parametrize("away_ms", [-900, 900])
 def test_stamps_far_from_their_receipt_are_of_another_clock(away_ms):
     received = take().streams["wrist"].stamps_ns + away_ms * MS

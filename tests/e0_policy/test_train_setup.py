@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,9 @@ def test_few_values_clip_and_mean_std_with_one_set_per_row_works():
 
 def test_the_fingerprint_tells_other_data():
     assert fingerprint(SyntheticSource(3)) == fingerprint(SyntheticSource(3)) != fingerprint(SyntheticSource(3, seed=1))
+    changed, episode = SyntheticSource(3), SyntheticSource(3).episodes[1]
+    changed.episodes[1] = replace(episode, actions=episode.actions + 1e-9)
+    assert fingerprint(changed) != fingerprint(SyntheticSource(3))
 
 
 def test_the_writing_covers_the_chunks_of_the_dataset():

@@ -37,6 +37,7 @@ def test_an_episode_is_recorded_with_everything_that_was_said(tmp_path: Path) ->
     for topic in (
         "/clock", "/e0/observation", "/e0/executor_state", "/e0/sim/state", "/franka_gripper/joint_states",
         "/cameras/base/color/image_raw/compressed", "/cameras/wrist/color/image_raw/compressed",
+        "/cameras/base/color/camera_info", "/cameras/wrist/color/camera_info",
     ):  # fmt: skip
         assert [t for t in stamps[topic] if t >= first] == ticks, topic
     assert len(stamps["/e0/action_chunk"]) == len(stamps["/joint_trajectory_controller/joint_trajectory"]) == len(ticks)

@@ -28,21 +28,24 @@ def published(bag: Bag) -> list[dict]:
     said: dict[str, list] = {"/e0/observation": [], "/e0/executor_state": [], "/e0/action_chunk": []}
     for message in bag.messages(said):
         said[message.topic].append(bag.decode(message))
-    rows = {}
-    for state in said["/e0/executor_state"]:
+
+    def row(t: int) -> np.ndarray:
+        """The last state names the plan: after the last tick the episode may end before the executor has spoken."""
+        state = max((s for s in said["/e0/executor_state"] if ns(s.header) <= t), key=lambda s: ns(s.header))
         named = (state.source, state.session, state.sequence)
         chunk = next(c for c in said["/e0/action_chunk"] if (c.source, c.session, c.sequence) == named)
-        index = min((ns(state.header) - time_ns(chunk.t0)) // chunk.period_ns, chunk.rows - 1)
-        rows[ns(state.header)] = chunk.data.reshape(chunk.rows, chunk.columns)[index]
+        index = min((t - time_ns(chunk.t0)) // chunk.period_ns, chunk.rows - 1)
+        return chunk.data.reshape(chunk.rows, chunk.columns)[index]
+
     return [
         {
             "state": [*o.joint_positions, o.gripper_opening],
-            "action": rows[ns(o.header)],
+            "action": row(ns(o.header)),
             "instruction": o.instruction,
             "views": {n: v.data.reshape(64, 64, 3) for n, v in zip(o.view_names, o.views, strict=True)},
         }
         for o in said["/e0/observation"]
-        if o.status == 0 and ns(o.header) in rows
+        if o.status == 0
     ]
 
 

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import TransformStamped
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
+from tf2_msgs.msg import TFMessage
 
 from e0_msgs.msg import EpisodeEvent, Observation, RecorderState
 from e0_ros.config import ConfigError
@@ -23,6 +25,7 @@ from e0_ros.interfaces import (
     JOINT_STATES,
     OBSERVATION,
     RECORDER_STATE,
+    TF_STATIC,
     Qos,
     Topic,
     camera_topic,
@@ -335,6 +338,23 @@ def test_without_publishers_numbers_losses_are_unknown_everywhere(make_bench: Ca
     assert (custom["lost"], custom["lost_by_topic"]) == ("unknown", f'{{"{JOINT_STATES.name}": null}}')
     bench.spin_until(lambda: bool(states) and states[-1].mode == RecorderState.IDLE)
     assert states[-1].unnumbered == 2
+
+
+def test_every_publisher_of_static_transforms_is_in_every_bag(make_bench):
+    bench = make_bench()
+    for frame in ("base_camera", "wrist_camera"):
+        transform = TransformStamped(child_frame_id=frame)
+        publisher = bench.publisher(TF_STATIC)
+        for x in (1.0, 2.0):  # what it said last is what counts
+            transform.transform.translation.x = x
+            publisher.publish(TFMessage(transforms=[transform]))
+    heard = bench.received(TF_STATIC)
+    bench.spin_until(lambda: {t.child_frame_id for m in heard for t in m.transforms} == {"base_camera", "wrist_camera"})
+    for name in ("one", "two"):
+        assert bench.start(episode_id=name).success
+        messages = [m for t, m in read(bench.end().bag) if t == TF_STATIC.name]
+        found = {t.child_frame_id: t.transform.translation.x for m in messages for t in m.transforms}
+        assert found == {"base_camera": 2.0, "wrist_camera": 2.0}
 
 
 def test_a_topic_that_stops_in_an_episode_is_reported_until_it_goes_on(make_bench: Callable[..., Bench]) -> None:

@@ -28,7 +28,9 @@ MS = 1_000_000
 PERIOD = 50 * MS
 FR3 = load_embodiment("fr3")
 VIEWS = (topics.camera_topic("base"), topics.camera_topic("wrist"))
+INFOS = (topics.camera_info_topic("base"), topics.camera_info_topic("wrist"))
 HEARD = (topics.CLOCK, topics.JOINT_STATES, topics.GRIPPER_STATES, topics.SIM_STATE, topics.DIAGNOSTICS, *VIEWS)
+HEARD += (topics.TF_STATIC, *INFOS)
 
 
 def stamp(msg: Any) -> int:

@@ -20,9 +20,10 @@ from sensor_msgs.msg import JointState  # noqa: E402
 from e0_msgs.msg import EpisodeEvent, ExecutorState, GripperCommand  # noqa: E402
 from e0_ros import interfaces as topics  # noqa: E402
 from e0_ros.conversions import rgb8_from_msg, to_ns, to_time  # noqa: E402
+from e0_ros.core.camera_model import camera_model, transforms_of  # noqa: E402
 from sim.bridge import Bridge, main  # noqa: E402
 from sim.fr3_plant import Fr3Plant, reach_goal  # noqa: E402
-from tests.sim.bridge_peer import FR3, MS, PERIOD, VIEWS, Launch, Peer, follower, stamp, trajectory  # noqa: E402
+from tests.sim.bridge_peer import FR3, INFOS, MS, PERIOD, VIEWS, Launch, Peer, follower, stamp, trajectory  # noqa: E402
 
 
 @pytest.fixture
@@ -86,6 +87,28 @@ def test_lockstep_episode_reaches_the_goal_in_exact_ticks(launch: Launch) -> Non
     values = {v.key: v.value for v in peer[topics.DIAGNOSTICS][-1].status[0].values}
     assert values["violations"] == "0" and int(values["setpoints"]) == 50 * (len(ticks) - 1)
     assert len(peer[VIEWS[0]]) == len(ticks), "no tick after done"
+
+
+def test_the_cameras_say_what_they_are_and_where(launch: Launch) -> None:
+    peer = launch(follower(4), mode="lockstep")
+    peer.reset("Reach-v0", 4)
+    peer.start()
+    peer.until(peer.finished, "done")
+    peer.until(lambda: all(len(peer[i]) == len(peer[v]) for i, v in zip(INFOS, VIEWS, strict=True)), "calibrations")
+    assert [stamp(m) for m in peer[INFOS[1]]] == [stamp(m) for m in peer[VIEWS[1]]]
+    frames = {t.child_frame_id: t for m in peer[topics.TF_STATIC] for t in m.transforms}
+    assert {name: t.header.frame_id for name, t in frames.items()} == {
+        "base_color_optical_frame": "fr3_link0",
+        "wrist_color_optical_frame": "fr3_link8",
+    }
+    known = transforms_of(peer[topics.TF_STATIC])
+    for view, info, image in zip(("base", "wrist"), INFOS, VIEWS, strict=True):
+        assert peer[info][-1].header.frame_id == peer[image][-1].header.frame_id
+        told = camera_model(peer[info][-1], known, "fr3_link0")
+        true = Fr3Plant(width_px=32, height_px=24).cameras()[view]
+        assert (told.width_px, told.height_px, told.parent) == (32, 24, true.parent)
+        np.testing.assert_allclose(told.intrinsics, true.intrinsics)
+        np.testing.assert_allclose(told.pose, true.pose, atol=1e-9)
 
 
 def test_lockstep_gives_the_same_bits_whatever_the_delays(launch: Launch) -> None:
