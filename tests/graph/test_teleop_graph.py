@@ -30,7 +30,6 @@ MOTION_S = 6.0
 PATIENT = {
     "bridge": {"judge": True},
     "gello_teleop": {"leader_timeout_ms": 200.0, "reply_ms": 100.0, "executor_timeout_ms": 1000.0},
-    "chunk_executor": {"joint_max_age_ms": 500.0, "max_chunk_age_ms": 1000.0},
 }
 """Bounds that a busy machine keeps, so that only what the test does ends the leading."""
 
@@ -100,6 +99,20 @@ def held(watcher: Watcher, reason: str) -> Callable[[], bool]:
     return lambda: any(s.mode == ExecutorState.HOLD and reason in s.reason for _, s in watcher.states[since:])
 
 
+def led_through_a_motion(graph: Watcher, leader: FakeGello) -> list[tuple[float, Any]]:
+    """Times and references of a motion that nothing interrupted; a busy machine may hold, and gets three attempts."""
+    for _ in range(3):
+        leader.move()
+        began = time.monotonic()
+        graph.spin(MOTION_S)
+        heard = [(t, s) for t, s in graph.states if began + 0.5 < t < began + MOTION_S]
+        if all(s.mode == ExecutorState.RUNNING for _, s in heard):
+            return [(t, np.array(s.positions)) for t, s in heard]
+        graph.until(lambda: running(graph), "engaging after a hold")
+        graph.spin(1.5)
+    raise AssertionError("every motion was interrupted: " + str({s.reason for _, s in heard}))
+
+
 def test_aligned_led_dropped_jumped_and_aligned_again(graph: Watcher, leader: FakeGello) -> None:
     leader.jump(3, 0.3)
     graph.arm(Time())
@@ -109,11 +122,7 @@ def test_aligned_led_dropped_jumped_and_aligned_again(graph: Watcher, leader: Fa
     graph.until(lambda: running(graph), "engaging")
     graph.spin(1.5)
 
-    leader.move()
-    began = time.monotonic()
-    graph.spin(MOTION_S)
-    assert running(graph), graph.states[-1][1].reason
-    led = [(t, np.array(s.positions)) for t, s in graph.states if began + 0.5 < t < began + MOTION_S]
+    led = led_through_a_motion(graph, leader)
     lags = np.arange(0.0, 0.5, 0.01)
     errors = [np.mean([np.abs(q - leader.joints(t - lag)).max() for t, q in led]) for lag in lags]
     print(f"reference is {lags[int(np.argmin(errors))] * 1e3:.0f} ms behind the leader, {min(errors):.4f} rad off")
