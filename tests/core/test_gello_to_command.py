@@ -63,7 +63,8 @@ class Bench:
             self.outcome.rows, self.outcome.t0_ns, self.outcome.period_ns, "teleop", "gello-1", self.sequence,
             embodiment=d.arm.name, joint_names=d.arm.joint_names,
         )  # fmt: skip
-        assert d.offer(chunk) is None or self.silent
+        refusal = d.offer(chunk)
+        assert refusal is None, refusal
 
 
 def wave(home, amplitude_rad=0.3, hz=0.5, from_s=2.0):
