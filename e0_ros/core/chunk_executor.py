@@ -235,10 +235,12 @@ class ChunkExecutor:
         """Take back the last tick's command, which was not sent: the one before it is still in force."""
         self._command, self._target, self._brake_due = self._before, None, True
 
-    def _target_from(self, commit_ns: int) -> HandOver | None:
+    def _target_from(self, commit_ns: int) -> HandOver | RowCurve | None:
         """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
         if self._curve is None or self._command is None:
             return None
+        if self._chunk is not None and self._chunk.source == "teleop":
+            return self._curve  # one hand-over per reading would never end any; the limiter takes up what is left
         if self._target is None:
             blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
             state, acceleration = self._command.sample(commit_ns), _CATCH_UP * limits.acceleration
