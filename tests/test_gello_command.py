@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("dynamixel_sdk", reason="dynamixel-sdk is not installed")
 
-from e0_policy.embodiment import load_embodiment  # noqa: E402
-from e0_policy.resources import config_dir  # noqa: E402
-from e0_ros import dynamixel, gello_command  # noqa: E402
-from e0_ros.cli import main  # noqa: E402
-from e0_ros.core.gello_geometry import load_calibration  # noqa: E402
-from sim.fake_gello import FakeConfig, FakeGello  # noqa: E402
+from e0_policy.embodiment import load_embodiment
+from e0_policy.resources import config_dir
+from e0_ros import dynamixel, gello_command
+from e0_ros.cli import main
+from e0_ros.core.gello_geometry import load_calibration
+from sim.fake_gello import FakeConfig, FakeGello
 
 SHIPPED = load_calibration(config_dir() / "gello.yaml")
 HOME = load_embodiment("fr3").home

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from tests.core.driven import MS, START, Driven
 
 from e0_policy.resources import config_dir
 from e0_policy.types import ActionChunk
@@ -14,6 +13,7 @@ from e0_ros.core.executor_types import Mode
 from e0_ros.core.gello import Follower, GelloConfig, GelloTeleop, Idle, Lead
 from e0_ros.core.gello_geometry import load_calibration, ticks_to_rad
 from e0_ros.graph import TELEOP_PACE
+from tests.core.driven import MS, START, Driven
 
 LEADER = load_calibration(config_dir() / "gello.yaml")
 SAMPLE_MS, READ_MS = 10, 6
