@@ -113,7 +113,7 @@ class ChunkExecutor:
         self._admission.keep(source, session, now_ns)
 
     def give_up(self, source: str, session: str, reason: str) -> None:
-        """Take word from the arm's owner that it leads no more: a hold with its reason, until it sends a chunk again."""
+        """Take word from the arm's owner that it leads no more: a hold with its reason until it sends a chunk again."""
         if self._mode is Mode.RUNNING and self._admission.owns(source, session):
             self._brake(Mode.HOLD, f"{source}: {reason}")
 
