@@ -34,6 +34,12 @@ VERBS = {
         "sim.ablation_command:main",
         "variants trained and evaluated alike: e0 ablate --suite heads --out runs/heads",
     ),
+    "gello calibrate": (
+        "e0_ros.gello_command:calibrate",
+        "a leader arm's file: e0 gello calibrate --out my_gello.yaml",
+    ),
+    "gello show": ("e0_ros.gello_command:show", "its live joints: e0 gello show --calibration my_gello.yaml"),
+    "gello fake": ("sim.fake_gello:main", "a leader arm without the hardware: e0 gello fake --link /tmp/gello"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""
@@ -73,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def usage() -> str:
     """The verbs with an example each."""
     lines = ["usage: e0 VERB ...   (e0 VERB --help)", ""]
-    return "\n".join([*lines, *(f"  {verb:<14}{text}" for verb, (_, text) in VERBS.items())])
+    return "\n".join([*lines, *(f"  {verb:<17}{text}" for verb, (_, text) in VERBS.items())])
 
 
 def _cure(module: str) -> str:

@@ -121,6 +121,11 @@ class ChunkExecutor:
         """Take word from a source that its last plan is still good."""
         self._admission.keep(source, session, now_ns)
 
+    def give_up(self, source: str, session: str, reason: str) -> None:
+        """Take word from the arm's owner that it leads no more: a hold with its reason until it sends a chunk again."""
+        if self._mode is Mode.RUNNING and self._admission.owns(source, session):
+            self._brake(Mode.HOLD, f"{source}: {reason}")
+
     def refuse(self, source: str, session: str, reason: str) -> Refusal:
         """Count a chunk that could not even be decoded; the owner's leads to a hold."""
         return self._refused(self._admission.refuse(reason, fault=self._admission.owns(source, session)))
@@ -253,10 +258,12 @@ class ChunkExecutor:
         """Take back the last tick's command, which was not sent: the one before it is still in force."""
         self._command, self._target, self._brake_due = self._before, None, True
 
-    def _target_from(self, commit_ns: int) -> HandOver | None:
+    def _target_from(self, commit_ns: int) -> HandOver | RowCurve | None:
         """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
         if self._curve is None or self._command is None:
             return None
+        if self._chunk is not None and self._chunk.source == "teleop":
+            return self._curve  # one hand-over per reading would never end any; the limiter takes up what is left
         if self._target is None:
             blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
             state, acceleration = self._command.sample(commit_ns), _CATCH_UP * limits.acceleration

@@ -151,6 +151,8 @@ class ChunkExecutorNode(Node):
             refusal = self.core.offer(chunk, now_ns) if isinstance(chunk, ActionChunk) else None
             if isinstance(chunk, NoChunk) and chunk.keep:
                 self.core.keep(chunk.source, chunk.session, now_ns)
+            elif isinstance(chunk, NoChunk) and not chunk.in_reply_to_ns:
+                self.core.give_up(chunk.source, chunk.session, chunk.reason)
         if refusal and (refusal.fault or self.core.mode is not Mode.DISARMED):
             self.get_logger().warning(
                 f"refused chunk {msg.sequence} of {msg.source}: {refusal.reason}", throttle_duration_sec=1.0
