@@ -258,12 +258,10 @@ class ChunkExecutor:
         """Take back the last tick's command, which was not sent: the one before it is still in force."""
         self._command, self._target, self._brake_due = self._before, None, True
 
-    def _target_from(self, commit_ns: int) -> HandOver | RowCurve | None:
+    def _target_from(self, commit_ns: int) -> HandOver | None:
         """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
         if self._curve is None or self._command is None:
             return None
-        if self._chunk is not None and self._chunk.source == "teleop":
-            return self._curve  # one hand-over per reading would never end any; the limiter takes up what is left
         if self._target is None:
             blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
             state, acceleration = self._command.sample(commit_ns), _CATCH_UP * limits.acceleration
@@ -286,7 +284,11 @@ class ChunkExecutor:
         if gap[worst] > self.config.max_jump_rad:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
-        self._chunk, self._curve, self._target = chunk, curve, None
+        if self._target is not None and _goes_on(self._chunk, chunk):
+            self._target.curve = curve
+        else:
+            self._target = None
+        self._chunk, self._curve = chunk, curve
         self._mode, self._reason = Mode.RUNNING, f"follows {chunk.source} (session {chunk.session})"
         return None
 
@@ -353,6 +355,11 @@ class ChunkExecutor:
         """When the plan in force ends; the present if there is none."""
         ends = [chunk.end_ns for _, chunk in self._pending] + ([self._chunk.end_ns] if self._chunk else [])
         return max([now_ns, *ends])
+
+
+def _goes_on(before: ActionChunk | None, chunk: ActionChunk) -> bool:
+    """Whether a chunk is the next reading of the hand that is followed already."""
+    return before is not None and chunk.source == "teleop" and before.session == chunk.session
 
 
 def _gripper_in_force(chunk: ActionChunk, now_ns: int) -> float:
