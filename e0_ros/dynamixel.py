@@ -5,6 +5,7 @@ https://emanual.robotis.com/docs/en/dxl/protocol2/ and /dxl/x/xl330-m288/ (contr
 
 from __future__ import annotations
 
+import termios
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,7 @@ class LeaderBus:
         """
         try:
             return self._read(clock)
-        except OSError as error:  # pyserial's errors are OSErrors
+        except (OSError, termios.error) as error:  # pyserial's errors are OSErrors, but for what it lets through
             return BusFault(f"the leader's port is gone: {error}", lost=True)
 
     def _read(self, clock: Callable[[], int]) -> Sample | BusFault:

@@ -42,6 +42,7 @@ class GelloConfig:
     leader_timeout_ms: float = setting(50.0, "longest silence of the leader", unit="ms", low=5, high=1000)
     executor_timeout_ms: float = setting(300.0, "longest silence of the executor", unit="ms", low=20, high=5000)
     follow_ms: float = setting(500.0, "the executor follows within", unit="ms", low=50, high=5000)
+    ahead_rad: float = setting(0.4, "furthest ahead of the arm that it leads", unit="rad", low=0.05, high=3.0)
     max_speed_rad_s: float = setting(10.0, "fastest that a hand moves a joint", unit="rad/s", low=0.1, high=100)
     jump_rad: float = setting(0.05, "step that is no jump, beside that speed", unit="rad", low=0.0, high=1.0)
     lookahead_ms: float = setting(45.0, "a chunk goes on at the leader's speed for", unit="ms", low=15, high=200)
@@ -228,6 +229,8 @@ class GelloTeleop:
         part = min((now_ns - self._engaged_ns) / (self.config.engage_ms * _MS), 1.0)
         left = 1.0 - part * part * (3.0 - 2.0 * part)
         rows = motion.position + left * self._gap + np.outer(_STEPS * period_ns * 1e-9, velocity)
+        if (reference := self._follower[1].reference) is not None:  # a hand that is faster than the arm waits for it
+            rows = np.clip(rows, reference - self.config.ahead_rad, reference + self.config.ahead_rad)
         rows = np.clip(rows, self._arm.position_lower, self._arm.position_upper)
         gripper = np.full(len(rows), self._gripper(self._leader.opening, self._follower[1].opening))
         return Lead(np.column_stack((rows, gripper)), self._leader.stamp_ns, period_ns)

@@ -64,7 +64,7 @@ def test_the_trigger_maps_to_an_opening_in_either_direction_and_any_turn(part, t
     calibration = replace(SHIPPED, gripper_open_rad=ends[0], gripper_closed_rad=ends[1])
     raw = np.append(np.zeros(7), ends[1] + part * (ends[0] - ends[1]) + turns * 2 * math.pi)
     assert opening(calibration, raw) == pytest.approx(part, abs=1e-9)
-    assert opening(calibration, raw + [0] * 7 + [0.5 * np.sign(ends[0] - ends[1])]) <= 1.0
+    assert opening(calibration, raw + np.append(np.zeros(7), 0.5 * np.sign(ends[0] - ends[1]))) <= 1.0
 
 
 def test_without_a_trigger_the_gripper_is_open():
