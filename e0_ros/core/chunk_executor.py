@@ -151,7 +151,8 @@ class ChunkExecutor:
                 return Refusal(f"{name} is at {value:.4f} rad, outside {low} to {high}; move the arm inside first")
         if np.abs(v).max() > _AT_REST_RAD_S:
             return Refusal(f"the arm moves at {np.abs(v).max():.3f} rad/s; it must be at rest (< {_AT_REST_RAD_S})")
-        if self._mode is not Mode.DISARMED and self._command and not self._command.at_rest(now_ns + self._lead_ns):
+        moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
+        if moved and not moved.at_rest(now_ns):
             return Refusal("the reference still moves; hold first and arm when it is at rest")
         keep = self._held_reference(q, now_ns)
         self._command = Command.rest(q if keep is None else keep, now_ns)
