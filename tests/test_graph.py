@@ -92,10 +92,27 @@ def test_a_leader_on_the_bench_and_in_a_simulation():
 
 def test_the_gripper_is_left_out_where_no_hand_serves_it():
     for without in ({"gripper": False, "robot_ip": "1"}, {"use_fake_hardware": True}):
-        arguments = FrankaArguments(checkpoint="c", cameras=False, **without)
-        assert "gripper" not in [
-            p.name for p in (*franka_graph(arguments).processes, *teleop_graph(arguments).processes)
-        ]
+        common = {"cameras": False, "gello": "g.yaml", **without}
+        graphs = franka_graph(FrankaArguments(checkpoint="c", **common)), teleop_graph(TeleopArguments(**common))
+        assert "gripper" not in [process.name for graph in graphs for process in graph.processes]
+
+
+def test_a_leader_beside_a_policy_takes_over_on_request_only():
+    bench = franka_graph(FrankaArguments(robot_ip="1", checkpoint="c", cameras=False, gello="g.yaml"))
+    simulated = sim_graph(SimArguments(source="policy", checkpoint="c", gello_port="/dev/x"))
+    for graph in (bench, simulated):
+        assert settings(graph)["gello_teleop"]["engage"] == "request"
+        assert {p.name: p.on_death for p in graph.processes}["gello_teleop"] == RESTART
+    assert "gello_teleop" not in settings(franka_graph(FrankaArguments(robot_ip="1", checkpoint="c", cameras=False)))
+
+
+def test_the_fake_bench_of_a_leader():
+    graph = teleop_graph(TeleopArguments(simulator="fr3_plant", gello_port="/dev/x", bag_dir="b", instruction="wave"))
+    by_node = settings(graph)
+    assert list(by_node) == ["bridge", "observation_sync", "gello_teleop", "chunk_executor", "episode_recorder"]
+    assert graph.name == "teleop" and not graph.foreign
+    assert by_node["gello_teleop"] == {"embodiment": "fr3", "calibration": "", "port": "/dev/x"}
+    assert by_node["observation_sync"]["instruction"] == "wave" and by_node["episode_recorder"]["bag_dir"] == "b"
 
 
 def test_bench_asks_for_what_it_cannot_guess():

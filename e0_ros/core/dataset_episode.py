@@ -224,7 +224,9 @@ class _Episode:
                 facts.different += not live.same(frame, reader.views)
         texts = [reader.instruction(t) or facts.task for t in self._stamps]
         facts.instructions = list(dict.fromkeys(texts))
-        columns = frame_columns(frames, actions, facts)
+        intervened = [reader.set_points.intervened(t) for t in self._stamps]
+        facts.intervened = sum(intervened)
+        columns = frame_columns(frames, actions, intervened, facts)
         stats = {name: vector_stats(values) for name, values in columns.items()}
         for view in reader.views:
             path = self._folder / f"{view}.mp4"

@@ -8,6 +8,9 @@ teleop.tick(now_ns)                          # Idle("not aligned: fr3_joint4 is 
 teleop.tick(now_ns)                          # Lead(rows, t0_ns, period_ns): a short chunk from the newest sample
 # no sample for 50 ms
 teleop.tick(now_ns)                          # Idle("the leader is silent for 51 ms ...", released=True), once
+
+With `engage: request` it takes the arm over from a policy: `engage` brings the arm to a stand, where the leader can be
+aligned to it; nothing but arming again hands it back.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ class GelloConfig:
     embodiment: str = setting("fr3", "follower: a shipped name or the path of a YAML file")
     align_rad: float = setting(0.1, "furthest joint from the arm when it engages", unit="rad", low=0.01, high=0.4)
     align_ms: float = setting(300.0, "time that it must be that close", unit="ms", low=0, high=10000)
-    engage: str = setting("auto", "engage as soon as it is aligned, or on request", choices=("auto", "request"))
+    engage: str = setting("auto", "lead as soon as it is aligned, or take the arm over on request",
+                          choices=("auto", "request"))  # fmt: skip
     engage_ms: float = setting(1000.0, "the rest of the way is made up in", unit="ms", low=1, high=10000)
     leader_timeout_ms: float = setting(50.0, "longest silence of the leader", unit="ms", low=5, high=1000)
     executor_timeout_ms: float = setting(300.0, "longest silence of the executor", unit="ms", low=20, high=5000)
@@ -122,11 +126,14 @@ class GelloTeleop:
         self._leader: _Leader | None = None
         self._fault = ""
         self._follower: tuple[int, Follower] | None = None
+        self._period_ns = int(config.lookahead_ms * _MS / 3)
+        self._bounds = (np.append(self._arm.position_lower, 0.0), np.append(self._arm.position_upper, 1.0))
         self._pressed = False
         self._aligned_ns: int | None = None
         self._engaged_ns = 0
         self._gap = np.zeros(self._arm.joints)
         self._followed = self._caught = False
+        self._stand: FloatArray | None = None
         self._jump = ""
 
     # -- inputs ----------------------------------------------------------------------------------------------------
@@ -166,7 +173,10 @@ class GelloTeleop:
         self._pressed = pressed
 
     def engage(self, now_ns: int) -> str:
-        """Engage as soon as the leader is aligned; returns what is still in the way, empty if nothing is."""
+        """Stop the arm if another source moves it, and lead as soon as the leader is aligned.
+
+        Returns what is still in the way, empty if nothing is.
+        """
         if self.phase is Phase.ENGAGED:
             return ""
         self.phase = Phase.WAITING
@@ -185,10 +195,24 @@ class GelloTeleop:
         if trouble:
             self._aligned_ns = None
             self.phase = Phase.WAITING if engaged else self.phase
-            return Idle(trouble, released=engaged)
+            return Idle(trouble, released=True) if engaged else self._standing(now_ns, trouble)
         if self.phase is not Phase.ENGAGED and (reason := self._waiting(now_ns)):
-            return Idle(reason)
+            return self._standing(now_ns, reason)
         return self._lead(now_ns)
+
+    def _standing(self, now_ns: int, reason: str) -> Lead | Idle:
+        """What brings an arm that another source moves to a stand: its own place, until the executor has taken that."""
+        follower = self._follower[1] if self._follower else None
+        asked = self.config.engage == "request" and self.phase is Phase.WAITING and not self._follower_trouble(now_ns)
+        if not asked or follower is None or follower.reference is None or follower.mode is not Mode.RUNNING:
+            self._stand = None
+            return Idle(reason)
+        if follower.session == self._session:
+            return Idle(f"has taken over; {reason}", released=True)
+        self._stand = follower.reference if self._stand is None else self._stand
+        opening = 1.0 if math.isnan(follower.opening) else follower.opening
+        row = np.clip(np.append(self._stand, opening), *self._bounds)
+        return Lead(np.tile(row, (len(_STEPS), 1)), now_ns, self._period_ns)
 
     def misalignment(self) -> str:
         """Which joints are further from the arm than allowed, and by how much; empty if none is."""
@@ -224,7 +248,7 @@ class GelloTeleop:
 
     def _lead(self, now_ns: int) -> Lead:
         assert self._leader is not None and self._follower is not None
-        motion, period_ns = self._leader.filter, int(self.config.lookahead_ms * _MS / 3)
+        motion, period_ns = self._leader.filter, self._period_ns
         velocity = np.clip(motion.velocity, -self._arm.velocity, self._arm.velocity)
         part = min((now_ns - self._engaged_ns) / (self.config.engage_ms * _MS), 1.0)
         left = 1.0 - part * part * (3.0 - 2.0 * part)

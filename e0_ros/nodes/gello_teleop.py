@@ -32,7 +32,7 @@ from e0_ros.core.gello_geometry import load_calibration, ticks_to_rad
 from e0_ros.core.joint_names import pick_joints
 from e0_ros.diagnostics import OK, WARN, diagnostics_msg
 from e0_ros.dynamixel import BusError, BusFault, LeaderBus, read_time_s
-from e0_ros.pedal import Pedal
+from e0_ros.pedal import Pedal, open_pedal
 from e0_ros.process import run_node
 
 try:
@@ -99,10 +99,7 @@ class GelloTeleopNode(Node):
     def _open_pedal(self, deadman: bool) -> Pedal | None:
         if deadman != bool(self.config.pedal):
             raise ConfigError("deadman: true and pedal: DEVICE go together; one of them is missing")
-        try:
-            return Pedal(self.config.pedal) if deadman else None
-        except OSError as error:
-            raise ConfigError(f"pedal {self.config.pedal} cannot be opened: {error.strerror}") from None
+        return open_pedal(self.config.pedal) if deadman else None
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
