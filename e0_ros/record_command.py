@@ -113,9 +113,7 @@ def _launched(options: argparse.Namespace) -> Iterator[Launcher]:
 class Recorder:
     """The loop: keys, the view, what ends a take by itself."""
 
-    def __init__(
-        self, takes: Takes, session: TakeSession, keyboard: Keyboard, pedal: PedalKeys | None = None
-    ) -> None:
+    def __init__(self, takes: Takes, session: TakeSession, keyboard: Keyboard, pedal: PedalKeys | None = None) -> None:
         self._takes, self._session, self._keyboard, self._pedal = takes, session, keyboard, pedal
         self._view = View(sys.stdout.isatty())
         self._leaving = False
@@ -123,8 +121,10 @@ class Recorder:
     def run(self) -> None:
         """Record until the person quits, the input ends or a signal comes; a running take is then unlabelled."""
         before = {number: signal.signal(number, self._leave) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._view.say("space start, s success, f failure, d discard, r again, i / n next / new instruction, "
-                       "t / b take over / hand back, q quit")
+        self._view.say(
+            "space start, s success, f failure, d discard, r again, i / n next / new instruction, "
+            "t / b take over / hand back, q quit"
+        )
         try:
             while not self._leaving:
                 self._takes.client.spin(0.05)

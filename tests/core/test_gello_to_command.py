@@ -22,9 +22,9 @@ SAMPLE_MS, READ_MS = 10, 6
 class Bench:
     """A leader whose servos count in ticks, read at 100 Hz; a chunk reaches the executor `READ_MS` after the sample."""
 
-    def __init__(self, hand, **executor) -> None:
+    def __init__(self, hand, engage="auto", **executor) -> None:
         self.driven = Driven(embodiment="fr3", **{"lead_ms": 20.0, **TELEOP_PACE, **executor}).arm_it()
-        self.core = GelloTeleop(GelloConfig(), LEADER, "gello-1")
+        self.core = GelloTeleop(GelloConfig(engage=engage), LEADER, "gello-1")
         self.hand, self.silent = hand, False
         self.sequence, self.lags_ms = 0, {}
         self.outcome: Lead | Idle | None = None
@@ -143,3 +143,34 @@ def test_a_jump_is_not_followed(size):
 def test_a_hand_faster_than_the_arm_breaks_no_limit():
     bench = Bench(wave(HOME, amplitude_rad=1.2, hz=1.2)).run(5000)
     assert not bench.driven.violations
+
+
+def test_takes_over_from_a_policy_in_motion_on_request_and_arming_hands_the_arm_back():
+    bench = Bench(lambda _: HOME + 0.3, engage="request")
+    d = bench.driven
+    plan = HOME + 0.6 * np.linspace(0.0, 1.0, 41)[:, None] ** 2
+    assert d.offer(d.chunk(plan)) is None
+    bench.run(1000)
+    assert d.status.chunk.source == "policy"
+    assert isinstance(bench.outcome, Idle)
+    assert "not aligned: fr3_joint" in bench.core.engage(d.now_ns)
+    bench.run(300)
+    assert d.executor.mode is Mode.HOLD
+    assert d.status.reason.startswith("teleop: has taken over; not aligned: fr3_joint")
+    stood = d.positions[-1]
+    assert d.offer(d.chunk(plan, sequence=1)) is not None
+    bench.hand = lambda _: stood
+    bench.run(600)
+    assert d.mode == "RUNNING"
+    assert d.status.chunk.source == "teleop"
+
+    bench.core.release()
+    d.executor.give_up("teleop", "gello-1", "released on request")
+    bench.run(400)
+    assert "arm again" in d.offer(d.chunk(stood + 0 * plan, sequence=2)).reason
+    assert d.executor.arm(d.now_ns) is None
+    assert d.offer(d.chunk(stood + 0 * plan, sequence=3)) is None
+    bench.run(200)
+    assert d.status.chunk.source == "policy"
+    np.testing.assert_allclose(d.positions[-1], stood, atol=0.01)
+    assert not d.violations

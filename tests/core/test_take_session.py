@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e0_ros.core.episode import OUTCOMES
-from e0_ros.core.take_session import KEYS, DiscardLast, End, HandBack, Instruct, Quit, Refused, Start, TakeOver, TakeSession
+from e0_ros.core.take_session import (
+    KEYS,
+    DiscardLast,
+    End,
+    HandBack,
+    Instruct,
+    Quit,
+    Refused,
+    Start,
+    TakeOver,
+    TakeSession,
+)
 
 
 def running() -> TakeSession:
