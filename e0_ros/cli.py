@@ -29,6 +29,10 @@ VERBS = {
     "pretrain": ("e0_policy.pretrain:main", "teach an encoder where things are: e0 pretrain --config FILE"),
     "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
     "eval": ("sim.eval:main", "success of a policy in a simulator: e0 eval --task PickCube-v1 --seeds 0:20 --direct"),
+    "replay": (
+        "e0_ros.replay_command:main",
+        "a policy in the shadow of a bag: e0 replay --shadow BAG --checkpoint DIR",
+    ),
     "doctor": ("e0_ros.doctor.command:main", "what is wrong with this machine, and the cure: e0 doctor --measure"),
     "ablate": (
         "sim.ablation_command:main",
