@@ -31,7 +31,7 @@ VERBS = {
     "eval": ("sim.eval:main", "success of a policy in a simulator: e0 eval --task PickCube-v1 --seeds 0:20 --direct"),
     "replay": (
         "e0_ros.replay_command:main",
-        "a policy in the shadow of a bag: e0 replay --shadow BAG --checkpoint DIR",
+        "a policy beside a recorded bag: e0 replay --shadow BAG --checkpoint DIR",
     ),
     "doctor": ("e0_ros.doctor.command:main", "what is wrong with this machine, and the cure: e0 doctor --measure"),
     "ablate": (

@@ -56,13 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(errors: Errors) -> list[str]:
     """Some rows of the plans, from the first to the last."""
-    lines = [f"{'ahead':>8}  {'mean':>10}  {'worst p95':>10}  {'staying put':>11}  {'gripper':>7}  plans"]
-    for i in np.unique(np.linspace(0, len(errors.ahead_ms) - 1, SHOWN).astype(int)):
-        lines.append(
-            f"{errors.ahead_ms[i]:5.0f} ms  {errors.mean_rad[i]:6.4f} rad  {errors.p95_rad[i]:6.4f} rad  "
-            f"{errors.still_rad[i]:7.4f} rad  {errors.opening[i]:7.3f}  {errors.plans[i]:5.0f}"
-        )
-    return lines
+    head = f"{'ahead':>8}  {'mean':>10}  {'worst p95':>10}  {'staying put':>11}  {'gripper':>7}  plans"
+    e, shown = errors, np.unique(np.linspace(0, len(errors.ahead_ms) - 1, SHOWN).astype(int))
+    return [
+        head,
+        *(
+            f"{e.ahead_ms[i]:5.0f} ms  {e.mean_rad[i]:6.4f} rad  {e.p95_rad[i]:6.4f} rad  "
+            f"{e.still_rad[i]:7.4f} rad  {e.opening[i]:7.3f}  {e.plans[i]:5.0f}"
+            for i in shown
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -195,6 +195,8 @@ class GelloTeleop:
         if trouble:
             self._aligned_ns = None
             self.phase = Phase.WAITING if engaged else self.phase
+            if self._disarmed and self.config.engage == "request":  # a new take begins with the policy
+                self.phase = Phase.RELEASED
             return Idle(trouble, released=True) if engaged else self._standing(now_ns, trouble)
         if self.phase is not Phase.ENGAGED and (reason := self._waiting(now_ns)):
             return self._standing(now_ns, reason)
@@ -282,7 +284,7 @@ class GelloTeleop:
         if self._follower is None or now_ns - self._follower[0] > self.config.executor_timeout_ms * _MS:
             return "the executor is silent; is it running?"
         follower = self._follower[1]
-        if follower.mode in (Mode.DISARMED, Mode.STOPPED) or follower.reference is None:
+        if self._disarmed or follower.reference is None:
             return f"the executor is {follower.mode.name.lower()}: {follower.reason}"
         if self.phase is not Phase.ENGAGED:
             return ""
@@ -291,6 +293,10 @@ class GelloTeleop:
         if not self._followed and now_ns - self._engaged_ns > self.config.follow_ms * _MS:
             return f"the executor does not follow: {follower.reason or follower.mode.name.lower()}"
         return ""
+
+    @property
+    def _disarmed(self) -> bool:
+        return self._follower is not None and self._follower[1].mode in (Mode.DISARMED, Mode.STOPPED)
 
     def _deadman_trouble(self) -> str:
         return "the deadman switch is not pressed" if self.config.deadman and not self._pressed else ""

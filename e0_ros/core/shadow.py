@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Policy
@@ -127,7 +128,7 @@ def run_shadow(bag: Bag, policy: Policy, action: str, views: tuple[str, ...] = (
 
 
 def _recorded(
-    reader: EpisodeReader, frames: list[tuple[int, FloatArray]], times: FloatArray, action: str
+    reader: EpisodeReader, frames: list[tuple[int, FloatArray]], times: NDArray[np.int64], action: str
 ) -> FloatArray:
     """What was done at times `(plans, rows)`: `(plans, rows, columns)`, NaN beyond the last frame."""
     stamps, states = np.array([t for t, _ in frames]), np.array([s for _, s in frames])

@@ -201,6 +201,18 @@ def test_on_request_only():
     assert all(isinstance(bench.step(), Idle) for _ in range(50))
 
 
+def test_a_takeover_ends_with_the_take():
+    bench = Bench(engage="request")
+    bench.core.engage(bench.now_ns)
+    bench.engaged()
+    bench.follower = replace(bench.follower, mode=Mode.DISARMED, reason="disarmed on request")
+    assert bench.step().released
+    bench.follower = Follower(Mode.RUNNING, "", "policy", HOME)
+    assert all(isinstance(bench.step(), Idle) for _ in range(50)), "the next take is the policy's"
+    bench.core.engage(bench.now_ns)
+    assert isinstance(bench.step(), Lead)
+
+
 def test_the_trigger_takes_the_gripper_over_where_it_is():
     bench = Bench()
     bench.follower = replace(bench.follower, opening=0.0)

@@ -1,4 +1,4 @@
-"""What a policy would have planned beside what was done: a policy that knows makes no error, one that stays put does."""
+"""What a policy would have planned beside what was done: one that knows makes no error, one that stays put does."""
 
 from __future__ import annotations
 
