@@ -198,13 +198,18 @@ class E0Policy:
             )
 
     def _in_force(self, stamp_ns: int, plan: Plan | None) -> tuple[FloatArray, int]:
-        """Rows of the plan in force on the new plan's grid `(n, columns)`, n <= H, and how many are committed."""
+        """Rows of the plan in force on the new plan's grid `(n, columns)`, n <= H, and how many are committed.
+
+        The row of the observation's own time always is: where the arm is told to be by now, no answer changes. With it
+        the network also knows an arm that was pushed off its path from one that is where it should be.
+        """
         config = self._model.config
         if plan is None:
             return np.zeros((0, self._transform.columns)), 0
         times = stamp_ns + np.arange(config.prediction_horizon) * self._checkpoint.period_ns
         rows = resample(plan, times)
-        committed = min(int((times <= plan.committed_until_ns).sum()), len(rows), config.committed_max)
+        fixed_ns = max(plan.committed_until_ns, stamp_ns)
+        committed = min(int((times <= fixed_ns).sum()), len(rows), config.committed_max)
         return rows, committed
 
     def _targets(self, rows: FloatArray, proprioception: FloatArray) -> Targets:

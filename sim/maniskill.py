@@ -17,9 +17,12 @@ import numpy as np
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import closest
 from e0_ros.core.camera_model import FLANGE, CameraModel, pose_matrix
+from sim import maniskill_arm
 from sim.adapter import Privileged, Scene
+from sim.maniskill_arm import FINGER_OPEN_M, JOINTS
 from sim.maniskill_tasks import TASKS, task_named
 from sim.robot_visuals import light_panda
+from sim.scattered import scatter
 from sim.vulkan import activate
 
 PHYSICS_HZ = 100
@@ -28,12 +31,10 @@ VIEWS = ("base", "side", "wrist")
 FRESH = {"reconfigure": True}
 """Options of a reset that leaves nothing of the episode before."""
 _ROBOT = "panda_wristcam"
-_TOOL = "panda_hand_tcp"
 _SIDE = "side_camera"
-_ARM = 7
 _OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 """SAPIEN's cameras look along x with z up."""
-_FINGER_OPEN_M, _SQUEEZE_M = 0.04, -0.01
+_SQUEEZE_M = -0.01
 _RENDER_THREADS = 4
 _RENDER_NICE = 10
 _NS = 1_000_000_000
@@ -88,12 +89,14 @@ class ManiSkillAdapter:
         fresh, before = task != self._task, _threads()
         if fresh:
             self.close()
-            self._env = make_env(task, *self.drive, sensor_configs=self._size)
+            self._env = make_env(known.environment or task, *self.drive, sensor_configs=self._size)
             self._task = task
         self._env.reset(seed=seed, options=FRESH)
+        if known.scattered:
+            scatter(self._env, seed)
         self._robot = self._env.agent.robot
-        self._target = self._robot.get_qpos()[0, :_ARM].double().numpy()
-        self._target_velocity = np.zeros(_ARM)
+        self._target = self._robot.get_qpos()[0, :JOINTS].double().numpy()
+        self._target_velocity = np.zeros(JOINTS)
         self._joints = self._robot._objs[0].get_active_joints()
         cameras = self._env.scene.sensors
         fixed = next(camera for camera in cameras.values() if camera.config.mount is None)
@@ -106,8 +109,8 @@ class ManiSkillAdapter:
 
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Positions, velocities, and efforts as the joint drives compute them."""
-        position = self._robot.get_qpos()[0, :_ARM].double().numpy()
-        velocity = self._robot.get_qvel()[0, :_ARM].double().numpy()
+        position = self._robot.get_qpos()[0, :JOINTS].double().numpy()
+        velocity = self._robot.get_qvel()[0, :JOINTS].double().numpy()
         agent = self._env.agent
         effort = agent.arm_stiffness * (self._target - position)
         effort += agent.arm_damping * (self._target_velocity - velocity)
@@ -115,8 +118,8 @@ class ManiSkillAdapter:
 
     def gripper_opening(self) -> float:
         """Mean of both fingers."""
-        fingers = self._robot.get_qpos()[0, _ARM:].double().numpy()
-        return float(np.clip(fingers.mean() / _FINGER_OPEN_M, 0.0, 1.0))
+        fingers = self._robot.get_qpos()[0, JOINTS:].double().numpy()
+        return float(np.clip(fingers.mean() / FINGER_OPEN_M, 0.0, 1.0))
 
     def step(self, position: FloatArray, velocity: FloatArray, gripper_opening: float) -> None:
         """One physics step; an opening of 0 is ManiSkill's -1, which squeezes, 1 is its +1.
@@ -125,7 +128,7 @@ class ManiSkillAdapter:
         one by one they cost a tenth of an action through torch.
         """
         self._target, self._target_velocity = np.array(position), np.array(velocity)
-        targets = [*position.tolist(), *[_SQUEEZE_M + gripper_opening * (_FINGER_OPEN_M - _SQUEEZE_M)] * 2]
+        targets = [*position.tolist(), *[_SQUEEZE_M + gripper_opening * (FINGER_OPEN_M - _SQUEEZE_M)] * 2]
         for joint, target in zip(self._joints, targets, strict=True):
             joint.set_drive_target(target)
         for joint, speed in zip(self._joints, velocity.tolist(), strict=False):
@@ -133,40 +136,13 @@ class ManiSkillAdapter:
         self._env.scene.step()
 
     def reach(self, tool: FloatArray, near: FloatArray) -> FloatArray | None:
-        """Joint positions `(7,)`, inside the limits, with the tool at a pose of `Privileged`; None if there are none.
-
-        Found from the joint positions `near`. Nothing moves.
-        """
-        import sapien
-
-        robot = self._robot._objs[0]
-        link = next(i for i, one in enumerate(robot.get_links()) if one.name.endswith(_TOOL))
-        goal = sapien.Pose(tool[:3], tool[[6, 3, 4, 5]])
-        start, mask = np.concatenate([near, [0.0, 0.0]]), [1] * _ARM + [0, 0]
-        solve = robot.create_pinocchio_model().compute_inverse_kinematics
-        found, solved, _ = solve(link, goal, initial_qpos=start, active_qmask=mask, max_iterations=200)
-        low, high = robot.get_qlimits()[:_ARM].T
-        joints: FloatArray = np.asarray(found, np.float64)[:_ARM]
-        return joints if solved and ((low <= joints) & (joints <= high)).all() else None
+        """As `sim.maniskill_arm.reach`."""
+        return maniskill_arm.reach(self._env, tool, near)
 
     def place(self, position: FloatArray, gripper_opening: float, poses: Mapping[str, FloatArray]) -> None:
-        """Put arm and actors somewhere at rest, without a step of physics; poses are those of `Privileged`.
-
-        Raises:
-            ValueError: no such actor; the closest one is named.
-
-        """
-        import sapien
-
-        robot, actors = self._robot._objs[0], self._env.scene.actors
-        for name in poses:
-            if name not in actors:
-                raise ValueError(f"{self._task} has no actor {name!r}{closest(name, actors)}")
-        robot.set_qpos(np.array([*position, *[gripper_opening * _FINGER_OPEN_M] * 2], np.float32))
-        robot.set_qvel(np.zeros(_ARM + 2, np.float32))
-        for name, pose in poses.items():
-            actors[name]._objs[0].set_pose(robot.root_pose * sapien.Pose(pose[:3], pose[[6, 3, 4, 5]]))
-        self._target, self._target_velocity = np.array(position), np.zeros(_ARM)
+        """As `sim.maniskill_arm.place`."""
+        maniskill_arm.place(self._env, position, gripper_opening, poses)
+        self._target, self._target_velocity = np.array(position), np.zeros(JOINTS)
 
     def start_render(self) -> None:
         """Hand the present poses to the renderer, which works in threads of its own."""
@@ -210,12 +186,7 @@ class ManiSkillAdapter:
 
     def privileged(self) -> Privileged:
         """Success by the environment's own predicate; pose of the tool and of every actor but the scenery."""
-        base = self._robot._objs[0].root_pose.inv()
-        poses = {"tcp": _pose(base * self._env.agent.tcp._objs[0].entity_pose)}
-        for name, actor in self._env.scene.actors.items():
-            if name not in ("ground", "table-workspace"):
-                poses[name] = _pose(base * actor._objs[0].pose)
-        return Privileged(bool(self._env.evaluate()["success"]), poses)
+        return Privileged(bool(self._env.evaluate()["success"]), maniskill_arm.poses(self._env))
 
     def close(self) -> None:
         """Free the environment; the next `reset` builds another."""
@@ -309,8 +280,3 @@ def _intrinsics(camera: Any) -> FloatArray:
 
 def _matrix(pose: Any) -> FloatArray:
     return pose_matrix(pose.p.tolist(), pose.q[[1, 2, 3, 0]].tolist())
-
-
-def _pose(pose: Any) -> FloatArray:
-    """`(7,)` x y z, quaternion xyzw from SAPIEN's wxyz."""
-    return np.concatenate([pose.p, pose.q[[1, 2, 3, 0]]], dtype=np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from e0_ros.config import closest
 
@@ -12,13 +12,16 @@ class Task:
     """Instruction, limits in control steps of 50 ms, and the expert in `motionplanning.panda.solutions`.
 
     `max_steps` leaves time for ManiSkill's own experts; its registered limit, `official_steps`, ends before many of
-    them do.
+    them do. `environment` is ManiSkill's name of it where ours differs; a `scattered` task starts with the arm where
+    `sim.scattered` puts it, to demonstrate recoveries.
     """
 
     instruction: str
     max_steps: int
     official_steps: int
     solver: str
+    environment: str = ""
+    scattered: bool = False
 
 
 TASKS = {
@@ -32,6 +35,10 @@ TASKS = {
     "PullCube-v1": Task("pull the blue cube onto the red and white target", 200, 50, "solvePullCube"),
     "LiftPegUpright-v1": Task("lift the peg and stand it upright", 300, 50, "solveLiftPegUpright"),
 }
+
+
+for _name in ("PickCube", "PushCube"):
+    TASKS[f"{_name}Scattered-v1"] = replace(TASKS[f"{_name}-v1"], environment=f"{_name}-v1", scattered=True)
 
 
 def task_named(name: str) -> Task:

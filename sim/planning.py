@@ -13,6 +13,7 @@ from e0_policy.types import FloatArray
 from sim.demonstration import Demonstration
 from sim.maniskill import CONTROL_HZ, FRESH, check_seed, make_env
 from sim.maniskill_tasks import task_named
+from sim.scattered import rise, scatter
 
 
 class ManiSkillPlanner:
@@ -29,20 +30,20 @@ class ManiSkillPlanner:
             ValueError: unknown task, a seed beyond 32 bits, or the solver found no motion at all.
 
         """
-        solver = task_named(task).solver
+        known = task_named(task)
         check_seed(seed)
         if task != self._task:
             self.close()
-            self._env = make_env(task, "pd_joint_pos", CONTROL_HZ)
+            self._env = make_env(known.environment or task, "pd_joint_pos", CONTROL_HZ)
             self._task = task
-        recorder = _Recorder(self._env)
+        recorder = _Recorder(self._env, known.scattered)
         with _quiet_and_seeded(seed):
-            _solution(solver)(recorder, seed=seed, debug=False, vis=False)
+            _solution(known.solver)(recorder, seed=seed, debug=False, vis=False)
         if not recorder.actions:
             raise ValueError(f"ManiSkill's solver found no motion for {task} with seed {seed}")
         rows = np.array(recorder.actions, dtype=np.float64)
         rows[:, -1] = np.clip((rows[:, -1] + 1.0) / 2.0, 0.0, 1.0)
-        return Demonstration(rows, bool(self._env.evaluate()["success"]), task_named(task).instruction)
+        return Demonstration(rows, bool(self._env.evaluate()["success"]), known.instruction)
 
     def close(self) -> None:
         """Free the environment."""
@@ -52,14 +53,18 @@ class ManiSkillPlanner:
 
 
 class _Recorder:
-    """What a solver uses of an environment, writing down its actions."""
+    """What a solver uses of an environment, writing down its actions. A scattered start is left before it begins."""
 
-    def __init__(self, env: Any) -> None:
-        self.unwrapped = env
+    def __init__(self, env: Any, scattered: bool) -> None:
+        self.unwrapped, self._scattered = env, scattered
         self.actions: list[FloatArray] = []
 
     def reset(self, seed: int) -> Any:
-        return self.unwrapped.reset(seed=seed, options=FRESH)
+        answer = self.unwrapped.reset(seed=seed, options=FRESH)
+        if self._scattered:
+            scatter(self.unwrapped, seed)
+            rise(self.unwrapped, self.step)
+        return answer
 
     def step(self, action: FloatArray) -> Any:
         self.actions.append(np.array(action, dtype=np.float64))

@@ -61,7 +61,7 @@ def pick_cube(rng: np.random.Generator) -> Draw:
     cube = np.array([*_spot(rng), _HALF_M])
     goal = np.array([*_spot(rng), _HALF_M + rng.uniform(0.0, _HIGHEST_M)])
     yaw, opening = rng.uniform(-math.pi, math.pi), 1.0 if rng.random() < 0.8 else rng.uniform(0.0, 1.0)
-    turn, tool = rng.uniform(-1.0, 1.0), _anywhere(rng)
+    turn, tool = rng.uniform(-1.0, 1.0), anywhere(rng)
     if phase == 1:
         tool = cube + np.append(rng.normal(0.0, rng.choice([0.004, 0.02]), 2), rng.exponential(0.03))
         opening = max(opening, _ON_CUBE)
@@ -77,7 +77,7 @@ def pick_cube(rng: np.random.Generator) -> Draw:
             goal = cube + rng.normal(0.0, 0.03, 3)
             goal[2] = max(goal[2], _HALF_M)
     upright = np.array([0.0, 0.0, 0.0, 1.0])
-    return Draw(_tool(rng, tool, turn), opening, _turn_pose(cube, yaw, upright), np.concatenate([goal, upright]))
+    return Draw(tool_pose(rng, tool, turn), opening, _turn_pose(cube, yaw, upright), np.concatenate([goal, upright]))
 
 
 def push_cube(rng: np.random.Generator) -> Draw:
@@ -87,12 +87,12 @@ def push_cube(rng: np.random.Generator) -> Draw:
     pushed = 0.0 if rng.random() < 0.5 else rng.uniform(0.0, 0.25)
     cube = start + np.array([pushed, rng.normal(0.0, 0.1 * pushed + 1e-3), 0.0])
     yaw = rng.normal(0.0, 0.02 + 0.5 * pushed)
-    tool = _anywhere(rng)
+    tool = anywhere(rng)
     if rng.random() < 0.6:
         tool = cube + np.append(-rng.uniform(0.025, 0.09), rng.normal(0.0, 0.012, 2))
     opening = 0.0 if rng.random() < 0.85 else rng.uniform(0.0, 1.0)
     pose = _turn_pose(cube, yaw, np.array([0.0, 0.0, 0.0, 1.0]))
-    return Draw(_tool(rng, tool, rng.normal(0.0, 0.08)), opening, pose, np.concatenate([goal, _TARGET]))
+    return Draw(tool_pose(rng, tool, rng.normal(0.0, 0.08)), opening, pose, np.concatenate([goal, _TARGET]))
 
 
 def _spot(rng: np.random.Generator) -> FloatArray:
@@ -101,13 +101,13 @@ def _spot(rng: np.random.Generator) -> FloatArray:
     return np.add(CENTRE_M, rng.uniform(-reach, reach, 2))
 
 
-def _anywhere(rng: np.random.Generator) -> FloatArray:
+def anywhere(rng: np.random.Generator) -> FloatArray:
     """A place for the tool, low ones as likely as all others."""
     height = rng.uniform(0.02, 0.1) if rng.random() < 0.4 else rng.uniform(0.02, _HIGHEST_M)
     return np.array([*np.add(CENTRE_M, rng.uniform(-0.16, 0.16, 2)), height])
 
 
-def _tool(rng: np.random.Generator, place: FloatArray, turn: float) -> FloatArray:
+def tool_pose(rng: np.random.Generator, place: FloatArray, turn: float) -> FloatArray:
     """Tool pose looking down, turned about the vertical, tilted a little, never below the table."""
     tilt = np.array([*rng.normal(0.0, 0.04, 2), 0.0])
     pose = _turn_pose(np.array([*place[:2], max(place[2], 0.008)]), turn, _DOWN)

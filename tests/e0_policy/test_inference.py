@@ -92,6 +92,14 @@ def test_committed_rows_come_out_unchanged(folder: str) -> None:
     assert off.rows[0, 7] == 0.25
 
 
+def test_the_row_of_the_observations_own_time_is_kept_whatever_is_committed(folder: str) -> None:
+    """What the arm is told to be at by now cannot be changed; only what follows is new."""
+    plan = plan_at(9 * PERIOD, 8, 0)
+    out = load_policy(folder, "cpu").infer(observation(), plan)
+    np.testing.assert_array_equal(out.rows[0], plan.rows[1])
+    assert out.uncertainty[0] == 0 and out.uncertainty[1] > 0
+
+
 def test_committed_rows_are_bounded_by_training(folder: str) -> None:
     """The model knows clean prefixes of up to three rows; a fourth is predicted."""
     plan = plan_at(10 * PERIOD, 20, 40 * PERIOD)
