@@ -127,6 +127,9 @@ class ChunkExecutorNode(Node):
             self._tick_if_complete()
 
     def _on_chunk(self, msg: ChunkMsg) -> None:
+        if msg.source == "teleop" and not self._lockstep:  # a hand's few rows need not wait for the tick to be over
+            self._offer(msg, self._now_ns())
+            return
         self._waiting = [*self._waiting[-_DRAIN:], msg]
         if self._lockstep and self.config.expected_source in ("", msg.source):
             self._answered_ns = max(self._answered_ns, to_ns(msg.in_reply_to))

@@ -23,7 +23,7 @@ from e0_policy.embodiment import load_embodiment  # noqa: E402
 from e0_policy.resources import config_dir  # noqa: E402
 from e0_policy.types import ActionChunk  # noqa: E402
 from e0_ros import interfaces  # noqa: E402
-from e0_ros.conversions import chunk_to_msg  # noqa: E402
+from e0_ros.conversions import chunk_to_msg, to_ns  # noqa: E402
 from e0_ros.convert import convert  # noqa: E402
 from e0_ros.core.bag_reader import Bag  # noqa: E402
 from e0_ros.core.dataset_config import ConvertConfig, Selection  # noqa: E402
@@ -169,6 +169,11 @@ def test_a_demonstration_aligned_led_recorded_and_converted(leader: FakeGello, t
         lags = np.arange(0.0, 0.5, 0.01)
         errors = [np.mean([np.abs(q - leader.joints(t - lag)).max() for t, q in led]) for lag in lags]
         print(f"reference is {lags[int(np.argmin(errors))] * 1e3:.0f} ms behind the leader, {min(errors):.4f} rad off")
+        late_ms: dict[int, float] = {}
+        for _, s in graph.states:
+            if s.source == "teleop" and s.mode == ExecutorState.RUNNING:
+                late_ms.setdefault(s.sequence, (to_ns(s.header.stamp) - to_ns(s.t0)) / 1e6)
+        print(f"sample to the executor's tick: {np.percentile(list(late_ms.values()), (50, 99)).round(1)} ms p50, p99")
         print(f"sample to chunk: {graph.value('gello_teleop', 'latency_p99_ms')} ms p99")
         assert min(errors) < 0.03
         assert max(np.ptp([q for _, q in led], axis=0)) > 0.2
