@@ -11,6 +11,8 @@ KILLS ?= 100
 CHUNKS ?= 1000000
 TESTS ?= tests
 RUN := .venv/bin/python
+RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
+PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
 	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
 
@@ -36,13 +38,17 @@ bench: setup  ## measure, one table
 	@$(RUN) -m e0_ros.cli bench
 
 checkpoint: setup  ## the shipped checkpoint anew: record, convert, train; hours on 2 cores, goes on where it stopped
-	@$(RUN) -m e0_ros.cli record --task PickCube-v1 PushCube-v1 --seeds 10000:10300 --workers 2 --out data/bags \
-		--views base side wrist --size 128 --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
+	@$(RECORD) --task PickCube-v1 --seeds 10000:10864 --out data/bags $(PUSHED)
+	@$(RECORD) --task PushCube-v1 --seeds 10000:10214 --out data/bags $(PUSHED)
+	@$(RECORD) --task PickCubeScattered-v1 --seeds 10000:10248 --out data/bags_scattered
+	@$(RECORD) --task PushCubeScattered-v1 --seeds 10000:10100 --out data/bags_scattered
 	@$(RUN) -m e0_ros.cli convert data/bags --out data/pick_push
+	@$(RUN) -m e0_ros.cli convert data/bags_scattered --out data/scattered
 	@test -d data/scenes || $(RUN) -m e0_ros.cli scenes --count 12000 --workers 2 --out data/scenes
 	@test -f runs/encoder/encoder.safetensors || $(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml \
 		$(if $(wildcard runs/encoder/state),--resume)
-	@$(RUN) -m e0_ros.cli train --config config/train/pick_push.yaml $(if $(wildcard runs/pick_push/state),--resume)
+	@test -f runs/pick_push/checkpoint/model.safetensors || $(RUN) -m e0_ros.cli train \
+		--config config/train/pick_push.yaml $(if $(wildcard runs/pick_push/state),--resume)
 
 lint: setup  ## ruff, and mypy strict on the pure layers
 	@$(RUN) -m ruff check .

@@ -204,36 +204,40 @@ def augment(images: Tensor, draw: Draw, maps: Tensor) -> Tensor:
             f"images {tuple(images.shape)}, maps {tuple(maps.shape)}, draw {tuple(draw.colour.shape)}; "
             "B and V must agree, with three channels"
         )
-    unit = (images.flatten(0, 1) + 1.0) / 2.0
+    unit = (images.flatten(0, 1) + 1.0).div_(2.0)
     flat = maps.flatten(0, 1)
     moved = torch.nonzero((flat - torch.eye(3, dtype=maps.dtype)).abs().amax((1, 2)) > 1e-9).squeeze(1)
     if moved.numel():
         index = moved.to(images.device)
         grid = _grid(torch.linalg.inv(flat[moved]).to(images), images.shape[-1])
-        inside = (grid.abs() <= 1.0).all(-1)[:, None]
+        inside = ((grid[..., 0].abs() <= 1.0) & (grid[..., 1].abs() <= 1.0))[:, None]
         sampled = torch.nn.functional.grid_sample(unit[index], grid, "bilinear", "border", align_corners=False)
-        unit = unit.index_copy(0, index, sampled * inside)
+        unit.index_copy_(0, index, sampled * inside)
     coloured = _recolour(unit, draw.colour.flatten(0, 1).to(images))
-    return coloured.reshape(images.shape) * 2.0 - 1.0
+    return coloured.mul_(2.0).sub_(1.0).reshape(images.shape)
 
 
 def _grid(inverses: Tensor, side: int) -> Tensor:
     """Sampling grid `(N, S, S, 2)` in [-1, 1] of inverse maps: for each augmented pixel, where it comes from."""
     line = torch.arange(side, dtype=inverses.dtype, device=inverses.device)
-    v, u = torch.meshgrid(line, line, indexing="ij")
-    across, down, shift = inverses[:, None, None].unbind(-1)
-    source = across * u[..., None] + down * v[..., None] + shift
-    ahead = source[..., 2:] > 1e-6
-    uv = source[..., :2] / torch.where(ahead, source[..., 2:], 1.0)
-    return torch.where(ahead, (2.0 * uv + 1.0) / side - 1.0, 2.0)
+    across, down, shift = inverses[..., None, None].unbind(2)
+    x, y, depth = (across * line + down * line[:, None] + shift).unbind(1)
+    ahead = depth > 1e-6
+    factor = 2.0 / side / torch.where(ahead, depth, 1.0)
+    return torch.stack([torch.where(ahead, axis * factor + (1.0 / side - 1.0), 2.0) for axis in (x, y)], -1)
 
 
 def _recolour(unit: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast about the mean luminance, then saturation about each pixel's; images `(N, 3, S, S)`."""
+    """Brightness, contrast about the mean luminance, then saturation about each pixel's; changes `(N, 3, S, S)`."""
     brightness, contrast, saturation = (f[:, None, None, None] for f in factors.unbind(-1))
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=unit.dtype, device=unit.device)
-    unit = (unit * brightness).clamp(0.0, 1.0)
-    mean = torch.einsum("nchw,c->n", unit, weights)[:, None, None, None] / unit[0, 0].numel()
-    unit = (mean + (unit - mean) * contrast).clamp(0.0, 1.0)
-    grey = torch.einsum("nchw,c->nhw", unit, weights)[:, None]
-    return (grey + (unit - grey) * saturation).clamp(0.0, 1.0)
+    unit.mul_(brightness).clamp_(0.0, 1.0)
+    mean = _luminance(unit.mean((2, 3), keepdim=True))
+    unit.mul_(contrast).add_(mean * (1.0 - contrast)).clamp_(0.0, 1.0)
+    grey = _luminance(unit)
+    return unit.mul_(saturation).add_(grey * (1.0 - saturation)).clamp_(0.0, 1.0)
+
+
+def _luminance(unit: Tensor) -> Tensor:
+    """`(N, 3, ...)` to `(N, 1, ...)`."""
+    red, green, blue = unit.split(1, 1)
+    return red * 0.299 + green * 0.587 + blue * 0.114

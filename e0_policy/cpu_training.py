@@ -43,10 +43,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         mask: `(B, 1, T or 1, S)` bool, or None.
 
     """
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    hidden = torch.zeros(1, dtype=q.dtype)
     if mask is not None:
-        scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, float("-inf"))
-    return scores.softmax(-1) @ v
+        shape = (*q.shape[:2], *mask.shape[2:])
+        hidden = torch.zeros(shape, dtype=q.dtype).masked_fill(~mask, float("-inf")).flatten(0, 1)
+    scores = torch.baddbmm(hidden, *(t.flatten(0, 1) for t in (q, k.mT)), alpha=q.shape[-1] ** -0.5)
+    return (scores.softmax(-1) @ v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
 class _Select(torch.autograd.Function):
@@ -70,21 +72,21 @@ class _Select(torch.autograd.Function):
 
 
 class _Modulate(torch.autograd.Function):
-    """`x / rms(x) * (1 + scale) + shift`."""
+    """`x / rms(x) * (1 + scale) + shift`, or without a shift."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        """`(B, T, width)` with float32 scale and shift `(B, T or 1, width)`, to the dtype."""
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor | None, eps: float, dtype: torch.dtype) -> Tensor:
+        """`(B, T, width)` with float32 scale and shift `(B or 1, T or 1, width)`, to the dtype."""
         wide, gain = x.float(), scale + 1.0
         factor = (wide.square().mean(-1, keepdim=True) + eps).rsqrt_()
         normed = wide * factor
         ctx.save_for_backward(normed, factor, gain)
-        ctx.dtype = x.dtype
-        return torch.addcmul(shift, normed, gain).to(dtype)
+        ctx.dtype, ctx.shifts = x.dtype, shift is not None
+        return (normed * gain if shift is None else torch.addcmul(shift, normed, gain)).to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
         """With n = x * factor and g = dy * gain: `dx = factor * (g - n * mean(g * n))`."""
         normed, factor, gain = ctx.saved_tensors
         d_shift = gradient.float()
@@ -92,9 +94,8 @@ class _Modulate(torch.autograd.Function):
         d_normed = d_shift * gain
         along = (d_scale * gain).mean(-1, keepdim=True)
         d_x = d_normed.addcmul_(normed, along, value=-1.0).mul_(factor)
-        if gain.shape[1] == 1:
-            d_scale, d_shift = d_scale.sum(1, keepdim=True), d_shift.sum(1, keepdim=True)
-        return d_x.to(ctx.dtype), d_scale, d_shift, None, None
+        shift = d_shift.sum_to_size(gain.shape) if ctx.shifts else None
+        return d_x.to(ctx.dtype), d_scale.sum_to_size(gain.shape), shift, None, None
 
 
 class _Gated(torch.autograd.Function):
@@ -125,8 +126,8 @@ def select_rows(values: Tensor, select: Tensor) -> Tensor:
     return rows
 
 
-def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """AdaRMS `(B, T, width)`; under autocast in its dtype, as only linear layers read the result."""
+def modulate(x: Tensor, scale: Tensor, shift: Tensor | None, eps: float) -> Tensor:
+    """RMSNorm or adaRMS `(B, T, width)`; under autocast in its dtype, as only linear layers read the result."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     out: Tensor = _Modulate.apply(x, scale, shift, eps, dtype)
     return out

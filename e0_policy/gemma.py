@@ -60,6 +60,8 @@ class RmsNorm(nn.Module):
     def forward(self, x: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
         """Normalise `(B, T, width)`; also return the gate of the branch, `(B, T or 1, width)`, if adaptive."""
         if condition is None:
+            if cpu_training.applies(x):
+                return cpu_training.modulate(x, self.weight.float()[None, None], None, _EPS), None
             normed = rms_norm(x.float(), (x.shape[-1],), None, _EPS)
             return (normed * (1.0 + self.weight.float())).to(x.dtype), None
         parts = self.dense(condition.embedding).chunk(3, -1)
@@ -91,7 +93,7 @@ def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tens
 
 
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Apply rotary embedding to `(B, heads, T, head_dim)`."""
+    """Apply rotary embedding to `(B, heads, T, head_dim)`, or another order if that of `turn` is the same."""
     cos, sin = (t.to(x.dtype) for t in turn)
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
@@ -99,7 +101,8 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Grouped-query attention.
 
-    The queries that share a key head are folded into one long query, so keys are never repeated.
+    The queries that share a key head are folded into one long query, so keys are never repeated; token by token, which
+    is how they lie in memory if there is one key head.
 
     Args:
         q: `(B, heads, T, head_dim)`.
@@ -111,17 +114,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         `(B, T, heads * head_dim)`.
 
     """
-    batch, heads, tokens, _ = q.shape
-    groups = heads // k.shape[1]
+    kv_heads, tokens = k.shape[1], q.shape[2]
+    groups = q.shape[1] // kv_heads
     if mask is not None and mask.shape[1] > 1:
-        mask = mask.repeat(1, groups, 1)
-    folded = q.reshape(batch, k.shape[1], groups * tokens, -1)
+        mask = mask.repeat_interleave(groups, 1)
+    folded = q.unflatten(1, (kv_heads, groups)).transpose(2, 3).flatten(2, 3)
     mask = None if mask is None else mask[:, None]
     if cpu_training.applies(folded):
         out = cpu_training.attend(folded, k, v, mask)
     else:
         out = scaled_dot_product_attention(folded, k, v, mask)
-    return out.reshape(batch, heads, tokens, -1).transpose(1, 2).flatten(2)
+    return out.unflatten(2, (tokens, groups)).transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
@@ -137,10 +140,10 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys and values, each `(B, heads or kv_heads, T, head_dim)`."""
-        q, k, v = (
-            p(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        return rotate(q, turn), rotate(k, turn), v
+        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        cos, sin = (t.transpose(1, 2) for t in turn)
+        q, k = (rotate(t, (cos, sin)) for t in (q, k))
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
 class Mlp(nn.Module):

@@ -173,7 +173,8 @@ class E0Policy:
         targets = self._targets(in_force, proprioception)
         seed = self._settings.seed + self._calls
         self._calls += 1
-        sample = self._draw(replace(stack([inputs], [targets]), committed=torch.tensor([committed])), seed)
+        batch = replace(stack([inputs], [targets]), committed=torch.tensor([committed]))
+        sample = self._draw(replace(batch, view_offset=self._offsets(observation)), seed)
         rows = self._rows(sample, proprioception)
         rows[:committed] = in_force[:committed]
         count = self._settings.horizon or len(rows)
@@ -196,6 +197,14 @@ class E0Policy:
             raise InferenceError(
                 f"view {missing[0]!r} is missing; got {there}, needed {', '.join(self._transform.views)}"
             )
+
+    def _offsets(self, observation: Observation) -> torch.Tensor:
+        """`(1, V, 3)` for the relative spherical embedding (eq. 9)."""
+        known = observation.view_offsets
+        offsets = np.array([[known.get(view, np.zeros(3)) for view in self._transform.views]], np.float32)
+        if offsets.shape[2:] != (3,) or not np.isfinite(offsets).all():
+            raise InferenceError(f"view offsets are {dict(known)}; three finite numbers per view are needed")
+        return torch.from_numpy(offsets)
 
     def _in_force(self, stamp_ns: int, plan: Plan | None) -> tuple[FloatArray, int]:
         """Rows of the plan in force on the new plan's grid `(n, columns)`, n <= H, and how many are committed.

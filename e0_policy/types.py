@@ -39,7 +39,8 @@ class Observation:
     """Every stream brought to one reference stamp.
 
     `view_skew_ns[name]` is that view's capture time minus `stamp_ns`; joint positions are interpolated to
-    `stamp_ns`, `joint_skew_ns` is the distance to the nearest sample used.
+    `stamp_ns`, `joint_skew_ns` is the distance to the nearest sample used. `view_offsets[name]` is how far that view's
+    camera is known to stand from its place in training (`e0_policy.view_offset`); a view without one stands there.
     """
 
     stamp_ns: int
@@ -53,6 +54,7 @@ class Observation:
     joint_skew_ns: int = 0
     gripper_age_ns: int = 0
     sequence: int = 0
+    view_offsets: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

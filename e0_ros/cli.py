@@ -17,6 +17,7 @@ VERBS = {
     "demo": ("sim.demo:main", "pick cubes in a simulator, from bridge to recorder: e0 demo --episodes 3"),
     "record": ("sim.record_command:main", "record takes: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
     "convert": ("e0_ros.convert:main", "bags to a LeRobotDataset v3.0: e0 convert bags --out datasets/pick"),
+    "import": ("sim.import_command:main", "ManiSkill's and LIBERO's HDF5 files to a dataset: e0 import FILE --out DIR"),
     "episode": ("e0_ros.episode_report:main", "video and plot of a bag, or its recovery: e0 episode bags/<episode>"),
     "inspect": ("e0_ros.inspect_command:main", "bags and datasets at a glance: e0 inspect bags --html report.html"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
@@ -33,6 +34,7 @@ VERBS = {
         "e0_ros.replay_command:main",
         "a policy beside a recorded bag: e0 replay --shadow BAG --checkpoint DIR",
     ),
+    "compare": ("sim.compare:main", "two evaluations pair by pair, with a page: e0 compare runs/a runs/b"),
     "doctor": ("e0_ros.doctor.command:main", "what is wrong with this machine, and the cure: e0 doctor --measure"),
     "ablate": (
         "sim.ablation_command:main",

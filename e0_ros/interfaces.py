@@ -84,6 +84,11 @@ def optical_frame(view: str) -> str:
     return f"{view}_color_optical_frame"
 
 
+def trained_frame(view: str) -> str:
+    """Frame where a view's `optical_frame` was when a policy's demonstrations were recorded, if somebody tells."""
+    return f"{view}_trained_optical_frame"
+
+
 def compressed_camera_topic(view: str) -> Topic:
     """The same view as image_transport compresses it."""
     name = camera_topic(view).name + "/compressed"

@@ -80,6 +80,9 @@ class SimAdapter(Protocol):
     def cameras(self) -> dict[str, CameraModel]:
         """The camera of every view in the present scene: intrinsics, and pose on the base or on the flange."""
 
+    def nominal_cameras(self) -> dict[str, CameraModel]:
+        """The same at the places that the cameras have by themselves, whoever moved them."""
+
     def privileged(self) -> Privileged:
         """Evaluate the present state."""
 

@@ -22,6 +22,7 @@ from e0_ros.core.observation_sync import ObservationSync
 from e0_ros.core.pairing import SyncConfig
 from e0_ros.core.plan_keeper import InForce
 from sim.adapter import SimAdapter
+from sim.camera_shift import known_offsets
 from sim.controllers import Point, Trajectory
 from sim.episode import Episode
 from sim.rig import JointSample, Rig
@@ -90,6 +91,7 @@ class _Run:
     stale: int = 0
     holds: list[str] = field(default_factory=list)
     mode: Mode = Mode.ARMED
+    offsets: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 class DirectLoop:
@@ -130,7 +132,7 @@ class DirectLoop:
         episode = Episode(scene, 1, max_steps or scene.max_steps)
         self._arm_at(rig.now_ns - rig.adapter.control_period_ns)
         violations, refused = self._violations(), self._executor.status(rig.now_ns).refused
-        run, self._samples = _Run(episode, source, onlooker), []
+        run, self._samples = _Run(episode, source, onlooker, offsets=known_offsets(rig.adapter)), []
         episode.start()
         while episode.running:
             self._tick(run)
@@ -184,7 +186,8 @@ class DirectLoop:
         run.stale += isinstance(seen, Stale)
         if isinstance(seen, Observation):
             arm, text = self.rig.arm, run.episode.scene.instruction
-            seen = replace(seen, instruction=text, embodiment=arm.name, joint_names=arm.joint_names)
+            names = {"embodiment": arm.name, "joint_names": arm.joint_names}
+            seen = replace(seen, instruction=text, view_offsets=run.offsets, **names)
         answer = run.source.answer(seen, run.in_force)
         if isinstance(answer, ActionChunk):
             self._executor.offer(answer, now_ns)

@@ -6,105 +6,28 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from e0_ros.config import ConfigError
 from e0_ros.resolve import GraphError
+from sim.compare import compare_folders
+from sim.eval_options import angles_of, parser, seed_range, settings_of
 from sim.eval_progress import Progress
 from sim.eval_run import REPORT, EvaluationStopped, Plan, evaluate, write_json
 from sim.eval_summary import table
 from sim.evaluation import EvalConfig
-
-DESCRIPTION = """\
-How often a policy succeeds in a simulator: task x seeds, with a Wilson interval, controls and a report.
-
-modes
-  (default)        over the ROS graph in lock-step: the same seed gives the same bits, however slow the machine
-  --mode realtime  over the ROS graph in real time: latency counts
-  --direct         the graph's own sync, policy and executor cores in one process: the outcomes of lock-step, faster
-  --raw            env.step(row) with the benchmark's own joint controller, no executor; its official protocol
-
-What a rollout is given is what the checkpoint was trained on (views, size); without --checkpoint the privileged
-scripted expert plans. A checkpoint is also run with black pictures and with another task's instruction (--controls):
-where it succeeds as often, it does not look, or does not listen.
-
-Every rollout is on disk before the next begins. After a kill the same command with the printed --out goes on; rollouts
-of another configuration there are refused with the difference. An exception is an ERROR, never a failure of the policy,
-and is run again then.
-"""
-EXAMPLES = """\
-settings of inference (--set): steps (N), samples, alpha, noise (fixed, redraw), sampling (argmax, sampled), decode
-  (token, mean, expectation), seed, execution_horizon, horizon, engine (fast, eager), dtype (auto, float32, bfloat16),
-  threads
-
-examples
-  e0 eval --task PickCube-v1 --seeds 0:20                                      # the expert, over the graph
-  e0 eval --task PickCube-v1 --task PushCube-v1 --seeds 1000:1100 --direct --workers 2 --checkpoint checkpoints/nano
-  e0 eval --task PickCube-v1 --seeds 1000:1100 --checkpoint checkpoints/nano --set steps=4 --set execution_horizon=4
-  e0 eval --task PickCube-v1 --seeds 1000:1100 --raw --max-steps 50 --checkpoint checkpoints/nano --json raw.json
-
-exit status: 0 every rollout ran, 1 some ended with an error, 2 wrong arguments
-"""
-
-
-def seed_range(text: str) -> range:
-    """Seeds of `A:B`, B excluded.
-
-    Raises:
-        ConfigError: another form, or no seed at all.
-
-    """
-    first, colon, end = text.partition(":")
-    if not (colon and first.isdigit() and end.isdigit() and int(first) < int(end)):
-        raise ConfigError(f"--seeds is {text!r}; A:B with A < B is needed, e.g. 1000:1100 for a hundred from 1000 on")
-    return range(int(first), int(end))
-
-
-def settings_of(words: Sequence[str]) -> str:
-    """Words like `steps=4` as a YAML mapping.
-
-    Raises:
-        ConfigError: a word of another form.
-
-    """
-    for word in words:
-        name, found, value = word.partition("=")
-        if not (found and name.isidentifier() and value):
-            raise ConfigError(f"--set {word!r}: NAME=VALUE is needed, e.g. steps=4")
-    return "{" + ", ".join(word.replace("=", ": ", 1) for word in words) + "}"
-
-
-def parser() -> argparse.ArgumentParser:
-    """Arguments of `e0 eval`."""
-    raw = argparse.RawDescriptionHelpFormatter
-    p = argparse.ArgumentParser(prog="e0 eval", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
-    p.add_argument("--task", action="append", required=True, help="task; may be given several times")
-    p.add_argument("--seeds", default="0:20", help="A:B: a rollout per seed from A on, B excluded (default: 0:20)")
-    p.add_argument("--checkpoint", default="", help="folder of the checkpoint (default: the scripted expert)")
-    how = p.add_mutually_exclusive_group()
-    how.add_argument("--mode", choices=("lockstep", "realtime"), default="lockstep", help="over the ROS graph")
-    how.add_argument("--direct", action="store_const", const="direct", dest="mode", help="in one process")
-    how.add_argument("--raw", action="store_const", const="raw", dest="mode", help="the benchmark's own protocol")
-    p.add_argument("--max-steps", type=int, default=0, help="control steps of 50 ms per rollout (default: the task's)")
-    p.add_argument("--workers", type=int, default=1, help="processes of --direct and --raw (default: 1)")
-    p.add_argument("--controls", type=int, default=20, help="seeds of each control; 0: none (default: 20)")
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of inference, see below")
-    p.add_argument("--device", default="auto", help="torch device (default: a GPU if there is one)")
-    p.add_argument("--videos", type=int, default=2, help="successes and failures to show per task (default: 2)")
-    p.add_argument("--views", default="", help="camera views, comma-separated (default: the checkpoint's)")
-    p.add_argument("--size", type=int, default=0, help="side of the views in px (default: the checkpoint's)")
-    p.add_argument("--simulator", default="maniskill", help="maniskill or fr3_plant (no physics)")
-    p.add_argument("--keep-bags", action="store_true", help="over the graph: keep a bag of every rollout")
-    p.add_argument(
-        "--out", type=Path, help="folder of the evaluation (default: runs/eval-<time>); one there is continued"
-    )
-    p.add_argument("--json", type=Path, help="write the figures to this file")
-    return p
+from sim.paper import text_beside
+from sim.suites import listing, suite_named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; 0 if every rollout ran, 1 if some ended with an error."""
     options = parser().parse_args(argv)
+    if options.list_suites:
+        print(listing())
+        return 0
     try:
         return _run(options)
     except ConfigError as error:
@@ -113,7 +36,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = EvalConfig(
+    tasks, seeds = _tasks(options), seed_range(options.seeds)
+    plan = Plan(tasks, seeds, options.controls, options.workers, options.videos, keep_bags=options.keep_bags)
+    angles = angles_of(options.camera_shift)
+    configs = [replace(_configuration(options), camera_shift_deg=angle) for angle in angles]
+    out = options.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
+    folders = [out / f"cameras-{angle:g}deg" for angle in angles] if len(angles) > 1 else [out]
+    what = options.checkpoint or "the scripted expert (privileged, open loop)"
+    print(f"{what} on {', '.join(tasks)}, seeds {options.seeds}, {options.mode}; all under {out}")
+    found: dict[str, Any] = {}
+    for config, folder in zip(configs, folders, strict=True):
+        try:
+            found[folder.name] = told = _evaluate(config, plan, folder)
+        except (EvaluationStopped, GraphError, RuntimeError, KeyboardInterrupt) as error:
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            print(f"e0 eval: {reason}\ngo on with the same command and --out {out}", file=sys.stderr)
+            return 130 if isinstance(error, KeyboardInterrupt) else 1
+        paper = f"\n\n{text_beside(told)}" if options.suite else ""
+        print(f"{table(told)}{paper}\n\n  report  {folder / REPORT}")
+    if len(folders) > 1:
+        print(f"\n  page  {compare_folders(folders, out / 'comparison.html')}")
+    errors = sum(told["errors"] for told in found.values())
+    if options.json:
+        write_json(options.json, told if len(found) == 1 else {"errors": errors, "runs": found})
+    return 1 if errors else 0
+
+
+def _tasks(options: argparse.Namespace) -> tuple[str, ...]:
+    """The tasks that are asked for.
+
+    Raises:
+        ConfigError: tasks and a suite, or neither; a suite that cannot be run here.
+
+    """
+    if bool(options.suite) == bool(options.task):
+        raise ConfigError("--task or --suite is needed" if not options.suite else "give either --task or --suite")
+    if options.suite:
+        suite = suite_named(options.suite)
+        options.simulator = suite.simulator
+        return suite.tasks
+    return tuple(dict.fromkeys(options.task))
+
+
+def _configuration(options: argparse.Namespace) -> EvalConfig:
+    return EvalConfig(
         simulator=options.simulator,
         mode=options.mode,
         checkpoint=options.checkpoint,
@@ -122,29 +88,21 @@ def _run(options: argparse.Namespace) -> int:
         views=tuple(view for view in options.views.split(",") if view),
         size=options.size,
         max_steps=options.max_steps,
+        camera_poses=options.camera_poses,
     )
-    tasks, seeds = tuple(dict.fromkeys(options.task)), seed_range(options.seeds)
-    plan = Plan(tasks, seeds, options.controls, options.workers, options.videos, keep_bags=options.keep_bags)
-    out = options.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
-    what = options.checkpoint or "the scripted expert (privileged, open loop)"
-    print(f"{what} on {', '.join(tasks)}, seeds {options.seeds}, {options.mode}; all under {out}")
+
+
+def _evaluate(config: EvalConfig, plan: Plan, folder: Path) -> dict[str, Any]:
+    """One evaluation with its progress on the terminal."""
     progress = Progress()
 
     def on_step(episode: object) -> None:
         progress.step(f"seed {getattr(episode, 'seed', 0)} step {getattr(episode, 'steps', 0)}")
 
     try:
-        told = evaluate(config, plan, out, progress.rollout, progress.begin, on_step)
-    except (EvaluationStopped, GraphError, RuntimeError, KeyboardInterrupt) as error:
+        return evaluate(config, plan, folder, progress.rollout, progress.begin, on_step)
+    finally:
         progress.end()
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        print(f"e0 eval: {reason}\ngo on with the same command and --out {out}", file=sys.stderr)
-        return 130 if isinstance(error, KeyboardInterrupt) else 1
-    progress.end()
-    print(f"{table(told)}\n\n  report  {out / REPORT}")
-    if options.json:
-        write_json(options.json, told)
-    return 1 if told["errors"] else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from sim.demonstration import PERIOD_NS
 from sim.eval_charts import STYLE, success_bars, success_curves
 from sim.eval_pictures import first_frame_path, video_path
 from sim.eval_rollouts import CONDITIONS, ERROR, FAILURE, POLICY, SUCCESS, Rollout
-from sim.eval_summary import COLUMNS, number, table_rows
+from sim.eval_summary import COLUMNS, moved_cameras, number, table_rows
+from sim.paper import beside, words
 
 _STEP_S = PERIOD_NS / 1e9
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
@@ -31,7 +32,8 @@ def write_report(path: Path, told: Mapping[str, Any], rollouts: Sequence[Rollout
         f'<div class="grid"><section><h2>Success</h2>{_bars(told)}</section>'
         f"<section><h2>Succeeded by <small>per cent of the rollouts; dashed: the benchmark's registered limit</small>"
         f"</h2>{_curves(told, rollouts)}</section></div>"
-        f"{_figures(told)}{_videos(rollouts, folder)}{_frames(rollouts, folder)}{_list(rollouts)}{_configuration(told)}"
+        f"{_figures(told)}{_paper(told)}{_videos(rollouts, folder)}{_frames(rollouts, folder)}{_list(rollouts)}"
+        f"{_configuration(told)}"
     )
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -53,7 +55,9 @@ def _lead(told: Mapping[str, Any]) -> str:
     }[c["mode"]]
     seeds = ", ".join(f"{escape(task)} {text}" for task, text in told["seeds"].items())
     missing = f" <b>{told['missing']} rollouts are not run yet.</b>" if told.get("missing") else ""
-    return f'<p class="lead">{how} · {c["simulator"]} · seeds {seeds} · code {escape(c["code_version"])}{missing}</p>'
+    cameras = f" · {escape(text)}" if (text := moved_cameras(c)) else ""
+    code = f"code {escape(c['code_version'])}"
+    return f'<p class="lead">{how}{cameras} · {c["simulator"]} · seeds {seeds} · {code}{missing}</p>'
 
 
 def _cards(told: Mapping[str, Any]) -> str:
@@ -108,6 +112,17 @@ def _figures(told: Mapping[str, Any]) -> str:
         "A control takes a part of the input away; where it succeeds as often, that part is not used."
     )
     return f'<section><h2>Figures</h2><table><tr>{head}</tr>{rows}</table><p class="soft">{note}</p></section>'
+
+
+def _paper(told: Mapping[str, Any]) -> str:
+    """The paper's rows for the same tasks."""
+    if (found := beside(told)) is None:
+        return ""
+    table, rows = found
+    names = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    note = f'<p class="soft">{escape(". ".join(words(table)))}</p>'
+    return f"<section><h2>Beside the paper</h2><table><tr>{names}</tr>{lines}</table>{note}</section>"
 
 
 def _videos(rollouts: Iterable[Rollout], folder: Path) -> str:

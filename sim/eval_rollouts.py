@@ -77,6 +77,9 @@ class Rollout:
         return f"{text}  {self.error}" if self.error else text
 
 
+_COLUMNS = ["configuration", *(f.name for f in fields(Rollout))]
+
+
 class RolloutStore:
     """The folder of an evaluation: its configuration, and a row per rollout, on disk before the next one begins.
 
@@ -101,12 +104,11 @@ class RolloutStore:
         else:
             told.write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
         self.rollouts: dict[Job, Rollout] = {}
-        self._columns = ["configuration", *(f.name for f in fields(Rollout))]
         whole = self._read()
         self._file = self.path.open("a", encoding="utf-8", newline="")
         self._file.truncate(whole)
         if not whole:
-            self._write(self._columns)
+            self._write(_COLUMNS)
 
     def add(self, rollout: Rollout) -> None:
         """Take a rollout; it is on disk when this returns."""
@@ -133,19 +135,42 @@ class RolloutStore:
         """Read the rows of an earlier run; returns the bytes up to the last whole row, for a kill may tear the last."""
         if not self.path.is_file():
             return 0
-        data = self.path.read_bytes()
-        data = data[: data.rfind(b"\n") + 1]
-        rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline="")))
-        if rows and rows[0] != self._columns:
-            raise ConfigError(f"{self.path} has other columns than this version writes; choose another --out")
-        for values in rows[1:]:
-            if values[0] != self.digest:
-                raise ConfigError(
-                    f"{self.path}: a row is of configuration {values[0]}, this is {self.digest}; choose another --out"
-                )
-            rollout = _rollout(values[1:])
-            self.rollouts[rollout.job] = rollout
-        return len(data)
+        self.rollouts, whole = _read_rows(self.path, self.digest)
+        return whole
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[Job, Rollout]]:
+    """Configuration and rollouts of an evaluation, which may still be running.
+
+    Raises:
+        ConfigError: no evaluation there, or one of another version.
+
+    """
+    told = folder / CONFIGURATION
+    if not told.is_file() or not (folder / ROWS).is_file():
+        raise ConfigError(f"{folder} holds no evaluation; one is a folder with {CONFIGURATION} and {ROWS}")
+    configuration = json.loads(told.read_text(encoding="utf-8"))
+    if not isinstance(configuration, dict):
+        raise ConfigError(f"{told} is not the configuration of an evaluation")
+    return configuration, _read_rows(folder / ROWS, digest(configuration))[0]
+
+
+def _read_rows(path: Path, configuration: str) -> tuple[dict[Job, Rollout], int]:
+    """Whole rows of a file, all of one configuration, and how many bytes they take."""
+    data = path.read_bytes()
+    data = data[: data.rfind(b"\n") + 1]
+    rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline="")))
+    if rows and rows[0] != _COLUMNS:
+        raise ConfigError(f"{path} has other columns than this version writes; choose another --out")
+    found = {}
+    for values in rows[1:]:
+        if values[0] != configuration:
+            raise ConfigError(
+                f"{path}: a row is of configuration {values[0]}, this is {configuration}; choose another --out"
+            )
+        rollout = _rollout(values[1:])
+        found[rollout.job] = rollout
+    return found, len(data)
 
 
 def digest(configuration: Mapping[str, Any]) -> str:

@@ -96,6 +96,15 @@ def number(value: float | None, form: str = ".1f") -> str:
     return "-" if value is None or not math.isfinite(value) else format(value, form)
 
 
+def moved_cameras(configuration: Mapping[str, Any]) -> str:
+    """How the fixed cameras of a run were moved, in words; empty if they were not."""
+    angle = configuration.get("camera_shift_deg", 0.0)
+    if not angle:
+        return ""
+    knowing = "calibrated again" if configuration.get("camera_poses") == "true" else "not calibrated again"
+    return f"fixed cameras moved by {angle:g} deg, {knowing}"
+
+
 COLUMNS = (
     "task",
     "success (95 % Wilson)",

@@ -26,6 +26,7 @@ from e0_ros.config import ConfigError, check, closest, setting
 from e0_ros.graph import SIMULATORS as GRAPH_SIMULATORS
 from e0_ros.policies import Card, load_checkpoint, read_card
 from e0_ros.version import code_version
+from sim.camera_shift import REPORTED, CameraShift
 from sim.direct import DirectEpisode, DirectLoop, Moment
 from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, SUCCESS, Job, Rollout
 from sim.raw import RawLoop
@@ -52,12 +53,21 @@ class EvalConfig:
     views: tuple[str, ...] = setting((), "camera views; empty: the checkpoint's own")
     size: int = setting(0, "side of the views; 0: the checkpoint's own", unit="px", low=0, high=2048)
     max_steps: int = setting(0, "control steps of 50 ms per rollout; 0: the task's own limit", low=0, high=100_000)
+    camera_shift_deg: float = setting(0.0, "fixed cameras moved on a sphere", unit="deg", low=0.0, high=60.0)
+    camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
 
     def __post_init__(self) -> None:
         check(self)
+        if self.camera_shift_deg and self.simulator != "maniskill":
+            raise ConfigError(f"{self.simulator} draws no scene, so its cameras cannot be moved; maniskill can")
         inference_settings(self.settings)
         if self.mode == "raw" and self.simulator != "maniskill":
             raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for maniskill")
+
+    @property
+    def shift(self) -> CameraShift:
+        """How the cameras are moved."""
+        return CameraShift(self.camera_shift_deg, self.camera_poses)
 
 
 def inference_settings(text: str) -> dict[str, Any]:
@@ -183,8 +193,9 @@ class RolloutRunner:
     def _make_loop(self, task: str) -> DirectLoop | RawLoop:
         config, size_px = self._config, (self._config.size, self._config.size)
         if config.mode == "raw":
-            return RawLoop(make_raw_adapter(config.simulator, config.views, size_px))
-        return DirectLoop(make_adapter(config.simulator, config.views, size_px, self._arm()), task)
+            return RawLoop(make_raw_adapter(config.simulator, config.views, size_px, config.shift))
+        adapter = make_adapter(config.simulator, config.views, size_px, self._arm(), shift=config.shift)
+        return DirectLoop(adapter, task)
 
     def _make_source(self) -> ExpertSource | PolicySource:
         arm = load_embodiment(self._arm())

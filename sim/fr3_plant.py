@@ -178,6 +178,10 @@ class Fr3Plant:
             models[view] = CameraModel(width, height, intrinsics, "flange" if on_flange else "base", pose)
         return models
 
+    def nominal_cameras(self) -> dict[str, CameraModel]:
+        """The same: nobody moves them."""
+        return self.cameras()
+
     def privileged(self) -> Privileged:
         """Success of Reach-v0: every joint within 0.02 rad of the goal, at less than 0.05 rad/s."""
         if self._detour:

@@ -19,6 +19,7 @@ from e0_ros.config import closest
 from e0_ros.core.camera_model import FLANGE, CameraModel, pose_matrix
 from sim import maniskill_arm
 from sim.adapter import Privileged, Scene
+from sim.camera_shift import CameraShift
 from sim.maniskill_arm import FINGER_OPEN_M, JOINTS
 from sim.maniskill_tasks import TASKS, task_named
 from sim.robot_visuals import light_panda
@@ -65,6 +66,7 @@ class ManiSkillAdapter:
         width_px: int = 224,
         height_px: int = 224,
         realtime: bool = False,
+        shift: CameraShift | None = None,
     ) -> None:
         for view in views:
             if view not in VIEWS:
@@ -72,7 +74,8 @@ class ManiSkillAdapter:
         activate()
         self.views = views
         self._size = {"width": width_px, "height": height_px, "shader_pack": "minimal"}
-        self._realtime = realtime
+        self._realtime, self._shift = realtime, shift
+        self._moved: dict[str, FloatArray] = {}
         self._task = ""
         self._env: Any = None
         self._cameras: dict[str, Any] = {}
@@ -101,6 +104,8 @@ class ManiSkillAdapter:
         cameras = self._env.scene.sensors
         fixed = next(camera for camera in cameras.values() if camera.config.mount is None)
         self._cameras = {"base": fixed, "side": cameras[_SIDE], "wrist": cameras["hand_camera"]}
+        if self._shift:
+            self._move_cameras(self._shift, seed)
         if fresh:
             self._compile_shaders()
             if self._realtime:
@@ -154,6 +159,17 @@ class ManiSkillAdapter:
         """Wait for the images."""
         return {view: self._image(self._cameras[view]) for view in self.views}
 
+    def _move_cameras(self, shift: CameraShift, seed: int) -> None:
+        import sapien
+
+        self._moved = shift.poses(self.nominal_cameras(), self.privileged().poses["tcp"][:3], seed)
+        base = self._robot._objs[0].root_pose
+        for view, pose in self._moved.items():
+            camera = self._cameras[view]
+            world = base * sapien.Pose(pose @ _OPTICAL.T)
+            mount = camera.config.mount
+            camera.camera.set_local_pose(world if mount is None else mount._objs[0].pose.inv() * world)
+
     def _compile_shaders(self) -> None:
         """The first picture of a process takes seconds; that belongs to the reset."""
         self.start_render()
@@ -166,6 +182,11 @@ class ManiSkillAdapter:
 
     def cameras(self) -> dict[str, CameraModel]:
         """Intrinsics as the renderer has them; a camera on a moving link is given on the flange."""
+        nominal = self.nominal_cameras()
+        return self._shift.told(nominal, self._moved) if self._shift else nominal
+
+    def nominal_cameras(self) -> dict[str, CameraModel]:
+        """The same without a shift."""
         base = self._robot._objs[0].root_pose.inv()
         flange = next(link for link in self._robot.get_links() if link.name.endswith(FLANGE))
         models = {}

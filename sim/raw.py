@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ActionChunk, FloatArray, ImageArray, Observation
 from sim.adapter import SimAdapter
+from sim.camera_shift import known_offsets
 from sim.direct import UNSEEN, DirectEpisode, Moment
 from sim.episode import Episode
 from sim.sources import Source
@@ -40,6 +41,7 @@ class _Run:
     trace: Trace = field(default_factory=Trace)
     first: Mapping[str, ImageArray] = field(default_factory=dict)
     chunk: ActionChunk | None = None
+    offsets: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 class RawLoop:
@@ -65,7 +67,7 @@ class RawLoop:
         """
         begin, scene = time.perf_counter(), self.adapter.reset(task, seed)
         episode = Episode(scene, 1, max_steps or scene.max_steps)
-        run = _Run(episode, source, onlooker)
+        run = _Run(episode, source, onlooker, offsets=known_offsets(self.adapter))
         episode.start()
         while episode.running:
             self._step(run)
@@ -89,7 +91,7 @@ class RawLoop:
         seen = self._observe(now_ns, look, episode.scene.instruction)
         run.first = run.first or seen.views
         if not episode.done:
-            answer = run.source.answer(seen, None)
+            answer = run.source.answer(replace(seen, view_offsets=run.offsets), None)
             run.chunk = answer if isinstance(answer, ActionChunk) else run.chunk
         if run.onlooker:
             what = seen.views, seen.joint_positions, adapter.cameras()

@@ -79,12 +79,12 @@ def graph_up(
 
 
 def scripted_directly(simulator: str, adapter: SimAdapter, task: str, seeds: Sequence[int]) -> list[DirectEpisode]:
-    """The scripted expert in the direct loop, an episode per seed."""
+    """The scripted expert in the direct loop, an episode per seed, with the pictures that the graph would make."""
     loop = DirectLoop(adapter, task)
     expert = ExpertSource(simulator, loop.rig.arm)
     episodes = []
     for seed in seeds:
         expert.reset(task, seed)
-        episodes.append(loop.run(task, seed, expert))
+        episodes.append(loop.run(task, seed, expert, onlooker=lambda moment: None))
     expert.close()
     return episodes

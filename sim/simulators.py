@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from e0_ros.config import ConfigError
 from sim.adapter import SimAdapter
+from sim.camera_shift import CameraShift
 from sim.raw import RawAdapter
 
 SIMULATORS = ("maniskill", "fr3_plant")
@@ -16,6 +18,7 @@ def make_adapter(
     control_period_ns: int = 50_000_000,
     lag_s: float = 0.0,
     realtime: bool = False,
+    shift: CameraShift | None = None,
 ) -> SimAdapter:
     """A simulator behind the adapter protocol.
 
@@ -27,6 +30,7 @@ def make_adapter(
         control_period_ns: time between images of fr3_plant.
         lag_s: first-order lag of fr3_plant's arm.
         realtime: pictures wait for everything else, where they are drawn by the processor.
+        shift: how far fixed cameras stand from their places; None or 0 deg: not at all.
 
     Raises:
         ValueError: what the simulator does not know or have (view, size).
@@ -38,14 +42,23 @@ def make_adapter(
             from sim.maniskill import ManiSkillAdapter
         except ImportError as error:
             raise ImportError(f"simulator maniskill cannot be imported: {error}; install the extra [sim]") from None
-        adapter: SimAdapter = ManiSkillAdapter(views, *size_px, realtime)
+        adapter: SimAdapter = ManiSkillAdapter(views, *size_px, realtime, moved(shift))
         return adapter
+    if moved(shift):
+        raise ConfigError(f"{simulator} draws no scene, so its cameras cannot be moved; maniskill can")
     from sim.fr3_plant import Fr3Plant
 
     return Fr3Plant(views, *size_px, embodiment, control_period_ns, lag_s)
 
 
-def make_raw_adapter(simulator: str, views: tuple[str, ...], size_px: tuple[int, int]) -> RawAdapter:
+def moved(shift: CameraShift | None) -> CameraShift | None:
+    """A shift, or None if nothing moves."""
+    return shift if shift and shift.angle_deg else None
+
+
+def make_raw_adapter(
+    simulator: str, views: tuple[str, ...], size_px: tuple[int, int], shift: CameraShift | None = None
+) -> RawAdapter:
     """A simulator that takes rows by its benchmark's own protocol.
 
     Raises:
@@ -56,7 +69,7 @@ def make_raw_adapter(simulator: str, views: tuple[str, ...], size_px: tuple[int,
         raise ValueError(f"{simulator} has no protocol of its own")
     from sim.maniskill_raw import ManiSkillRaw
 
-    return ManiSkillRaw(views, *size_px)
+    return ManiSkillRaw(views, *size_px, shift=moved(shift))
 
 
 def official_steps(simulator: str, task: str) -> int:

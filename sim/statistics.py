@@ -31,6 +31,32 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     return (low if successes else 0.0), (high if successes < trials else 1.0)
 
 
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Two-sided p value of McNemar's exact test: could a fair coin have split the discordant pairs this unevenly?
+
+    `only_first` and `only_second` are the pairs in which only one of the two succeeded.
+
+    Source: Q. McNemar, Psychometrika 12 (1947); the exact form is the sign test on the discordant pairs.
+    """
+    count, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(count, k) for k in range(fewer + 1))
+    return min(1.0, 2.0 * tail / 2**count)
+
+
+def paired_difference(only_first: int, only_second: int, pairs: int, z: float = 1.959964) -> tuple[float, float, float]:
+    """Second minus first success rate over the same pairs, with its 95 % interval; (-1, 1) without pairs.
+
+    Source of the interval: D. G. Bonett and R. M. Price, Adjusted Wald confidence interval for a difference of
+    binomial proportions based on paired data (2012).
+    """
+    if pairs == 0:
+        return 0.0, -1.0, 1.0
+    first, second = (only_first + 1) / (pairs + 2), (only_second + 1) / (pairs + 2)
+    spread = z * math.sqrt((first + second - (second - first) ** 2) / (pairs + 2))
+    low, high = second - first - spread, second - first + spread
+    return (only_second - only_first) / pairs, max(low, -1.0), min(high, 1.0)
+
+
 def total(counts: Iterable[int]) -> float:
     """Sum of counts; NaN if one of them is not known (negative)."""
     found = list(counts)

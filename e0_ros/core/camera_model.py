@@ -112,16 +112,10 @@ def camera_model(info: Any, transforms: Mapping[str, tuple[str, FloatArray]], ba
         None if no chain leads there, or if the numbers cannot be a camera's.
 
     """
-    frame, pose = str(info.header.frame_id).lstrip("/"), np.eye(4)
-    for _ in range(MAX_CHAIN):
-        if frame == base_frame or frame.endswith(FLANGE):
-            break
-        if frame not in transforms:
-            return None
-        frame, step = transforms[frame]
-        pose = step @ pose
-    else:
+    found = hanging_in(str(info.header.frame_id).lstrip("/"), transforms, base_frame)
+    if found is None:
         return None
+    frame, pose = found
     parent = "base" if frame == base_frame else "flange"
     intrinsics = np.array(info.k, np.float64).reshape(3, 3)
     if intrinsics[0, 0] <= 0:
@@ -130,6 +124,21 @@ def camera_model(info: Any, transforms: Mapping[str, tuple[str, FloatArray]], ba
         return CameraModel(int(info.width), int(info.height), intrinsics, parent, pose)
     except ValueError:
         return None
+
+
+def hanging_in(
+    frame: str, transforms: Mapping[str, tuple[str, FloatArray]], base_frame: str
+) -> tuple[str, FloatArray] | None:
+    """The arm's frame that a frame hangs in by static transforms, base or flange, and its pose `(4, 4)` there."""
+    pose = np.eye(4)
+    for _ in range(MAX_CHAIN):
+        if frame == base_frame or frame.endswith(FLANGE):
+            return frame, pose
+        if frame not in transforms:
+            return None
+        frame, step = transforms[frame]
+        pose = step @ pose
+    return None
 
 
 def transforms_of(messages: Iterable[Any]) -> dict[str, tuple[str, FloatArray]]:

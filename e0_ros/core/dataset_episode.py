@@ -6,30 +6,25 @@ whole. It may also say why the bag was left out.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections import deque
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from e0_policy.embodiment import Embodiment, EmbodimentError, embodiment_names, load_embodiment
-from e0_policy.files import sha256, sync
+from e0_policy.files import sha256
 from e0_policy.types import FloatArray, Observation, Stale
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.dataset_bag import BagInfo, describe_bag
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_facts import Facts, read_facts
 from e0_ros.core.dataset_frames import NS_PER_S, EpisodeReader
-from e0_ros.core.dataset_stats import histogram, image_stats, vector_stats
-from e0_ros.core.dataset_table import NS_PER_MS, arrow_column, frame_columns, plain_stats, state_of
-from e0_ros.core.dataset_video import VideoError, VideoFormat, VideoWriter, count_frames
+from e0_ros.core.dataset_stats import histogram
+from e0_ros.core.dataset_table import NS_PER_MS, state_of
+from e0_ros.core.dataset_video import VideoError, VideoFormat, VideoWriter
+from e0_ros.core.dataset_work import finish_episode, write_episode
 from e0_ros.interfaces import OBSERVATION
 
 MAX_FRAMES = 1_000_000
@@ -58,9 +53,7 @@ def convert_bag(path: Path, work: Path, config: ConvertConfig, selection: Select
         facts.left_out = str(error)
         for file in partial.iterdir():
             file.unlink()
-    _write(partial / "episode.json", json.dumps(asdict(facts), default=_plain))
-    sync(partial)
-    partial.rename(work)
+    finish_episode(partial, work, facts)
     return facts
 
 
@@ -225,19 +218,7 @@ class _Episode:
         texts = [reader.instruction(t) or facts.task for t in self._stamps]
         facts.instructions = list(dict.fromkeys(texts))
         intervened = [reader.set_points.intervened(t) for t in self._stamps]
-        facts.intervened = sum(intervened)
-        columns = frame_columns(frames, actions, intervened, facts)
-        stats = {name: vector_stats(values) for name, values in columns.items()}
-        for view in reader.views:
-            path = self._folder / f"{view}.mp4"
-            if (counted := count_frames(path)) != len(frames):
-                raise VideoError(f"the video of {view} holds {counted} frames for {len(frames)} rows")
-            stats[f"observation.images.{view}"] = image_stats(self._histograms[view])
-            sync(path)
-        facts.stats = {name: plain_stats(values) for name, values in stats.items()}
-        table = pa.table({name: arrow_column(values) for name, values in columns.items()} | {"task": pa.array(texts)})
-        pq.write_table(table, self._folder / "frames.parquet")
-        sync(self._folder / "frames.parquet")
+        write_episode(self._folder, facts, frames, actions, texts, self._histograms, intervened)
 
 
 def _named_arm(bag: Bag, info: BagInfo) -> str:
@@ -259,14 +240,3 @@ def _without_images(frame: Observation) -> Observation:
         joint_skew_ns=frame.joint_skew_ns,
         gripper_age_ns=frame.gripper_age_ns,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else list(value)

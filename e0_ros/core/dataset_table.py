@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ NS_PER_MS = 1e6
 
 
 def frame_columns(
-    frames: list[Observation], actions: FloatArray, intervened: list[bool], facts: Facts
+    frames: list[Observation], actions: FloatArray, intervened: Sequence[bool], facts: Facts
 ) -> dict[str, NDArray[np.generic]]:
     """The numeric features of an episode but those that depend on its place in the dataset."""
     reference = facts.views[0]

@@ -33,6 +33,7 @@ from e0_ros.core.mailbox import Mailbox
 from e0_ros.core.plan_keeper import InForce
 from e0_ros.core.policy_session import Answer, PolicySession, is_error
 from e0_ros.core.replay_source import load_recording
+from e0_ros.placed_policy import PlacedPolicy
 from e0_ros.policies import load_checkpoint
 from e0_ros.process import refuse_unknown_parameters, run_node
 
@@ -53,6 +54,10 @@ class PolicyConfig:
     max_observation_age_ms: float = setting(
         200.0, "an older observation is dropped when inference would start", unit="ms", low=1.0, high=10e3
     )
+    camera_places: bool = setting(
+        False, "tell the policy how far cameras stand from their places in training: /tf_static has both, "
+        "<view>_color_optical_frame and <view>_trained_optical_frame"
+    )  # fmt: skip
     lockstep: bool = setting(False, "answer every observation, without deadlines")
 
     def __post_init__(self) -> None:
@@ -95,6 +100,9 @@ class PolicyNode(Node):
         refuse_unknown_parameters(self)
         arm = load_embodiment(config.embodiment)
         policy = make_policy(config) if policy is None else policy
+        if config.camera_places:
+            policy = placed = PlacedPolicy(policy, arm.base_frame, config.lockstep)
+            self._subscribe(interfaces.TF_STATIC, placed.hear)
         source, age_ns = "replay" if config.policy == "replay" else "policy", int(config.max_observation_age_ms * 1e6)
         steady = time.monotonic_ns
         self._session = PolicySession(policy, source, new_session(), arm, config.lockstep, age_ns, steady)

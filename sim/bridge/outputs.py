@@ -79,7 +79,13 @@ class Outputs:
         frames = {"base": rig.arm.base_frame, "flange": rig.arm.base_frame.removesuffix("link0") + FLANGE}
         models = rig.adapter.cameras()
         self._info_msgs = {view: _info_msg(view, model) for view, model in models.items()}
-        transforms = [_transform(view, model, frames[model.parent], rig.now_ns) for view, model in models.items()]
+        own = rig.adapter.nominal_cameras()
+        moved = {view: model for view, model in own.items() if not np.array_equal(model.pose, models[view].pose)}
+        transforms = [
+            _transform(frame(view), model, frames[model.parent], rig.now_ns)
+            for frame, cameras in ((interfaces.optical_frame, models), (interfaces.trained_frame, moved))
+            for view, model in cameras.items()
+        ]
         self._transforms.publish(TFMessage(transforms=transforms))
 
     def images(self, images: dict[str, ImageArray], stamp_ns: int) -> None:
@@ -135,8 +141,8 @@ def _info_msg(view: str, model: CameraModel) -> CameraInfo:
     return msg
 
 
-def _transform(view: str, model: CameraModel, parent_frame: str, stamp_ns: int) -> TransformStamped:
-    msg = TransformStamped(child_frame_id=interfaces.optical_frame(view))
+def _transform(frame: str, model: CameraModel, parent_frame: str, stamp_ns: int) -> TransformStamped:
+    msg = TransformStamped(child_frame_id=frame)
     msg.header.stamp, msg.header.frame_id = to_time(stamp_ns), parent_frame
     t, q = msg.transform.translation, msg.transform.rotation
     t.x, t.y, t.z = model.pose[:3, 3].tolist()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from e0_ros.config import check, setting
 from sim import simulators
 from sim.adapter import SimAdapter
+from sim.camera_shift import REPORTED, CameraShift
 
 MS = 1_000_000
 
@@ -33,6 +34,11 @@ class BridgeConfig:
     judge: bool = setting(False, "check every commanded set-point against the robot's limits")
     disturbance_rad: float = setting(0.0, "largest push on a joint while recording", unit="rad", low=0.0, high=0.2)
     disturbance_share: float = setting(1.0, "share of the scenes that are disturbed", low=0.0, high=1.0)
+    camera_shift_deg: float = setting(
+        0.0, "fixed cameras moved on a sphere about what they look at, another way for each seed", unit="deg",
+        low=0.0, high=60.0,
+    )  # fmt: skip
+    camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
     timeout_s: float = setting(10.0, "lock-step: longest wait for an answer", unit="s", low=0.1, high=3600.0)
 
     def __post_init__(self) -> None:
@@ -50,6 +56,7 @@ def make_adapter(config: BridgeConfig) -> SimAdapter:
     size_px, period_ns = (config.width_px, config.height_px), config.control_period_ms * MS
     lag_s = config.lag_ms / 1e3
     realtime = config.mode == "realtime"
+    shift = CameraShift(config.camera_shift_deg, config.camera_poses)
     return simulators.make_adapter(
-        config.simulator, config.views, size_px, config.embodiment, period_ns, lag_s, realtime
+        config.simulator, config.views, size_px, config.embodiment, period_ns, lag_s, realtime, shift
     )

@@ -11,6 +11,7 @@ import torch
 from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.checkpoint import Checkpoint, save_checkpoint
 from e0_policy.embodiment import load_embodiment
+from e0_policy.engine import Engine
 from e0_policy.inference import E0Policy, InferenceError, load_policy, resample
 from e0_policy.normalization import NormalizationError
 from e0_policy.policy import Plan, Policy
@@ -67,6 +68,21 @@ def test_fast_and_eager_answer_the_same(folder: str) -> None:
             for engine in ("fast", "eager")
         ]
         np.testing.assert_allclose(outs[0].rows, outs[1].rows)
+
+
+def test_a_camera_that_is_known_to_stand_elsewhere_is_told_to_the_network(folder: str) -> None:
+    """Equation 9: f_proj of the offset is added to the image tokens, in both engines."""
+    moved = observation(view_offsets={"base": np.array([0.0, 0.2, -0.1])})
+    for engine in ("fast", "eager"):
+        policy = load_policy(folder, "cpu", engine=engine)
+        with torch.no_grad():
+            policy._model.offset_proj.weight.fill_(3.0)
+        if policy._engine is not None:
+            policy._engine = Engine(policy._model, policy._sampler)
+        still, told = (policy.infer(o, None) for o in (observation(), moved) if policy.reset() is None)
+        assert np.abs(told.uncertainty - still.uncertainty).max() > 1e-4
+    with pytest.raises(InferenceError, match="three finite numbers"):
+        policy.infer(observation(view_offsets={"base": np.full(3, np.nan)}), None)
 
 
 def test_an_episode_repeats_bit_for_bit(folder: str) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import TransformStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_msgs.msg import ExecutorState
@@ -39,6 +41,7 @@ class FakePolicy:
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, Plan | None]] = []
+        self.offsets: list[dict[str, list[float]]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.fault: Exception | None = None
@@ -49,6 +52,7 @@ class FakePolicy:
 
     def infer(self, observation: Observation, plan: Plan | None) -> PolicyOutput | None:
         self.seen.append((observation.stamp_ns, plan))
+        self.offsets.append({view: offset.tolist() for view, offset in observation.view_offsets.items()})
         assert self.gate.wait(30.0)
         if self.fault:
             raise self.fault
@@ -193,6 +197,22 @@ def test_an_observation_of_another_arm_is_refused(rig: Callable[..., Rig]) -> No
     r.observe(NOW, embodiment="panda")
     assert "observation is of 'panda'; this policy is for 'fr3'" in r.answers(1)[0].reason
     assert not r.policy.seen
+
+
+def test_a_policy_hears_how_far_a_camera_was_moved_before_it_plans_in_the_new_scene(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", lockstep=True, camera_places=True)
+    topic = interfaces.TF_STATIC
+    publisher = r.rig.create_publisher(TFMessage, topic.name, topic.qos.profile())
+    r.observe(NOW)  # before its scene's transforms have come
+    transforms = []
+    for frame, z in ((interfaces.trained_frame("base"), 0.5), (interfaces.optical_frame("base"), 0.75)):
+        moved = TransformStamped(child_frame_id=frame)
+        moved.header.frame_id, moved.header.stamp = ARM.base_frame, to_time(NOW)
+        moved.transform.translation.z, moved.transform.rotation.w = z, 1.0
+        transforms.append(moved)
+    publisher.publish(TFMessage(transforms=transforms))
+    r.answers(1)
+    assert r.policy.offsets == [{"base": [-0.25, 0.0, 0.0]}], "nearer by 0.25 m"
 
 
 def test_live_the_latest_observation_wins_while_inference_runs(rig: Callable[..., Rig]) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from sensor_msgs.msg import JointState  # noqa: E402
 from e0_msgs.msg import EpisodeEvent, ExecutorState, GripperCommand  # noqa: E402
 from e0_ros import interfaces as topics  # noqa: E402
 from e0_ros.conversions import rgb8_from_msg, to_ns, to_time  # noqa: E402
-from e0_ros.core.camera_model import camera_model, transforms_of  # noqa: E402
+from e0_ros.core.camera_model import CameraModel, camera_model, transforms_of  # noqa: E402
+from e0_ros.core.camera_places import CameraPlaces  # noqa: E402
 from sim.bridge import Bridge, main  # noqa: E402
+from sim.camera_shift import CameraShift, known_offsets  # noqa: E402
 from sim.fr3_plant import Fr3Plant, reach_goal  # noqa: E402
 from tests.sim.bridge_peer import FR3, INFOS, MS, PERIOD, VIEWS, Launch, Peer, follower, stamp, trajectory  # noqa: E402
 
@@ -109,6 +112,35 @@ def test_the_cameras_say_what_they_are_and_where(launch: Launch) -> None:
         assert (told.width_px, told.height_px, told.parent) == (32, 24, true.parent)
         np.testing.assert_allclose(told.intrinsics, true.intrinsics)
         np.testing.assert_allclose(told.pose, true.pose, atol=1e-9)
+
+
+def test_a_camera_that_was_moved_tells_its_old_place_with_the_stamp_of_the_scenes_first_tick(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Fr3Plant.cameras
+
+    def nominal(plant: Fr3Plant) -> dict[str, CameraModel]:
+        cameras = own(plant)
+        shift = CameraShift(10.0).poses(cameras, np.array([0.5, 0.0, 0.3]), 0)
+        return {view: replace(c, pose=shift.get(view, c.pose)) for view, c in cameras.items()}
+
+    monkeypatch.setattr(Fr3Plant, "nominal_cameras", nominal)
+    peer = launch(follower(4), mode="lockstep")
+    first_ns = to_ns(peer.reset("Reach-v0", 4).stamp) + PERIOD
+    old = "base_trained_optical_frame"
+    peer.until(lambda: any(stamp(t) == first_ns for m in peer[topics.TF_STATIC] for t in m.transforms), "the places")
+    assert {t.child_frame_id for m in peer[topics.TF_STATIC] for t in m.transforms} >= {
+        old,
+        "wrist_color_optical_frame",
+    }
+    places = CameraPlaces("fr3_link0")
+    for message in peer[topics.TF_STATIC]:
+        places.hear(message)
+    plant = Fr3Plant(width_px=32, height_px=24)
+    offsets = places.offsets(["base", "wrist"])
+    assert list(offsets) == ["base"] and places.stamp_ns == first_ns
+    np.testing.assert_allclose(offsets["base"], known_offsets(plant)["base"], atol=2e-9)
+    assert np.abs(offsets["base"]).max() > 0.05
 
 
 def test_lockstep_gives_the_same_bits_whatever_the_delays(launch: Launch) -> None:

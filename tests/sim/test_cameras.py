@@ -10,6 +10,7 @@ import pytest
 
 from e0_policy.kinematics import flange_pose, tcp_position_m
 from e0_ros.core.camera_model import CameraModel, pose_matrix
+from sim.camera_shift import CameraShift
 from sim.fr3_plant import Fr3Plant
 from sim.maniskill import ManiSkillAdapter
 
@@ -87,6 +88,22 @@ def test_the_wrists_camera_goes_with_the_flange(adapter: ManiSkillAdapter) -> No
     np.testing.assert_allclose(adapter.cameras()["wrist"].pose, cameras["wrist"].pose, atol=1e-4)
     tool = adapter.privileged().poses["tcp"][:3]
     np.testing.assert_allclose(tcp_position_m(adapter.joint_state()[0]), tool, atol=1e-4)
+
+
+@pytest.mark.sim
+def test_moved_cameras_are_where_they_say_if_they_were_calibrated_again(adapter: ManiSkillAdapter) -> None:
+    adapter.reset("PickCube-v1", 0)
+    still = adapter.nominal_cameras()
+    moved = ManiSkillAdapter(("base", "wrist", "side"), SIZE, SIZE, shift=CameraShift(15.0, "true"))
+    moved.reset("PickCube-v1", 0)
+    cameras = moved.cameras()
+    for view in ("base", "side"):
+        check_cube(moved, cameras, view)
+        np.testing.assert_allclose(moved.nominal_cameras()[view].pose, still[view].pose, atol=1e-6)
+        with pytest.raises(AssertionError):  # as if nobody had noticed
+            check_cube(moved, still, view)
+    check_cube(moved, cameras, "wrist", hidden=True)
+    moved.close()
 
 
 def test_the_plants_cameras_see_the_arm() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from e0_ros.config import ConfigError
 from sim import eval_run
-from sim.eval import main, seed_range, settings_of
+from sim.eval import angles_of, main, seed_range, settings_of
 from sim.eval_pictures import first_frame_path, video_path
 from sim.eval_rollouts import ERROR, POLICY, Job, Rollout
 from sim.eval_run import EvaluationStopped, Plan, evaluate
@@ -131,3 +132,16 @@ def test_a_wrong_setting_of_inference_ends_with_its_name(tmp_path, capsys):
 def test_arguments_as_written():
     assert list(seed_range("3:6")) == [3, 4, 5]
     assert settings_of(["steps=4", "noise=redraw"]) == "{steps: 4, noise: redraw}"
+
+
+def test_angles_are_lists_of_degrees():
+    assert angles_of([]) == [0.0] and angles_of(["0,5", "10"]) == [0.0, 5.0, 10.0]
+    for words in (["five"], ["5,"], ["inf"]):
+        with pytest.raises(ConfigError, match="degrees are needed"):
+            angles_of(words)
+
+
+def test_cameras_of_a_simulator_without_a_scene_cannot_be_moved(capsys):
+    words = ["--task", "Reach-v0", "--simulator", "fr3_plant", "--direct", "--camera-shift", "5"]
+    assert main(words) == 2
+    assert "cameras cannot be moved" in capsys.readouterr().err

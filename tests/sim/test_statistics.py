@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.statistics import known, percentile, rms_jerk, total, wilson_interval
+from sim.statistics import known, mcnemar_p, paired_difference, percentile, rms_jerk, total, wilson_interval
 
 
 def test_known_values():
@@ -60,3 +60,19 @@ def test_jerk_hardly_depends_on_when_positions_are_told():
     even, uneven = even * 1_000_000, uneven[uneven < 4000] * 1_000_000
     found = [rms_jerk(s, np.sin(2 * s[:, None] / 1e9 + 0.3), 50_000_000) for s in (even, uneven)]
     assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
+def test_mcnemar_is_the_binomial_sign_test():
+    # R: binom.test(x, n)$p.value
+    assert mcnemar_p(1, 9) == mcnemar_p(9, 1) == pytest.approx(0.021484375)
+    assert mcnemar_p(0, 5) == pytest.approx(0.0625)
+    assert mcnemar_p(0, 0) == mcnemar_p(4, 4) == 1.0
+
+
+def test_a_paired_difference_keeps_its_sign_and_its_bounds():
+    change, low, high = paired_difference(2, 12, 40)
+    assert change == pytest.approx(0.25) and low < change < high and low > 0
+    assert paired_difference(12, 2, 40) == pytest.approx((-change, -high, -low))
+    assert paired_difference(0, 0, 0) == (0.0, -1.0, 1.0)
+    # the adjusted Wald interval by hand: (13/42 - 3/42) -+ 1.96 * sqrt((16/42 - (10/42)^2) / 42)
+    assert (low, high) == pytest.approx((0.0656, 0.4106), abs=1e-3)

@@ -1,0 +1,186 @@
+"""`e0 import`: demonstrations of ManiSkill and LIBERO to a LeRobotDataset v3.0, as `e0 convert` writes it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.files import sha256, sync
+from e0_policy.types import Observation
+from e0_ros.config import ConfigError, to_mapping
+from e0_ros.core.dataset_config import ConvertConfig
+from e0_ros.core.dataset_facts import Facts, read_facts
+from e0_ros.core.dataset_stats import histogram
+from e0_ros.core.dataset_video import VideoFormat, VideoWriter
+from e0_ros.core.dataset_work import finish_episode, write_episode
+from e0_ros.core.dataset_writer import write_dataset
+from e0_ros.core.decode import resize_with_pad
+from e0_ros.json_file import write_json
+from e0_ros.version import code_version
+from sim.trajectories import Trajectory, read_trajectories
+
+WORK = ".importing"
+PERIOD_NS = 50_000_000
+DESCRIPTION = """\
+ManiSkill's trajectories (with pictures: replay_trajectory -o rgb -c pd_joint_pos) or LIBERO's demonstrations (HDF5)
+to a LeRobotDataset v3.0 for `e0 train`: rows are absolute joint positions and the gripper's opening. Steps that ask for
+no motion (no-ops) are left out, and so are demonstrations that failed. An interrupted import goes on. Where actions are
+deltas, the row is the joints that were reached one step later. LIBERO's pictures are stored upside down and are turned;
+its reader is tested on a file of that layout, not on LIBERO's own, which were not at hand.
+"""
+EXAMPLES = """\
+examples
+  e0 import demos/StackCube-v1/trajectory.rgb.pd_joint_pos.physx_cpu.h5 --out datasets/stack
+  e0 import libero_goal/*.hdf5 --size 224 --out datasets/libero_goal
+"""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import came to."""
+
+    dataset: str
+    episodes: int
+    frames: int
+    noops: int
+    left_out: list[dict[str, str]]
+
+
+def import_files(files: Sequence[Path], out: Path, size_px: int = 224, noops: bool = False) -> Imported:
+    """Make the dataset `out` of every demonstration of some files; no dataset of that name is ever half.
+
+    Args:
+        files: HDF5 files.
+        out: must not exist.
+        size_px: side of the pictures, an even number.
+        noops: keep steps that ask for no motion.
+
+    Raises:
+        ConfigError: `out` exists, or a file cannot be read; the message has the cure.
+
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists; choose another --out")
+    work, done, left_out = out.with_name(out.name + WORK), [], []
+    config = ConvertConfig(image_height=size_px, image_width=size_px)
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such file")
+        digest = sha256(file)
+        for trajectory in read_trajectories(file):
+            config = _same_signal(config, trajectory, bool(done))
+            folder = work / "episodes" / f"{digest[:16]}-{trajectory.name}-{size_px}-{int(noops)}"
+            facts = _episode(trajectory, file.name, digest, folder, config, noops)
+            if facts.left_out:
+                left_out.append({"bag": facts.bag, "digest": digest, "reason": facts.left_out})
+            else:
+                done.append((facts, folder))
+    if not done:
+        raise ConfigError(f"no demonstration became an episode: {'; '.join(e['reason'] for e in left_out[:5])}")
+    about = {"settings": to_mapping(config), "code_version": code_version(), "left_out": left_out}
+    shutil.rmtree(work / "dataset", ignore_errors=True)
+    write_dataset(work / "dataset", done, None, config, about)
+    (work / "dataset").rename(out)
+    sync(out.parent)
+    shutil.rmtree(work)
+    frames = sum(facts.frames for facts, _ in done)
+    return Imported(str(out), len(done), frames, sum(facts.leading for facts, _ in done), left_out)
+
+
+def _same_signal(config: ConvertConfig, trajectory: Trajectory, begun: bool) -> ConvertConfig:
+    """Settings with what the trajectory's rows are, which must not change within a dataset."""
+    if begun and trajectory.signal != config.action:
+        raise ConfigError(
+            f"{trajectory.name}: its rows are {trajectory.signal}, those before are {config.action}; "
+            "import files of different control modes into datasets of their own"
+        )
+    return replace(config, action=trajectory.signal)
+
+
+def _episode(trajectory: Trajectory, file: str, digest: str, work: Path, config: ConvertConfig, noops: bool) -> Facts:
+    """The episode in its work folder, made now or before; `leading` counts the steps that were left out."""
+    if (work / "episode.json").is_file():
+        return read_facts(work)
+    whole = len(trajectory.states)
+    kept = trajectory if noops else trajectory.without_noops()
+    arm, name = load_embodiment("panda"), f"{file}/{trajectory.name}"
+    facts = Facts(name, digest=f"{digest}/{trajectory.name}", episode_id=name, task=trajectory.task)
+    facts.seed, facts.instruction, facts.instructions = trajectory.seed, trajectory.instruction, [kept.instruction]
+    facts.outcome, facts.sources = "success" if trajectory.success else "failure", ["import"]
+    facts.embodiment, facts.joint_names, facts.views = arm.name, list(arm.joint_names), list(kept.views)
+    facts.height, facts.width = config.image_height, config.image_width
+    facts.fps, facts.frames, facts.period_ns = config.fps, len(kept.states), PERIOD_NS
+    facts.leading = whole - facts.frames
+    if reason := _refusal(kept):
+        facts.left_out = f"{name}: {reason}"
+        return facts
+    partial = work.with_name(work.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _fill(partial, kept, facts, config)
+    finish_episode(partial, work, facts)
+    return facts
+
+
+def _refusal(trajectory: Trajectory) -> str:
+    if not trajectory.success:
+        return "it failed"
+    if not trajectory.instruction:
+        return "it has no instruction"
+    numbers = np.isfinite(trajectory.states).all() and np.isfinite(trajectory.actions).all()
+    return "" if numbers and len(trajectory.states) > 1 else "fewer than two steps, or numbers that are not finite"
+
+
+def _fill(folder: Path, trajectory: Trajectory, facts: Facts, config: ConvertConfig) -> None:
+    """Videos and table."""
+    histograms: dict[str, list[Any]] = {}
+    for view, images in trajectory.views.items():
+        writer = VideoWriter(folder / f"{view}.mp4", VideoFormat.of(config, config.image_height, config.image_width))
+        try:
+            for image in images:
+                small = resize_with_pad(image, config.image_height, config.image_width)
+                writer.add(small)
+                histograms.setdefault(view, []).append(histogram(small))
+        finally:
+            writer.close()
+    skew = dict.fromkeys(trajectory.views, 0)
+    frames = [
+        Observation(i * PERIOD_NS, {}, state[:-1], float(state[-1]), view_skew_ns=skew)
+        for i, state in enumerate(trajectory.states)
+    ]
+    write_episode(folder, facts, frames, trajectory.actions, [trajectory.instruction] * len(frames), histograms)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Import; 0, or 2 if there is nothing to import."""
+    raw = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(prog="e0 import", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
+    p.add_argument("files", nargs="+", type=Path, help="HDF5 files of ManiSkill (their JSON beside them) or LIBERO")
+    p.add_argument("--out", "-o", type=Path, required=True, help="folder of the dataset")
+    p.add_argument("--size", type=int, default=224, help="side of the pictures in px (default: 224)")
+    p.add_argument("--keep-noops", action="store_true", help="keep steps that ask for no motion")
+    p.add_argument("--json", type=Path, help="write the figures to this file")
+    options = p.parse_args(argv)
+    try:
+        told = import_files(options.files, options.out, options.size, options.keep_noops)
+    except ConfigError as error:
+        print(f"e0 import: {error}", file=sys.stderr)
+        return 2
+    print(f"{told.dataset}: {told.episodes} episodes, {told.frames} frames; {told.noops} steps without motion left out")
+    for entry in told.left_out[:50]:
+        print(f"  left out: {entry['reason']}")
+    if options.json:
+        write_json(options.json, asdict(told))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What the E0 paper reports, to be shown beside one's own figures: `config/benchmarks/e0_paper.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from e0_policy.resources import config_dir
+
+AVERAGE = "average"
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper: a success rate per model and column, None where it has a dash."""
+
+    number: str
+    title: str
+    unit: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[float | None, ...]]
+    note: str
+    source: str
+
+    def pick(self, columns: Sequence[str]) -> dict[str, tuple[float | None, ...]]:
+        """Rows cut to some columns; models without any of them are left out."""
+        where = [self.columns.index(column) for column in columns]
+        cut = {model: tuple(values[i] for i in where) for model, values in self.rows.items()}
+        return {model: values for model, values in cut.items() if any(value is not None for value in values)}
+
+
+@lru_cache
+def paper_tables() -> dict[str, PaperTable]:
+    """Every table by its number."""
+    data = yaml.safe_load((config_dir() / "benchmarks" / "e0_paper.yaml").read_text(encoding="utf-8"))
+    return {
+        number: PaperTable(
+            number,
+            table["title"],
+            table["unit"],
+            tuple(table["columns"]),
+            {model: tuple(values) for model, values in table["rows"].items()},
+            table.get("note", ""),
+            f"{data['source']}, Table {number}",
+        )
+        for number, table in data["tables"].items()
+    }
+
+
+def table_of(tasks: Sequence[str]) -> PaperTable | None:
+    """The smallest table that has all of some tasks; None if there is none."""
+    fitting = [table for table in paper_tables().values() if tasks and set(tasks) <= set(table.columns)]
+    return min(fitting, key=lambda table: len(table.columns), default=None)
+
+
+def beside(told: Mapping[str, Any]) -> tuple[PaperTable, list[tuple[str, ...]]] | None:
+    """The paper's rows for the tasks of an evaluation's summary, then its own, the first line being the head.
+
+    Averages are shown when every task of the table was run.
+    """
+    table = table_of(list(told["tasks"]))
+    if table is None:
+        return None
+    whole = set(told["tasks"]) == set(table.columns) - {AVERAGE}
+    columns = [c for c in table.columns if c in told["tasks"] or (whole and c == AVERAGE)]
+    rows = [(f"{model} (paper)", *map(_cell, values)) for model, values in table.pick(columns).items()]
+    rates = {task: 100 * f["success_rate"] for task, f in told["tasks"].items()}
+    official = {
+        task: 100 * f["official"]["success_rate"] if "official" in f else rates[task]
+        for task, f in told["tasks"].items()
+    }
+    for name, own in (("this run", rates), ("this run, official limits", official)):
+        average = sum(own.values()) / len(own)
+        rows.append((name, *(_cell(own.get(column, average)) for column in columns)))
+    counts = {task: f["episodes"] - f["errors"] for task, f in told["tasks"].items()}
+    rows.append(("rollouts of this run", *(str(counts.get(c, sum(counts.values()))) for c in columns)))
+    limits = {task: f"{f['max_steps']} / {f['official_steps']}" for task, f in told["tasks"].items()}
+    rows.append(("its steps / official limit", *(limits.get(c, "") for c in columns)))
+    return table, [(f"{table.title} [{table.unit}]", *columns), *rows]
+
+
+def text_beside(told: Mapping[str, Any]) -> str:
+    """The same as lines; empty if the paper has none of the tasks."""
+    if (found := beside(told)) is None:
+        return ""
+    table, rows = found
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(f"  {line}" for line in [*lines, *words(table)])
+
+
+def words(table: PaperTable) -> list[str]:
+    """Where a table is from, and what to know about it."""
+    return [f"source: {table.source}; it states neither step limits nor seeds", *filter(None, [table.note])]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,154 @@
+"""Imports of small files in the layouts of ManiSkill 3 and LIBERO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from e0_ros.core.dataset_layout import load_existing
+from sim import import_command
+from sim.import_command import main
+from sim.trajectories import read_trajectories
+
+h5py = pytest.importorskip("h5py")
+SIDE, STEPS = 32, 12
+STILL = (4, 5, 9)
+"""Steps that ask for no motion; the gripper closes at step 4."""
+
+
+def joints() -> np.ndarray:
+    """`(STEPS + 1, 7)`: 20 mrad a step, none in those of `STILL`."""
+    step = np.where(np.isin(np.arange(STEPS), STILL), 0.0, 0.02)
+    return np.concatenate([[0.0], np.cumsum(step)])[:, None] + np.arange(7) / 10
+
+
+def closing() -> np.ndarray:
+    return np.where(np.arange(STEPS) < 4, 1.0, -1.0)
+
+
+def pictures(count: int) -> np.ndarray:
+    """The top is bright, and brighter with time."""
+    images = np.zeros((count, SIDE, SIDE, 3), np.uint8)
+    images[:, : SIDE // 2] = (100 + 10 * np.arange(count)[:, None, None, None]).astype(np.uint8)
+    return images
+
+
+def maniskill(path: Path, mode: str = "pd_joint_pos", views: bool = True, **changes: Any) -> Path:
+    """Three episodes of StackCube-v1, the last of which failed."""
+    q = joints()
+    fingers = np.repeat(np.append(0.04, 0.04 * (closing() + 1) / 2)[:, None], 2, axis=1)
+    episodes = []
+    with h5py.File(path, "w") as file:
+        for i in range(3):
+            group = file.create_group(f"traj_{i}")
+            actions = q[1:] if mode == "pd_joint_pos" else np.diff(q, axis=0)
+            group["actions"] = np.column_stack([actions, closing()]).astype(np.float32)
+            group["obs/agent/qpos"] = np.column_stack([q, fingers]).astype(np.float32)
+            for camera in ("base_camera", "hand_camera") if views else ():
+                group[f"obs/sensor_data/{camera}/rgb"] = pictures(STEPS + 1)
+            group["success"] = np.arange(STEPS) == STEPS - 1
+            episodes.append({"episode_id": i, "episode_seed": 100 + i, "control_mode": mode, "success": i < 2})
+    about = {"env_info": {"env_id": "StackCube-v1", "env_kwargs": {"control_mode": mode}}, "episodes": episodes}
+    path.with_suffix(".json").write_text(json.dumps({**about, **changes}))
+    return path
+
+
+def libero(path: Path) -> Path:
+    q = joints()[:STEPS]
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["problem_info"] = json.dumps({"language_instruction": '"open the drawer"'})
+        for i in (0, 2, 10):
+            group = data.create_group(f"demo_{i}")
+            deltas = np.where(np.isin(np.arange(STEPS), STILL)[:, None], 0.0, 0.3) * np.ones(6)
+            group["actions"] = np.column_stack([deltas, -closing()])
+            group["obs/joint_states"] = q
+            group["obs/gripper_states"] = np.column_stack([np.full(STEPS, 0.04), np.full(STEPS, -0.04)])
+            for camera in ("agentview_rgb", "eye_in_hand_rgb"):
+                group[f"obs/{camera}"] = pictures(STEPS)[:, ::-1]
+    return path
+
+
+def test_maniskill_rows_are_the_targets_and_a_grasp_keeps_its_first_step(tmp_path: Path) -> None:
+    first, _, last = read_trajectories(maniskill(tmp_path / "t.h5"))
+    assert (first.task, first.seed, first.success, last.success) == ("StackCube-v1", 100, True, False)
+    assert first.instruction == "put the red cube on top of the green cube" and first.signal == "commanded"
+    np.testing.assert_allclose(first.actions[:, :7], joints()[1:], atol=1e-6)
+    np.testing.assert_allclose(first.states[:, :7], joints()[:-1], atol=1e-6)
+    assert set(first.actions[:, 7]) == {0.0, 1.0} and first.states[0, 7] == pytest.approx(1.0)
+    kept = first.without_noops()
+    assert len(kept.states) == STEPS - 2, "two of the three still steps; in the first the gripper closes"
+    assert [len(images) for images in kept.views.values()] == [STEPS - 2] * 2 and list(kept.views) == ["base", "wrist"]
+    assert (kept.views["base"][4] == first.views["base"][4]).all()
+    assert (kept.views["base"][5] == first.views["base"][6]).all()
+
+
+def test_rows_of_delta_modes_are_what_was_reached(tmp_path: Path) -> None:
+    first = next(read_trajectories(maniskill(tmp_path / "t.h5", "pd_joint_delta_pos")))
+    np.testing.assert_allclose(first.actions[:, :7], joints()[1:], atol=1e-6)
+    assert first.signal == "measured_next"
+
+
+def test_liberos_pictures_are_upright_and_its_gripper_the_other_way_round(tmp_path: Path) -> None:
+    demos = list(read_trajectories(libero(tmp_path / "open_drawer_demo.hdf5")))
+    assert [d.name for d in demos] == ["demo_0", "demo_2", "demo_10"]
+    demo = demos[0]
+    assert demo.instruction == "open the drawer" and demo.task == "open_drawer_demo"
+    assert all(images[:, 0].min() >= 100 and images[:, -1].max() == 0 for images in demo.views.values())
+    np.testing.assert_allclose(demo.actions[:-1, :7], demo.states[1:, :7])
+    assert (demo.actions[:, 7] == (closing() + 1) / 2).all() and (demo.states[:, 7] == 1.0).all()
+    assert len(demo.without_noops().states) == STEPS - 2
+
+
+def test_a_dataset_holds_the_frames_and_an_interrupted_import_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out, figures = maniskill(tmp_path / "t.h5"), tmp_path / "set", tmp_path / "figures.json"
+    words = [str(file), "--out", str(out), "--size", str(SIDE), "--json", str(figures)]
+    made: list[str] = []
+    fill = import_command._fill
+
+    def dies(folder: Path, trajectory: Any, *rest: Any) -> None:
+        if trajectory.name == "traj_1" and not made.count("traj_1"):
+            made.append("traj_1")
+            raise KeyboardInterrupt
+        made.append(trajectory.name)
+        fill(folder, trajectory, *rest)
+
+    monkeypatch.setattr(import_command, "_fill", dies)
+    with pytest.raises(KeyboardInterrupt):
+        main(words)
+    assert not out.exists()
+    assert main(words) == 0
+    assert made == ["traj_0", "traj_1", "traj_1"], "what was whole is not made again"
+    assert "2 episodes, 20 frames; 4 steps without motion left out" in capsys.readouterr().out
+    assert json.loads(figures.read_text())["left_out"][0]["reason"].endswith("it failed")
+    whole = load_existing(out)
+    assert whole.info["total_episodes"] == 2 and whole.e0["action"]["signal"] == "commanded"
+    table = pq.read_table(out / "data/chunk-000/file-000.parquet")
+    kept = next(read_trajectories(file)).without_noops()
+    for column, values in (("observation.state", kept.states), ("action", kept.actions)):
+        np.testing.assert_allclose(np.array(table.column(column).to_pylist())[:10], values, atol=1e-6)
+    assert main(words) == 2 and "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda p: maniskill(p, views=False), "replay_trajectory"),
+        (lambda p: maniskill(p, episodes=[{"episode_id": 7}]), "lacks traj_7"),
+        (lambda p: maniskill(p).with_suffix(".json").unlink(), "is missing"),
+        (lambda p: h5py.File(p, "w").close(), "neither"),
+        (lambda p: p.write_bytes(b"no hdf5"), "cannot be read"),
+        (lambda p: None, "no such file"),
+    ],
+)
+def test_what_cannot_be_imported_is_told_with_its_cure(make: Any, text: str, tmp_path: Path, capsys) -> None:
+    make(tmp_path / "t.h5")
+    assert main([str(tmp_path / "t.h5"), "--out", str(tmp_path / "set")]) == 2
+    assert text in capsys.readouterr().err and not (tmp_path / "set").exists()
