@@ -63,8 +63,8 @@ fmt: setup  ## format the code
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format .
 
-policy-venv:  ## on a ROS 2 install: .venv-policy with torch, for policy_python:=
-	@$(PYTHON) -m e0_ros.bootstrap --extras policy --venv .venv-policy
+policy-venv:  ## on a ROS 2 install: .venv-policy with torch and the leader's bus, for python:= and policy_python:=
+	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop --venv .venv-policy
 
 lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot of its own (several GB), reads a fresh conversion back
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot

@@ -32,6 +32,10 @@ VERBS = {
     "pretrain": ("e0_policy.pretrain:main", "teach an encoder where things are: e0 pretrain --config FILE"),
     "train": ("e0_policy.train:main", "train an E0 policy: e0 train --config config/train/synthetic.yaml"),
     "eval": ("sim.eval:main", "success of a policy in a simulator: e0 eval --task PickCube-v1 --seeds 0:20 --direct"),
+    "replay": (
+        "e0_ros.replay_command:main",
+        "a policy beside a recorded bag: e0 replay --shadow BAG --checkpoint DIR",
+    ),
     "compare": ("sim.compare:main", "two evaluations pair by pair, with a page: e0 compare runs/a runs/b"),
     "doctor": ("e0_ros.doctor.command:main", "what is wrong with this machine, and the cure: e0 doctor --measure"),
     "ablate": (
@@ -39,6 +43,12 @@ VERBS = {
         "variants trained and evaluated alike: e0 ablate --suite heads --out runs/heads",
     ),
     "estop": ("e0_ros.estop_command:main", "stop the arm by any key, or by this terminal's end: e0 estop"),
+    "gello calibrate": (
+        "e0_ros.gello_command:calibrate",
+        "a leader arm's file: e0 gello calibrate --out my_gello.yaml",
+    ),
+    "gello show": ("e0_ros.gello_command:show", "its live joints: e0 gello show --calibration my_gello.yaml"),
+    "gello fake": ("sim.fake_gello:main", "a leader arm without the hardware: e0 gello fake --link /tmp/gello"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""
@@ -78,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def usage() -> str:
     """The verbs with an example each."""
     lines = ["usage: e0 VERB ...   (e0 VERB --help)", ""]
-    return "\n".join([*lines, *(f"  {verb:<14}{text}" for verb, (_, text) in VERBS.items())])
+    return "\n".join([*lines, *(f"  {verb:<17}{text}" for verb, (_, text) in VERBS.items())])
 
 
 def _cure(module: str) -> str:

@@ -42,6 +42,7 @@ class Report:
     left_out: list[dict[str, str]]
     errors: int
     held: int
+    intervened: int
     different: int
     seconds: float
     recorded_s: float
@@ -54,6 +55,8 @@ class Report:
             lines.append(f"{self.salvaged} from damaged bags, up to their first gap: meta/e0.json says where")
         if self.held:
             lines.append(f"{self.held} frames where the executor followed no plan and held; meta/e0.json says where")
+        if self.intervened:
+            lines.append(f"{self.intervened} frames where a human had taken over: e0.intervention is 1")
         if self.different:
             lines.append(f"{self.different} frames differ from what the policy was fed live; see meta/e0.json")
         if self.left_out:
@@ -114,6 +117,7 @@ def _convert(
         left_out=left_out,
         errors=sum(entry["reason"].startswith(ERROR) for entry in left_out),
         held=sum(f.held for f in facts),
+        intervened=sum(f.intervened for f in facts),
         different=sum(f.different for f in facts),
         seconds=time.monotonic() - begin,
         recorded_s=sum(f.frames / f.fps for f in facts),

@@ -7,7 +7,7 @@ Both launchers read this: `ros2 launch e0_ros <graph>.launch.py` (`e0_ros.ros_la
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from e0_ros.config import ConfigError, check, setting
@@ -86,11 +86,16 @@ SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
 POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyConfig",), "policy_python")
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
-TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", ("e0_ros.nodes.gello_teleop:TeleopConfig",))
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
 GRIPPER = Process("gripper", "e0_ros.nodes.gripper", _GRIPPER)
+_TELEOP = ("e0_ros.nodes.gello_teleop:TeleopConfig", "e0_ros.core.gello:GelloConfig")
+TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", _TELEOP)
 NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, RECORDER, TELEOP)
 """Every node of ours. In a simulation the death of any of them ends the graph."""
+
+
+TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
+"""What the executor does otherwise where a hand leads: commands at the leader's rate, a hold soon after silence."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,8 @@ class SimArguments:
 
     simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
     mode: str = setting("realtime", "who owns the time", choices=("realtime", "lockstep"))
-    source: str = setting("scripted", "who plans: a privileged expert (ManiSkill), a policy, a recording, or none here",
-                          choices=("scripted", "policy", "replay", "external"))  # fmt: skip
+    source: str = setting("scripted", "who plans: a privileged expert, a policy, a recording, a GELLO, or none here",
+                          choices=("scripted", "policy", "replay", "teleop", "external"))  # fmt: skip
     task: str = setting("", "task of the first scene; empty: the simulator's first")
     seed: int = setting(0, "seed of the first scene", low=0, high=2**63 - 1)
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
@@ -131,6 +136,8 @@ class SimArguments:
     embodiment: str = setting("", "arm; empty: the simulator's own")
     checkpoint: str = setting("", "source:=policy: folder of the checkpoint")
     recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
+    gello: str = setting("", "file of the leader, by e0 gello calibrate; empty: that of e0 gello fake")
+    gello_port: str = setting("", "serial port of the leader; given, it can take over from any other source")
     record: bool = setting(True, "write a bag per episode")
     bag_dir: str = setting("bags", "folder of the bags")
     settings: str = setting("", "YAML file with settings by node")
@@ -143,6 +150,8 @@ class SimArguments:
         needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source)
         if needed and not getattr(self, needed):
             raise ConfigError(f"source:={self.source} needs {needed}:=PATH")
+        if (self.source == "teleop" or self.gello_port) and self.mode == "lockstep":
+            raise ConfigError("a leader needs mode:=realtime; a hand does not wait")
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,8 @@ class BenchArguments:
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     serials: tuple[str, ...] = setting((), "RealSense serial number per view; empty: any camera for a single view")
     cameras: bool = setting(True, "start the cameras; false: they run elsewhere")
+    gello: str = setting("", "file of the leader, by e0 gello calibrate; with a policy: it can take over")
+    gello_port: str = setting("", "serial port of the leader; empty: as in its file")
     gripper: bool = setting(True, "drive the Franka Hand; its stand-in with use_fake_hardware has no actions")
     instruction: str = setting("", "instruction at start")
     record: bool = setting(True, "write a bag per episode")
@@ -169,6 +180,22 @@ class BenchArguments:
             raise ConfigError("the arm's address is needed: robot_ip:=ADDRESS (or use_fake_hardware:=true)")
         if self.cameras and len(self.serials) != len(self.views) and len(self.views) > 1:
             raise ConfigError(f"{len(self.views)} views need one serial number each: serials:=A,B (got {self.serials})")
+
+
+@dataclass(frozen=True)
+class TeleopArguments(BenchArguments):
+    """A GELLO leader arm on a Franka Research 3 with RealSense cameras, or on the fake bench."""
+
+    simulator: str = setting("", "fr3_plant: the fake bench in the place of arm and cameras", choices=("", "fr3_plant"))
+    sim_python: str = setting("", "interpreter of the simulator; empty: as python")
+
+    def __post_init__(self) -> None:
+        if self.simulator:
+            check(self)
+            return
+        super().__post_init__()
+        if not self.gello:
+            raise ConfigError("the leader's file is needed: gello:=PATH (e0 gello calibrate --out PATH writes it)")
 
 
 @dataclass(frozen=True)
@@ -194,11 +221,15 @@ def sim_graph(a: SimArguments) -> Graph:
     scene, views = {"task": a.task, "seed": a.seed}, list(a.views)
     robot = {"simulator": a.simulator, "mode": a.mode, "controller": a.controller, "embodiment": common["embodiment"]}
     size = {"image_height": a.size, "image_width": a.size}
+    patience.update(TELEOP_PACE if a.source == "teleop" else {})
+    takeover = (_takeover(a, common),) if a.gello_port and a.source != "teleop" else ()
+    expected = a.source if lockstep and a.source != "external" else ""
     processes = (
         _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size, render_ms=simulator.render_ms),
         _with(SYNC, common, rates, size, views=views),
         *_source(a, common),
-        _with(EXECUTOR, common, patience, output=a.controller, expected_source=a.source.replace("external", "")),
+        *takeover,
+        _with(EXECUTOR, common, patience, output=a.controller, expected_source=expected),
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
     return Graph("sim", a, processes, use_sim_time=lockstep)
@@ -207,19 +238,39 @@ def sim_graph(a: SimArguments) -> Graph:
 def franka_graph(a: FrankaArguments) -> Graph:
     """The real arm, its cameras and a policy. Without the policy the executor holds and says so."""
     policy = replace(_policy(a, {"embodiment": a.embodiment}), on_death=CONTINUE)
-    own = _bench_processes(a)
-    return Graph("franka", a, (own[0], policy, *own[1:]), _bench(a))
+    sync, *others = _bench_processes(a)
+    takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
+    return Graph("franka", a, (sync, policy, *takeover, *others), _bench(a))
 
 
-def teleop_graph(a: BenchArguments) -> Graph:
-    """The real arm, its cameras and a GELLO leader arm."""
-    own = _bench_processes(a)
-    return Graph("teleop", a, (own[0], _with(TELEOP, embodiment=a.embodiment), *own[1:]), _bench(a))
+def teleop_graph(a: TeleopArguments) -> Graph:
+    """The real arm, its cameras and a GELLO leader arm. Without the leader the executor holds and says so."""
+    if a.simulator:
+        shared = {f.name for f in fields(SimArguments)} & {f.name for f in fields(a)}
+        simulated = SimArguments(source="teleop", **{name: getattr(a, name) for name in shared - {"embodiment"}})
+        graph = sim_graph(simulated)
+        told = (_with(p, p.settings, instruction=a.instruction) if p.name == SYNC.name else p for p in graph.processes)
+        return replace(graph, name="teleop", processes=tuple(told))
+    sync, executor, *others = _bench_processes(a)
+    leader = replace(_teleop(a, {"embodiment": a.embodiment}), on_death=RESTART)
+    return Graph("teleop", a, (sync, leader, _with(executor, executor.settings, TELEOP_PACE), *others), _bench(a))
+
+
+def _teleop(a: SimArguments | BenchArguments, common: Mapping[str, Any]) -> Process:
+    return _with(TELEOP, {"embodiment": common["embodiment"]}, calibration=a.gello, port=a.gello_port)
+
+
+def _takeover(a: SimArguments | BenchArguments, common: Mapping[str, Any]) -> Process:
+    """A leader that takes the arm from another source on request, and without which that goes on."""
+    leader = _teleop(a, common)
+    return replace(_with(leader, leader.settings, engage="request"), on_death=RESTART)
 
 
 def _source(a: SimArguments, common: Mapping[str, Any]) -> tuple[Process, ...]:
     if a.source == "external":
         return ()
+    if a.source == "teleop":
+        return (_teleop(a, common),)
     return (_with(EXPERTS, common, simulator=a.simulator),) if a.source == "scripted" else (_policy(a, common),)
 
 
@@ -266,6 +317,6 @@ def _with(process: Process, *groups: Mapping[str, Any], **settings: Any) -> Proc
 GRAPHS: dict[str, tuple[type, Callable[[Any], Graph]]] = {
     "sim": (SimArguments, sim_graph),
     "franka": (FrankaArguments, franka_graph),
-    "teleop": (BenchArguments, teleop_graph),
+    "teleop": (TeleopArguments, teleop_graph),
 }
 """Per graph its arguments' class and what makes it of them."""

@@ -172,6 +172,8 @@ SET_INSTRUCTION = Service("/e0/set_instruction", "e0_msgs/srv/SetInstruction", "
 RESET_POLICY = Service("/e0/policy/reset", TRIGGER, "policy")
 RESET_SIM = Service("/e0/sim/reset", "e0_msgs/srv/ResetSim", "bridge")
 RESET_EXPERT = Service("/e0/expert/reset", "e0_msgs/srv/ResetSim", "experts")
+ENGAGE = Service("/e0/teleop/engage", TRIGGER, "gello_teleop")
+RELEASE = Service("/e0/teleop/release", TRIGGER, "gello_teleop")
 
 SERVICES = (
     ARM,
@@ -185,6 +187,8 @@ SERVICES = (
     RESET_POLICY,
     RESET_SIM,
     RESET_EXPERT,
+    ENGAGE,
+    RELEASE,
 )
 
 

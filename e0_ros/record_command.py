@@ -1,7 +1,7 @@
 """Record takes by hand: `e0 record --attach` in a running graph, or `e0 record sim ...`, `e0 record teleop ...`.
 
 Keys: space start, s success, f failure, d discard, r discard and record again, i next instruction, n new instruction,
-q quit.
+t take over, b hand back (with a leader, from a policy), q quit. A foot pedal can press them: --pedal.
 """
 
 from __future__ import annotations
@@ -14,13 +14,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from e0_ros.config import ConfigError
 from e0_ros.core.live_status import Status, line, lines
-from e0_ros.core.take_session import DiscardLast, End, Instruct, Quit, Refused, Start, TakeSession
+from e0_ros.core.take_session import (
+    KEYS,
+    DiscardLast,
+    End,
+    HandBack,
+    Instruct,
+    Quit,
+    Refused,
+    Start,
+    TakeOver,
+    TakeSession,
+)
 from e0_ros.graph import GRAPHS
 from e0_ros.graph_client import GraphCallError, GraphClient
 from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE
 from e0_ros.keyboard import Keyboard
 from e0_ros.launcher import Launcher
+from e0_ros.pedal import PEDAL_KEYS, PedalKeys, open_pedal, pedal_keys
 from e0_ros.record_take import Takes, throw_away
 from e0_ros.resolve import GraphError, parse, resolve
 
@@ -46,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of the first scene; each further take adds 1")
     p.add_argument("--no-arm", action="store_true", help="never arm: something else than the executor moves the arm")
     p.add_argument("--log-dir", type=Path, default=Path("logs"), help="logs of a graph started here (default: logs)")
+    p.add_argument("--pedal", default="", metavar="DEVICE", help="foot pedal: /dev/input/by-id/...-event-kbd")
+    p.add_argument("--pedal-keys", default=PEDAL_KEYS, metavar="KEY=ACTION,...",
+                   help=f"what its keys do (default: {PEDAL_KEYS}); actions: {', '.join(KEYS.values())}")  # fmt: skip
     return p
 
 
@@ -67,12 +83,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             stack.callback(client.close)
             client.wait_for(START_EPISODE, END_EPISODE, SET_INSTRUCTION)
             takes = Takes(client, options.task, options.seed, not options.no_arm)
+            pedal = _pedal(options, stack)
             with Keyboard() as keyboard:
-                Recorder(takes, TakeSession(options.instruction), keyboard).run()
-    except (GraphError, GraphCallError) as error:
+                Recorder(takes, TakeSession(options.instruction), keyboard, pedal).run()
+    except (GraphError, GraphCallError, ConfigError) as error:
         print(f"e0 record: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _pedal(options: argparse.Namespace, stack: ExitStack) -> PedalKeys | None:
+    if not options.pedal:
+        return None
+    keys = pedal_keys(options.pedal_keys, {meaning: key for key, meaning in KEYS.items()})
+    pedal = open_pedal(options.pedal)
+    stack.callback(pedal.close)
+    return PedalKeys(pedal, keys)
 
 
 @contextmanager
@@ -87,20 +113,23 @@ def _launched(options: argparse.Namespace) -> Iterator[Launcher]:
 class Recorder:
     """The loop: keys, the view, what ends a take by itself."""
 
-    def __init__(self, takes: Takes, session: TakeSession, keyboard: Keyboard) -> None:
-        self._takes, self._session, self._keyboard = takes, session, keyboard
+    def __init__(self, takes: Takes, session: TakeSession, keyboard: Keyboard, pedal: PedalKeys | None = None) -> None:
+        self._takes, self._session, self._keyboard, self._pedal = takes, session, keyboard, pedal
         self._view = View(sys.stdout.isatty())
         self._leaving = False
 
     def run(self) -> None:
         """Record until the person quits, the input ends or a signal comes; a running take is then unlabelled."""
         before = {number: signal.signal(number, self._leave) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._view.say("space start, s success, f failure, d discard, r again, i / n next / new instruction, q quit")
+        self._view.say(
+            "space start, s success, f failure, d discard, r again, i / n next / new instruction, "
+            "t / b take over / hand back, q quit"
+        )
         try:
             while not self._leaving:
                 self._takes.client.spin(0.05)
                 self._view.show(self._takes.client.status(self._instruction(), self._takes.bytes_per_s))
-                if key := self._keyboard.key():
+                if key := self._keyboard.key() or (self._pedal.key() if self._pedal else ""):
                     self._act(key)
                 elif self._keyboard.ended:
                     self._leaving = True
@@ -129,6 +158,11 @@ class Recorder:
                 self._session.ended("")
             elif isinstance(action, Instruct):
                 self._instruct(action.text)
+            elif isinstance(action, TakeOver):
+                self._view.say(f"taking over: {self._takes.take_over()}")
+            elif isinstance(action, HandBack):
+                self._takes.hand_back()
+                self._view.say("handed back")
             elif isinstance(action, Refused):
                 self._view.say(action.reason)
             if isinstance(action, End | DiscardLast) and action.again:

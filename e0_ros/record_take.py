@@ -50,6 +50,7 @@ class Takes:
     arm: bool = True
     bytes_per_s: float = math.nan
     instruction: str = field(default="", init=False)
+    interventions: int = field(default=0, init=False)
     _next_seed: int = field(default=-1, init=False)
 
     def start(self, instruction: str, again: bool = False) -> str:
@@ -76,8 +77,30 @@ class Takes:
         client.call(interfaces.SET_INSTRUCTION, instruction=instruction)
         if self.arm:
             client.arm(stamp)
-        client.sim, self.instruction = None, instruction
+        client.sim, self.instruction, self.interventions = None, instruction, 0
         return str(client.call(interfaces.START_EPISODE, task=self.task, seed=self.seed).bag)
+
+    def take_over(self) -> str:
+        """A human takes the arm with a leader; returns what is still in the way of leading, or that nothing is.
+
+        Raises:
+            GraphCallError: no leader is there.
+
+        """
+        reply = self.client.call(interfaces.ENGAGE)
+        self.interventions += 1
+        return str(reply.message)
+
+    def hand_back(self) -> None:
+        """The arm belongs to the policy again.
+
+        Raises:
+            GraphCallError: no leader is there, or the executor cannot be armed.
+
+        """
+        self.client.call(interfaces.RELEASE)
+        if self.arm:
+            self.client.arm(Time())
 
     def end(self, outcome: str, note: str = "") -> Ended:
         """End the running take with a label and judge what was recorded.
@@ -86,6 +109,7 @@ class Takes:
             GraphCallError: a service refused or is not there.
 
         """
+        note = note or (f"interventions: {self.interventions}" if self.interventions else "")
         reply = self.client.call(interfaces.END_EPISODE, outcome=outcome, note=note)
         if self.arm:
             self.client.call(interfaces.DISARM)

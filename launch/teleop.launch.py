@@ -1,4 +1,4 @@
-"""Demonstrations with a GELLO leader arm: ros2 launch e0_ros teleop.launch.py robot_ip:=ADDRESS"""
+"""Demonstrations with a GELLO leader arm: ros2 launch e0_ros teleop.launch.py robot_ip:=ADDRESS gello:=FILE"""
 
 from launch import LaunchDescription
 

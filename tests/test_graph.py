@@ -4,7 +4,18 @@ import re
 import pytest
 
 from e0_ros.config import ConfigError, from_mapping
-from e0_ros.graph import GRAPHS, NODES, SHUTDOWN, FrankaArguments, SimArguments, franka_graph, sim_graph, teleop_graph
+from e0_ros.graph import (
+    GRAPHS,
+    NODES,
+    RESTART,
+    SHUTDOWN,
+    FrankaArguments,
+    SimArguments,
+    TeleopArguments,
+    franka_graph,
+    sim_graph,
+    teleop_graph,
+)
 from e0_ros.interfaces import SERVICES
 
 
@@ -30,9 +41,10 @@ def test_every_node_gets_the_simulators_arm(simulator, arm):
 
 
 def test_one_source_at_a_time():
-    for source, node in (("scripted", "experts"), ("policy", "policy"), ("replay", "policy"), ("external", None)):
+    nodes = {"scripted": "experts", "policy": "policy", "replay": "policy", "teleop": "gello_teleop", "external": None}
+    for source, node in nodes.items():
         names = [p.name for p in sim_graph(SimArguments(source=source, checkpoint="c", recording="r")).processes]
-        assert [n for n in names if n in ("experts", "policy")] == [node] * bool(node)
+        assert [n for n in names if n in ("experts", "policy", "gello_teleop")] == [node] * bool(node)
     with pytest.raises(ConfigError, match="checkpoint:=PATH"):
         SimArguments(source="policy")
 
@@ -62,17 +74,45 @@ def test_bench_starts_arm_controller_and_one_camera_per_view():
     assert "serial_no:='22'" in graph.foreign[3].arguments
     nodes = ["observation_sync", "policy", "chunk_executor", "gripper", "episode_recorder"]
     assert [p.name for p in graph.processes] == nodes
-    names = [p.name for p in teleop_graph(arguments).processes]
-    assert "gello_teleop" in names
-    assert "policy" not in names
+
+
+def test_a_leader_on_the_bench_and_in_a_simulation():
+    bench = teleop_graph(TeleopArguments(robot_ip="1", cameras=False, gello="g.yaml", gello_port="/dev/x"))
+    by_node = settings(bench)
+    assert list(by_node) == ["observation_sync", "gello_teleop", "chunk_executor", "gripper", "episode_recorder"]
+    assert by_node["gello_teleop"] == {"embodiment": "fr3", "calibration": "g.yaml", "port": "/dev/x"}
+    assert {p.name: p.on_death for p in bench.processes}["gello_teleop"] == RESTART
+    assert by_node["chunk_executor"]["command_rate_hz"] >= 100
+    assert by_node["chunk_executor"]["output"] == "joint_trajectory"
+    simulated = settings(sim_graph(SimArguments(simulator="fr3_plant", source="teleop", gello_port="/dev/x")))
+    assert simulated["gello_teleop"]["port"] == "/dev/x"
+    assert simulated["chunk_executor"]["command_rate_hz"] >= 100
+    assert settings(sim_graph(SimArguments(mode="lockstep")))["chunk_executor"]["expected_source"] == "scripted"
 
 
 def test_the_gripper_is_left_out_where_no_hand_serves_it():
     for without in ({"gripper": False, "robot_ip": "1"}, {"use_fake_hardware": True}):
-        arguments = FrankaArguments(checkpoint="c", cameras=False, **without)
-        assert "gripper" not in [
-            p.name for p in (*franka_graph(arguments).processes, *teleop_graph(arguments).processes)
-        ]
+        common = {"cameras": False, "gello": "g.yaml", **without}
+        graphs = franka_graph(FrankaArguments(checkpoint="c", **common)), teleop_graph(TeleopArguments(**common))
+        assert "gripper" not in [process.name for graph in graphs for process in graph.processes]
+
+
+def test_a_leader_beside_a_policy_takes_over_on_request_only():
+    bench = franka_graph(FrankaArguments(robot_ip="1", checkpoint="c", cameras=False, gello="g.yaml"))
+    simulated = sim_graph(SimArguments(source="policy", checkpoint="c", gello_port="/dev/x"))
+    for graph in (bench, simulated):
+        assert settings(graph)["gello_teleop"]["engage"] == "request"
+        assert {p.name: p.on_death for p in graph.processes}["gello_teleop"] == RESTART
+    assert "gello_teleop" not in settings(franka_graph(FrankaArguments(robot_ip="1", checkpoint="c", cameras=False)))
+
+
+def test_the_fake_bench_of_a_leader():
+    graph = teleop_graph(TeleopArguments(simulator="fr3_plant", gello_port="/dev/x", bag_dir="b", instruction="wave"))
+    by_node = settings(graph)
+    assert list(by_node) == ["bridge", "observation_sync", "gello_teleop", "chunk_executor", "episode_recorder"]
+    assert graph.name == "teleop" and not graph.foreign
+    assert by_node["gello_teleop"] == {"embodiment": "fr3", "calibration": "", "port": "/dev/x"}
+    assert by_node["observation_sync"]["instruction"] == "wave" and by_node["episode_recorder"]["bag_dir"] == "b"
 
 
 def test_bench_asks_for_what_it_cannot_guess():
@@ -82,6 +122,10 @@ def test_bench_asks_for_what_it_cannot_guess():
         FrankaArguments(checkpoint="c", robot_ip="1")
     with pytest.raises(ConfigError, match="checkpoint:=PATH"):
         FrankaArguments(robot_ip="1", cameras=False)
+    with pytest.raises(ConfigError, match="gello:=PATH"):
+        TeleopArguments(robot_ip="1", cameras=False)
+    with pytest.raises(ConfigError, match="a hand does not wait"):
+        SimArguments(source="teleop", mode="lockstep")
 
 
 def test_death_of_the_executor_always_ends_the_graph_and_of_a_real_policy_does_not():

@@ -41,9 +41,9 @@ class Admission:
     """Checks and arbitration, with counts.
 
     The first accepted source owns the arm after arming. A source of higher `RANK` takes it at once, a human from
-    everything; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. An
-    owner is one session: a restarted policy is another one. A sequence number is accepted once per session, and only
-    upwards.
+    everything; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. But no
+    silence takes the arm from a human and gives it to a machine: arming again does. An owner is one session: a
+    restarted policy is another one. A sequence number is accepted once per session, and only upwards.
     """
 
     def __init__(self, arm: Embodiment, config: AdmissionConfig) -> None:
@@ -129,6 +129,8 @@ class Admission:
             return ""
         if RANK[chunk.source] > RANK[self._owner[0]]:
             return ""
+        if RANK[chunk.source] < RANK[self._owner[0]] == RANK["teleop"]:
+            return f"{self.owner} has taken the arm; arm again to hand it back"
         if plan_end_ns <= now_ns and now_ns - self._heard_ns > self._config.lease_ms * _MS:
             return ""
         return f"{self.owner} owns the arm"

@@ -113,6 +113,11 @@ class ChunkExecutor:
         """Take word from a source that its last plan is still good."""
         self._admission.keep(source, session, now_ns)
 
+    def give_up(self, source: str, session: str, reason: str) -> None:
+        """Take word from the arm's owner that it leads no more: a hold with its reason until it sends a chunk again."""
+        if self._mode is Mode.RUNNING and self._admission.owns(source, session):
+            self._brake(Mode.HOLD, f"{source}: {reason}")
+
     def refuse(self, source: str, session: str, reason: str) -> Refusal:
         """Count a chunk that could not even be decoded; the owner's leads to a hold."""
         return self._refused(self._admission.refuse(reason, fault=self._admission.owns(source, session)))
@@ -130,7 +135,8 @@ class ChunkExecutor:
             return Refusal(trouble)
         q = self._measured.position
         assert q is not None
-        if self._mode is not Mode.DISARMED and self._command and not self._command.at_rest(now_ns + self._lead_ns):
+        moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
+        if moved and not moved.at_rest(now_ns):
             return Refusal("the reference still moves; hold first and arm when it is at rest")
         keep = self._held_reference(q, now_ns)
         self._command = Command.rest(q if keep is None else keep, now_ns)
@@ -260,7 +266,11 @@ class ChunkExecutor:
         if gap[worst] > self.config.max_jump_rad:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
-        self._chunk, self._curve, self._target = chunk, curve, None
+        if self._target is not None and _goes_on(self._chunk, chunk):
+            self._target.curve = curve
+        else:
+            self._target = None
+        self._chunk, self._curve = chunk, curve
         self._mode, self._reason = Mode.RUNNING, f"follows {chunk.source} (session {chunk.session})"
         return None
 
@@ -331,6 +341,11 @@ class ChunkExecutor:
         """When the plan in force ends; the present if there is none."""
         ends = [chunk.end_ns for _, chunk in self._pending] + ([self._chunk.end_ns] if self._chunk else [])
         return max([now_ns, *ends])
+
+
+def _goes_on(before: ActionChunk | None, chunk: ActionChunk) -> bool:
+    """Whether a chunk is the next reading of the hand that is followed already."""
+    return before is not None and chunk.source == "teleop" and before.session == chunk.session
 
 
 def _gripper_in_force(chunk: ActionChunk, now_ns: int) -> float:

@@ -44,6 +44,7 @@ class SetPoints:
         self._teleop, self._arm, self._interpolate = signal == "teleop", arm, interpolate
         self._plans: dict[_Key, ActionChunk] = {}
         self._entries: list[_Entry] = []
+        self._followed: list[tuple[int, str]] = []
 
     @property
     def start_ns(self) -> int | None:
@@ -75,6 +76,8 @@ class SetPoints:
 
     def add_state(self, stamp_ns: int, message: Any) -> None:
         """Take an e0_msgs/ExecutorState."""
+        if message.mode == RUNNING and (not self._followed or self._followed[-1][1] != message.source):
+            self._followed.append((stamp_ns, message.source))
         if self._teleop:
             return
         committed_ns = int(message.committed_until.sec) * 10**9 + int(message.committed_until.nanosec)
@@ -109,6 +112,11 @@ class SetPoints:
         """Whether the set-point at `t` is the executor's own, because it followed no plan that is known."""
         place = self._place(t)
         return place >= 0 and not isinstance(self._resolved(self._entries[place]), ActionChunk)
+
+    def intervened(self, t: int) -> bool:
+        """Whether a human has the arm at `t` that a machine moved before, until a machine moves it again."""
+        until = bisect_right(self._followed, t, key=lambda entry: entry[0])
+        return until > 1 and self._followed[until - 1][1] == "teleop"
 
     def _place(self, t: int) -> int:
         """Of the entry in force at `t`; -1 if there is none."""

@@ -217,7 +217,8 @@ class _Episode:
                 facts.different += not live.same(frame, reader.views)
         texts = [reader.instruction(t) or facts.task for t in self._stamps]
         facts.instructions = list(dict.fromkeys(texts))
-        write_episode(self._folder, facts, frames, actions, texts, self._histograms)
+        intervened = [reader.set_points.intervened(t) for t in self._stamps]
+        write_episode(self._folder, facts, frames, actions, texts, self._histograms, intervened)
 
 
 def _named_arm(bag: Bag, info: BagInfo) -> str:

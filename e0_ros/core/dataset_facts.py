@@ -35,6 +35,7 @@ class Facts:
     sources: list[str] = field(default_factory=list)
     leading: int = 0
     held: int = 0
+    intervened: int = 0
     lost: int = 0
     compared: int = 0
     different: int = 0

@@ -18,11 +18,11 @@ from e0_policy.files import sync
 from e0_ros.config import to_mapping
 from e0_ros.core.dataset_config import ConvertConfig
 from e0_ros.core.dataset_facts import Facts
-from e0_ros.core.dataset_table import ACTION, STATE
+from e0_ros.core.dataset_table import ACTION, INTERVENTION, STATE
 from e0_ros.core.dataset_video import VideoFormat
 from e0_ros.core.pairing import GRIPPER, JOINTS
 
-VERSION = 1
+VERSION = 2
 CHUNK = 1000
 DATA_MB, VIDEO_MB = 100, 200
 CHUNK_FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -127,7 +127,7 @@ def features(facts: Facts, config: ConvertConfig) -> dict[str, Any]:
         shape = [facts.height, facts.width, 3]
         image = {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"], "info": video}
         found[f"observation.images.{view}"] = image
-    own = [f"e0.age_ms.{stream}" for stream in (*facts.views, JOINTS, GRIPPER)]
+    own = [INTERVENTION, *(f"e0.age_ms.{stream}" for stream in (*facts.views, JOINTS, GRIPPER))]
     for name in (*own, *(f"e0.skew_ms.{view}" for view in facts.views)):
         found[name] = {"dtype": "float32", "shape": [1], "names": None}
     found["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,20 @@ from e0_ros.core.dataset_facts import Facts
 from e0_ros.core.dataset_stats import Stats
 from e0_ros.core.pairing import GRIPPER, JOINTS
 
-STATE, ACTION = "observation.state", "action"
+STATE, ACTION, INTERVENTION = "observation.state", "action", "e0.intervention"
 NS_PER_MS = 1e6
 
 
-def frame_columns(frames: list[Observation], actions: FloatArray, facts: Facts) -> dict[str, NDArray[np.generic]]:
+def frame_columns(
+    frames: list[Observation], actions: FloatArray, intervened: Sequence[bool], facts: Facts
+) -> dict[str, NDArray[np.generic]]:
     """The numeric features of an episode but those that depend on its place in the dataset."""
     reference = facts.views[0]
     columns: dict[str, NDArray[np.generic]] = {
         STATE: np.array([state_of(frame) for frame in frames], np.float32),
         ACTION: actions.astype(np.float32),
     }
+    columns[INTERVENTION] = np.array(intervened, np.float32)
     for view in facts.views:
         columns[f"e0.age_ms.{view}"] = _ms([-frame.view_skew_ns[view] for frame in frames])
     columns[f"e0.age_ms.{JOINTS}"] = _ms([frame.joint_skew_ns for frame in frames])

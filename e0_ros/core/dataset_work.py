@@ -29,6 +29,7 @@ def write_episode(
     actions: FloatArray,
     texts: list[str],
     histograms: Mapping[str, Sequence[NDArray[np.uint32]]],
+    intervened: Sequence[bool] = (),
 ) -> None:
     """Write the table of an episode whose videos lie in the folder, and put its statistics into `facts`.
 
@@ -39,12 +40,14 @@ def write_episode(
         actions: `(frames, columns)`.
         texts: instruction of each frame.
         histograms: of each view's images (`dataset_stats.histogram`).
+        intervened: of each frame, whether a human had taken over from a machine; empty: never.
 
     Raises:
         VideoError: a video that does not hold a frame for each row.
 
     """
-    columns = frame_columns(frames, actions, facts)
+    facts.intervened = sum(intervened)
+    columns = frame_columns(frames, actions, intervened or [False] * len(frames), facts)
     stats = {name: vector_stats(values) for name, values in columns.items()}
     for view in facts.views:
         path = folder / f"{view}.mp4"

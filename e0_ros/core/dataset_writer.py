@@ -240,7 +240,7 @@ class _Dataset:
 _SHARED = ("embodiment", "joint_names", "views", "height", "width", "fps")
 _OWN = (
     *("bag", "digest", "episode_id", "task", "seed", "instructions", "outcome", "frames", "start_ns", "period_ns"),
-    *("at_observations", "lockstep", "sources", "leading", "held", "lost", "compared", "different"),
+    *("at_observations", "lockstep", "sources", "leading", "held", "intervened", "lost", "compared", "different"),
     *("salvaged", "damage", "recorded_by"),
 )
 

@@ -81,6 +81,9 @@ class HandOver:
     ends. So the result is C2, and a chain of hand-overs needs no memory of the chunks before. The blend lasts
     `blend_ns`, or longer by the first of `_STRETCH` with which the decay itself keeps to `velocity` and
     `acceleration` `(n,)`: a far target is approached, not overshot.
+
+    `curve` may be replaced by one that goes on with it, as a hand's next reading does: the blend that has begun goes
+    on too. A new one for each of 100 readings a second would never end, and the reference would run away.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class HandOver:
         velocity: FloatArray,
         acceleration: FloatArray,
     ) -> None:
-        self._curve, self._start_ns = curve, start_ns
+        self.curve, self._start_ns = curve, start_ns
         now = curve(np.array([start_ns]))
         gap = State(*(a - b[0] for a, b in zip(state, now, strict=True)))
         nothing = np.zeros_like(gap.position)
@@ -109,7 +112,7 @@ class HandOver:
 
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`."""
-        target = self._curve(times_ns)
+        target = self.curve(times_ns)
         elapsed = np.maximum(times_ns - self._start_ns, 0)
         if elapsed[0] >= self._blend_ns:
             return target

@@ -11,6 +11,8 @@ KEYS = {
     "f": "failure",
     "d": "discard",
     "r": "re-record",
+    "t": "take over",
+    "b": "hand back",
     "i": "next instruction",
     "n": "new instruction",
     "q": "quit",
@@ -48,6 +50,16 @@ class Instruct:
 
 
 @dataclass(frozen=True)
+class TakeOver:
+    """A human takes the arm from the policy."""
+
+
+@dataclass(frozen=True)
+class HandBack:
+    """The policy goes on."""
+
+
+@dataclass(frozen=True)
 class Quit:
     """Leave."""
 
@@ -59,7 +71,7 @@ class Refused:
     reason: str
 
 
-Action = Start | End | DiscardLast | Instruct | Quit | Refused
+Action = Start | End | DiscardLast | Instruct | TakeOver | HandBack | Quit | Refused
 
 
 class TakeSession:
@@ -108,6 +120,8 @@ class TakeSession:
             return End(meaning)
         if meaning == "re-record":
             return End("discard", again=True)
+        if meaning in ("take over", "hand back"):
+            return TakeOver() if meaning == "take over" else HandBack()
         return Refused(f"{meaning}: end the take first (s success, f failure, d discard)")
 
     def _idle(self, meaning: str) -> Action:

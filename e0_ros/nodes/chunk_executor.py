@@ -131,6 +131,9 @@ class ChunkExecutorNode(Node):
             self._tick_if_complete()
 
     def _on_chunk(self, msg: ChunkMsg) -> None:
+        if msg.source == "teleop" and not self._lockstep:  # a hand's few rows need not wait for the tick to be over
+            self._offer(msg, self._now_ns())
+            return
         self._waiting = [*self._waiting[-_DRAIN:], msg]
         if self._lockstep and self.config.expected_source in ("", msg.source):
             self._answered_ns = max(self._answered_ns, to_ns(msg.in_reply_to))
@@ -155,6 +158,8 @@ class ChunkExecutorNode(Node):
             refusal = self.core.offer(chunk, now_ns) if isinstance(chunk, ActionChunk) else None
             if isinstance(chunk, NoChunk) and chunk.keep:
                 self.core.keep(chunk.source, chunk.session, now_ns)
+            elif isinstance(chunk, NoChunk) and not chunk.in_reply_to_ns:
+                self.core.give_up(chunk.source, chunk.session, chunk.reason)
         if refusal and (refusal.fault or self.core.mode is not Mode.DISARMED):
             self.get_logger().warning(
                 f"refused chunk {msg.sequence} of {msg.source}: {refusal.reason}", throttle_duration_sec=1.0

@@ -25,7 +25,12 @@ def test_one_owner_and_a_human_wins() -> None:
     back = d.offer(d.chunk([d.home] * 20, sequence=1))
     assert back and "teleop" in back.reason
     d.run(1300)
-    assert d.offer(d.chunk([d.home] * 20, sequence=2)) is None, "the lease of a silent owner ends"
+    still = d.offer(d.chunk([d.home] * 20, sequence=2))
+    assert still and "arm again to hand it back" in still.reason, "no silence hands a human's arm to a machine"
+    assert d.offer(d.chunk([d.home], source="teleop", session="other")) is None, "the lease of a silent owner ends"
+    d.run(1300)
+    d.arm_it()
+    assert d.offer(d.chunk([d.home] * 20, sequence=3)) is None
 
 
 def test_arming_again_frees_the_arm_but_forgets_no_sequence() -> None:
@@ -196,3 +201,17 @@ def test_in_lockstep_nobody_is_silent() -> None:
     assert d.offer(d.chunk([d.home] * 60)) is None
     d.run(1000, tick_ms=50)
     assert d.mode == "RUNNING"
+
+
+@pytest.mark.parametrize("end", ["hold", "disarm"])
+def test_arming_again_waits_until_the_braking_has_ended(end: str) -> None:
+    d = Driven(lead_ms=20.0).arm_it()
+    follow(d, seconds=0.8)
+    getattr(d.executor, end)()
+    refusals = []
+    while refusal := d.executor.arm(d.now_ns):
+        refusals.append(refusal.reason)
+        d.run(4)
+    d.run(200)
+    assert any("still moves" in reason for reason in refusals)
+    assert not d.violations

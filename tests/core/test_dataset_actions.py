@@ -140,3 +140,20 @@ def test_word_that_there_is_no_plan_is_none():
     points = SetPoints("commanded", ARM)
     points.add_chunk(chunk(0, [], status=1))
     assert points.at(0) is None
+
+
+def test_a_human_intervenes_from_taking_a_machines_arm_until_a_machine_moves_it_again():
+    for signal in ("commanded", "teleop"):
+        points = SetPoints(signal, ARM)
+        seen = {10: "policy", 20: "policy", 30: "teleop", 40: "", 50: "teleop", 60: "", 70: "policy"}
+        for t_ms, source in seen.items():
+            said = state(t_ms, sequence=1, mode=2 if source else 3)
+            points.add_state(t_ms * MS, SimpleNamespace(**{**vars(said), "source": source}))
+        found = [points.intervened(t_ms * MS) for t_ms in (0, 10, 29, 30, 45, 55, 69, 70, 100)]
+        assert found == [False, False, False, True, True, True, True, False, False]
+
+
+def test_a_demonstration_is_no_intervention():
+    points = SetPoints("commanded", ARM)
+    points.add_state(10 * MS, SimpleNamespace(**{**vars(state(10, sequence=1)), "source": "teleop"}))
+    assert not points.intervened(20 * MS)

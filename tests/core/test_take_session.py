@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e0_ros.core.episode import OUTCOMES
-from e0_ros.core.take_session import KEYS, DiscardLast, End, Instruct, Quit, Refused, Start, TakeSession
+from e0_ros.core.take_session import (
+    KEYS,
+    DiscardLast,
+    End,
+    HandBack,
+    Instruct,
+    Quit,
+    Refused,
+    Start,
+    TakeOver,
+    TakeSession,
+)
 
 
 def running() -> TakeSession:
@@ -26,6 +37,11 @@ def test_a_running_take_ends_with_a_label(key, action):
 def test_while_a_take_runs_nothing_else_is_done(key):
     refused = running().key(key)
     assert isinstance(refused, Refused) and "end the take first" in refused.reason
+
+
+def test_a_human_takes_the_arm_over_and_hands_it_back_while_a_take_runs():
+    assert running().key("t") == TakeOver() and running().key("b") == HandBack()
+    assert isinstance(TakeSession().key("t"), Refused) and isinstance(TakeSession().key("b"), Refused)
 
 
 def test_between_takes():
