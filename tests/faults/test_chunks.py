@@ -192,11 +192,21 @@ def test_of_two_policies_one_drives_and_the_other_is_told_so(record_property) ->
     record_property("figure", f"0 of {steps} interleaved, each refused with the owner's name")
 
 
+def hand_back(d: Driven, k: int) -> None:
+    """A human keeps the arm until it is armed again, at rest."""
+    assert d.offer(d.chunk([d.home] * 2, k, session="a")).reason.startswith("teleop (session human) has taken the arm")
+    d.executor.hold()
+    d.run(400)
+    assert d.executor.arm(d.now_ns) is None
+
+
 def test_the_human_takes_the_arm_within_a_tick_each_time_and_without_a_step(record_property) -> None:
     d, switches = Driven(lease_ms=0.0, exhausted_ms=1000.0).arm_it(), scaled(40, 1_000)
     rng = np.random.default_rng(9)
     for k in range(switches):
         human = k % 2 == 1
+        if k and not human:
+            hand_back(d, k)
         source = {"source": "teleop", "session": "human"} if human else {"session": "a"}
         target = d.positions[-1] + rng.uniform(-0.2, 0.2, 7) if human else d.home
         refusal = d.offer(d.chunk([target] * 2, k, **source))
