@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
 N ?= 20
 KILLS ?= 100
+ROWS ?=
 CHUNKS ?= 1000000
 TESTS ?= tests
 RUN := .venv/bin/python
@@ -30,6 +31,9 @@ test: setup  ## the tests (TESTS=tests/core for some)
 
 kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a second of one take is lost
 	@E0_KILLS=$(KILLS) $(RUN) -m pytest -s tests/nodes/test_recorder_killed.py
+
+faults: setup  ## the fault matrix at full length, as a table; most of an hour (ROWS="2 34" for some)
+	@$(RUN) -m tests.faults.run $(ROWS)
 
 fuzz: setup  ## CHUNKS=1000000 hostile chunks through the limiter, a hundredth of them through the whole executor
 	@$(RUN) -m e0_ros.cli bench fuzz --chunks $(CHUNKS) --executor-chunks $$(($(CHUNKS) / 100))

@@ -18,8 +18,10 @@ VERBS = {
     "record": ("sim.record_command:main", "record takes: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
     "convert": ("e0_ros.convert:main", "bags to a LeRobotDataset v3.0: e0 convert bags --out datasets/pick"),
     "import": ("sim.import_command:main", "ManiSkill's and LIBERO's HDF5 files to a dataset: e0 import FILE --out DIR"),
-    "episode": ("e0_ros.episode_report:main", "video and plot of a bag, or its recovery: e0 episode bags/<episode>"),
+    "episode": ("e0_ros.episode_report:main", "video and plot of a bag: e0 episode bags/<episode>"),
     "inspect": ("e0_ros.inspect_command:main", "bags and datasets at a glance: e0 inspect bags --html report.html"),
+    "bag check": ("e0_ros.bag_command:check", "every checksum and count of bags: e0 bag check bags"),
+    "bag repair": ("e0_ros.bag_command:repair", "what is whole of a broken bag: e0 bag repair bags/<episode>.partial"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
     "bench fuzz": ("e0_ros.bench.fuzz:main", "hostile chunks against the limits: e0 bench fuzz --chunks 100000"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
@@ -46,6 +48,7 @@ VERBS = {
     ),
     "gello show": ("e0_ros.gello_command:show", "its live joints: e0 gello show --calibration my_gello.yaml"),
     "gello fake": ("sim.fake_gello:main", "a leader arm without the hardware: e0 gello fake --link /tmp/gello"),
+    "estop": ("e0_ros.estop_command:main", "stop the arm by any key, or by this terminal's end: e0 estop"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""

@@ -1,4 +1,4 @@
-"""`e0 episode`: a bag's video and plot as files beside it, and the recovery of a broken bag; needs no ROS."""
+"""`e0 episode`: a bag's video and plot as files beside it; needs no ROS."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from e0_ros.core.bag_reader import Bag, BagReadError
-from e0_ros.core.bag_recovery import recover
-from e0_ros.core.definitions import installed
 from e0_ros.core.inspection import arm_named
 from e0_ros.core.inspection_bag import header_stamp_ns
 from e0_ros.core.inspection_images import camera_views
@@ -45,14 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder to write to (default: beside each bag)")
     parser.add_argument("--only", choices=("video", "plot"), help="only this")
     parser.add_argument("--salvage", action="store_true", help="read what is whole of a partial or damaged bag")
-    parser.add_argument("--recover", action="store_true", help="write what is whole to <bag>-recovered, do no more")
     arguments = parser.parse_args(argv)
     failed = 0
     for path in arguments.bags:
         try:
-            if arguments.recover:
-                print(recover(path, installed()).path)
-                continue
             for written in report(path, arguments.out or path.parent, arguments.only, arguments.salvage):
                 print(written)
         except (BagReadError, OSError) as error:

@@ -70,7 +70,11 @@ class Graph:
 
 
 _SYNC = ("e0_ros.nodes.observation_sync:ObservationNodeConfig", "e0_ros.core.observation_sync:SyncConfig")
-_EXECUTOR = ("e0_ros.nodes.chunk_executor:NodeConfig", "e0_ros.core.chunk_executor:ExecutorConfig")
+_EXECUTOR = (
+    "e0_ros.nodes.chunk_executor:NodeConfig",
+    "e0_ros.core.chunk_executor:ExecutorConfig",
+    "e0_ros.core.heartbeat:HeartbeatConfig",
+)
 _RECORDER = (
     "e0_ros.nodes.episode_recorder:RecorderConfig",
     "e0_ros.core.bag_writer:BagConfig",

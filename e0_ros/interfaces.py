@@ -135,6 +135,7 @@ RECORDER_STATE = Topic(
     "/e0/recorder_state", "e0_msgs/msg/RecorderState", Qos(depth=10, latched=True), "1 Hz", "publishing"
 )
 INSTRUCTION = Topic("/e0/instruction", "std_msgs/msg/String", Qos(depth=1, latched=True), "on change", "-")
+HEARTBEAT = Topic("/e0/heartbeat", "std_msgs/msg/Bool", Qos(depth=10), "20 Hz, if there is one; false: stop", "-")
 SIM_STATE = Topic("/e0/sim/state", "e0_msgs/msg/SimState", Qos(), "per control step", "control step", privileged=True)
 TF_STATIC = Topic("/tf_static", "tf2_msgs/msg/TFMessage", Qos(latched=True), "on change", "-")
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos(), "1 Hz", "publishing")
@@ -152,6 +153,7 @@ TOPICS = (
     EPISODE_EVENT,
     RECORDER_STATE,
     INSTRUCTION,
+    HEARTBEAT,
     SIM_STATE,
     TF_STATIC,
     DIAGNOSTICS,

@@ -88,8 +88,6 @@ def test_a_partial_bag_needs_salvage(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([partial]) == 1
     assert "can be salvaged" in capsys.readouterr().err
     assert main([partial, "--salvage", "--only", "plot"]) == 0
-    assert main([partial, "--recover"]) == 0
-    assert main([str(tmp_path / "cut-recovered")]) == 0
 
 
 def test_a_bag_without_images_or_joints_says_so(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def fuzz(chunks: int, executor_chunks: int, seed: int) -> dict[str, float]:
 
 def run(seconds: float) -> dict[str, float]:
     """For `e0 bench`: as many chunks as take about that long."""
-    return fuzz(int(700 * seconds), int(20 * seconds), 0)
+    return fuzz(int(2000 * seconds), int(20 * seconds), 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -178,7 +178,7 @@ class Bag:
 
 
 def verify(path: Path) -> None:
-    """Check every byte that a checksum covers, and the counts of `metadata.yaml`.
+    """Check every byte that a checksum covers; `bag_check` counts messages too.
 
     Raises:
         BagReadError: partial or damaged.
@@ -224,7 +224,7 @@ def _mcap_file(path: Path) -> Path:
 
 def _check_layout(folder: Path, file: Path) -> None:
     if folder.name.endswith(PARTIAL) or not (folder / "metadata.yaml").is_file():
-        raise BagReadError(f"{folder}: its recording did not finish; what it holds can be salvaged")
+        raise BagReadError(f"{folder}: its recording did not finish; what it holds can be salvaged: e0 bag repair")
     try:
         information = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
         names = information["rosbag2_bagfile_information"]["relative_file_paths"]
@@ -258,4 +258,6 @@ def _message(schema: Schema, channel: Channel, message: Message) -> BagMessage:
 def _damaged(path: Path, error: BaseException) -> BagReadError:
     if isinstance(error, BagReadError):
         return error
-    return BagReadError(f"{path}: damaged ({type(error).__name__}: {error}); what is whole can be salvaged")
+    return BagReadError(
+        f"{path}: damaged ({type(error).__name__}: {error}); what is whole can be salvaged: e0 bag repair"
+    )

@@ -25,18 +25,18 @@ import numpy as np
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ActionChunk, FloatArray
 from e0_ros.core.admission import Admission, Refusal
-from e0_ros.core.command import Command, State
+from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper
-from e0_ros.core.joint_names import pick_joints
 from e0_ros.core.lead import Lead
 from e0_ros.core.limiter import STEP_NS, Limits, plan
+from e0_ros.core.measured import Measured
 from e0_ros.core.reference import HandOver, RowCurve
 
 _MS = 1_000_000
 _MAX_PENDING = 64
-_AT_REST_RAD_S = 0.05
 _KEEP_REFERENCE_RAD = 0.02
+_LONGEST_STALL_NS = 5_000 * _MS
 _CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
 
 
@@ -51,8 +51,7 @@ class ChunkExecutor:
         self._mode, self._reason = Mode.DISARMED, "not armed yet"
         self._latched = False
         self._now_ns = 0
-        self._joints: tuple[int, FloatArray, FloatArray] | None = None
-        self._joint_fault = "no joint state has arrived"
+        self._measured = Measured(self.arm_model, config.joint_max_age_ms)
         self._command: Command | None = None
         self._before: Command | None = None
         self._committed_ns = 0
@@ -86,14 +85,7 @@ class ChunkExecutor:
         self, stamp_ns: int, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float]
     ) -> None:
         """Take a measured joint state; joints are found by name. A malformed one is as good as none."""
-        wanted = self.arm_model.joint_names
-        try:
-            q, v = pick_joints(names, positions, wanted), pick_joints(names, velocities, wanted)
-        except ValueError as error:
-            self._joint_fault = f"bad joint state: {error}"
-            return
-        if self._joints is None or stamp_ns > self._joints[0] or self._joints[0] > self._now_ns:
-            self._joints = (stamp_ns, q, v)
+        self._measured.observe(stamp_ns, names, positions, velocities, self._now_ns)
 
     def offer(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
         """Take a chunk: None if it was accepted, else why not. A wrong chunk of the arm's owner leads to a hold."""
@@ -139,18 +131,10 @@ class ChunkExecutor:
         """
         if self._mode is Mode.STOPPED:
             return Refusal(f"stopped: {self._reason}; reset_stop first")
-        if trouble := self._joint_trouble(now_ns, tracking=False):
+        if trouble := self._measured.trouble(now_ns) or self._measured.unfit(not_before_ns):
             return Refusal(trouble)
-        assert self._joints is not None
-        stamp_ns, q, v = self._joints
-        if stamp_ns < not_before_ns:
-            return Refusal(f"the newest joint state is {_age(not_before_ns, stamp_ns)} older than asked for")
-        arm = self.arm_model
-        for name, value, low, high in zip(arm.joint_names, q, arm.position_lower, arm.position_upper, strict=True):
-            if not low <= value <= high:
-                return Refusal(f"{name} is at {value:.4f} rad, outside {low} to {high}; move the arm inside first")
-        if np.abs(v).max() > _AT_REST_RAD_S:
-            return Refusal(f"the arm moves at {np.abs(v).max():.3f} rad/s; it must be at rest (< {_AT_REST_RAD_S})")
+        q = self._measured.position
+        assert q is not None
         moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
         if moved and not moved.at_rest(now_ns):
             return Refusal("the reference still moves; hold first and arm when it is at rest")
@@ -192,14 +176,13 @@ class ChunkExecutor:
 
     def tick(self, now_ns: int) -> Tick:
         """Decide what is sent now. Call it regularly; in lock-step once per tick of the bridge."""
-        if now_ns < self._now_ns:
-            self.disarm(f"the clock jumped back by {(self._now_ns - now_ns) / 1e9:.3f} s")
-            self._command, self._joints = None, None
+        self._notice_jump(now_ns)
         self._now_ns = now_ns
         self._settle(now_ns)
         self._settling = False
         if self._mode in (Mode.ARMED, Mode.RUNNING) and (cause := self._hold_cause(now_ns)):
             self._brake(Mode.HOLD, cause)
+            self._latched = bool(self._off_reference())
         self._engage_due(now_ns)
         command = self._move(now_ns)
         opening = None
@@ -209,9 +192,7 @@ class ChunkExecutor:
 
     def status(self, now_ns: int) -> Status:
         """The state, with the reference at `now_ns`."""
-        reference = self._command.sample(now_ns) if self._command else None
-        if reference is None and self._joints:
-            reference = State(self._joints[1], self._joints[2], np.zeros_like(self._joints[1]))
+        reference = self._command.sample(now_ns) if self._command else self._measured.state
         counts = self._admission
         opening = float("nan") if self._gripper.sent is None else self._gripper.sent
         return Status(
@@ -295,6 +276,17 @@ class ChunkExecutor:
 
     # -- causes ----------------------------------------------------------------------------------------------------
 
+    def _notice_jump(self, now_ns: int) -> None:
+        """A command means nothing on a clock that jumped: the controller ends the last one, and nothing is added."""
+        jump_ns = now_ns - self._now_ns
+        forward = jump_ns > _LONGEST_STALL_NS and self._mode is not Mode.DISARMED and self._command is not None
+        if jump_ns < 0 or forward:
+            way = "forward (or the executor stood still)" if forward else "back"
+            self.disarm(f"the clock jumped {way} by {abs(jump_ns) / 1e9:.3f} s")
+            self._command, self._brake_due = None, False
+            if not forward:
+                self._measured.forget()
+
     def _hold_cause(self, now_ns: int) -> str:
         if trouble := self._joint_trouble(now_ns) or (not self.config.lockstep and self._lead.trouble):
             return trouble
@@ -309,20 +301,12 @@ class ChunkExecutor:
                 return self._admission.silence(now_ns)
         return ""
 
-    def _joint_trouble(self, now_ns: int, tracking: bool = True) -> str:
-        if self._joints is None:
-            return self._joint_fault
-        stamp_ns, q, _ = self._joints
-        if stamp_ns - now_ns > self.config.joint_max_age_ms * _MS:
-            return f"joint state is from {_age(stamp_ns, now_ns)} in the future: its clock is not this one"
-        if now_ns - stamp_ns > self.config.joint_max_age_ms * _MS:
-            return f"joint state is {_age(now_ns, stamp_ns)} old; allowed is {self.config.joint_max_age_ms:g} ms"
-        if tracking and self._command is not None:
-            error = np.abs(q - self._command.sample(stamp_ns).position)
-            worst = int(error.argmax())
-            if error[worst] > self.config.max_tracking_error_rad:
-                return f"{self.arm_model.joint_names[worst]} is {error[worst]:.3f} rad from its reference"
-        return ""
+    def _joint_trouble(self, now_ns: int) -> str:
+        return self._measured.trouble(now_ns) or self._off_reference()
+
+    def _off_reference(self) -> str:
+        """Which joint does not follow, in words: it stopped on its own, and must not be called away from there."""
+        return self._measured.off(self._command, self.config.max_tracking_error_rad)
 
     def _refused(self, refusal: Refusal) -> Refusal:
         if refusal.fault and self._mode in (Mode.ARMED, Mode.RUNNING):
@@ -348,8 +332,9 @@ class ChunkExecutor:
 
     def _settle(self, now_ns: int) -> None:
         """Until the first tick after arming the anchor follows the joints, so that a late joint state counts too."""
-        if self._settling and self._joints and self._mode is Mode.ARMED:
-            q = np.clip(self._joints[1], self.arm_model.position_lower, self.arm_model.position_upper)
+        if self._settling and self._measured.position is not None and self._mode is Mode.ARMED:
+            arm = self.arm_model
+            q = np.clip(self._measured.position, arm.position_lower, arm.position_upper)
             self._command = Command.rest(q, now_ns)
 
     def _plan_end_ns(self, now_ns: int) -> int:

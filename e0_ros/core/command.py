@@ -6,6 +6,7 @@ controller with quintic splines (joint_trajectory_controller) reproduces the com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,11 +93,19 @@ class Command:
         states = (np.concatenate((part, part[-1:])) for part in self.state)
         return Command(np.append(self.times_ns, end_ns), State(*states))
 
-    def merged(self, other: Command, mask: NDArray[np.bool_]) -> Command:
-        """The other's motion for the joints in `mask` `(n,)`, this one's for the rest; both start at one time."""
-        times = np.union1d(self.times_ns, other.times_ns)
-        pairs = zip(self.sample(times), other.sample(times), strict=True)
-        return Command(times, State(*(np.where(mask, b, a) for a, b in pairs)))
+    def of(self, joints: NDArray[Any]) -> Command:
+        """The motion of some joints, by a mask or indices."""
+        return Command(self.times_ns, State(*(part[:, joints] for part in self.state)))
+
+    @classmethod
+    def together(cls, parts: Sequence[tuple[NDArray[np.intp], Command]]) -> Command:
+        """Motions of different joints, which start at one time, as one: the indices of each one's joints, and it."""
+        times = np.unique(np.concatenate([motion.times_ns for _, motion in parts]))
+        state = State(*(np.empty((len(times), sum(len(joints) for joints, _ in parts))) for _ in range(3)))
+        for joints, motion in parts:
+            for whole, own in zip(state, motion.sample(times), strict=True):
+                whole[:, joints] = own
+        return cls(times, state)
 
     def at_rest(self, time_ns: int) -> bool:
         """Whether the arm is to stand still from `time_ns` on."""

@@ -9,7 +9,7 @@ is legal by induction, whatever the target.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,14 @@ class Limits:
             braking=braking,
             offset=np.maximum(embodiment.envelope_offset, braking / _GAIN_POSITION),
         )
+
+    def part(self, joints: NDArray[np.intp]) -> Limits:
+        """The limits of some joints."""
+        arm = self.embodiment
+        vectors = {f.name: getattr(arm, f.name)[joints] for f in fields(arm) if f.type == "FloatArray"}
+        names = tuple(arm.joint_names[joint] for joint in joints)
+        own = {f.name: getattr(self, f.name)[joints] for f in fields(self) if f.type == "FloatArray"}
+        return replace(self, embodiment=replace(arm, joint_names=names, **vectors), **own)
 
 
 def track(limits: Limits, start: State, target: State) -> State:
@@ -186,16 +194,20 @@ def plan(limits: Limits, last: Command, target: Target | None, commit_ns: int, s
     steps = 0 if target is None else span_ns // STEP_NS
     times = commit_ns + STEP_NS * np.arange(steps + 1)
     knots = State(*(part[None] for part in start)) if target is None else track(limits, start, target(times))
-    result: Command | None = None
-    waiting = np.ones(start.position.shape, dtype=np.bool_)
+    parts: list[tuple[NDArray[np.intp], Command]] = []
+    part, waiting = limits, np.arange(start.position.shape[0])
     for length in (steps, steps // 2, steps // 4, 0):
-        tail = brake(limits, State(*(part[length] for part in knots)), int(times[length]))
-        candidate = Command(times[:length], State(*(part[:length] for part in knots))).then(tail) if length else tail
-        good = legal(limits, candidate) & waiting
-        if good.all():
+        ahead = State(*(states[: length + 1, waiting] for states in knots))
+        tail = brake(part, State(*(states[length] for states in ahead)), int(times[length]))
+        follow = Command(times[:length], State(*(states[:length] for states in ahead)))
+        candidate = follow.then(tail) if length else tail
+        good = legal(part, candidate)
+        if good.all() and not parts:
             return candidate
-        result = (result or last.since(commit_ns)).merged(candidate, good)
-        waiting &= ~good
-        if not waiting.any():
-            break
-    return result or last.since(commit_ns)
+        if good.any():
+            parts.append((waiting[good], candidate.of(good)))
+        waiting = waiting[~good]
+        if not len(waiting):
+            return Command.together(parts)
+        part = limits.part(waiting)
+    return Command.together([*parts, (waiting, last.since(commit_ns).of(waiting))])

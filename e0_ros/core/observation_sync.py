@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from e0_policy.types import FloatArray, ImageArray, Observation, Stale
+from e0_ros.core.latency import disagreement
 from e0_ros.core.pairing import GRIPPER, JOINTS, Pairing, SyncConfig, Wait
 from e0_ros.core.stamped_buffer import Sample
 from e0_ros.core.stream import NS_PER_MS, NS_PER_S, Stream
@@ -102,6 +103,7 @@ class ObservationSync:
     ) -> list[Result]:
         """Take an image; `fingerprint` is a hash of its pixels, None if frozen pixels are not to be noticed."""
         stream = self.streams[view]
+        stream.latency.add(stamp_ns, now_ns)
         if view == self._reference:
             self._add_reference(stream, stamp_ns, image, now_ns)
         elif self._credible(stream, stamp_ns, now_ns):
@@ -121,6 +123,14 @@ class ObservationSync:
         if self._credible(self._gripper, stamp_ns, now_ns):
             self._gripper.add(stamp_ns, opening, now_ns)
         return self._advance(now_ns)
+
+    @property
+    def disagreement(self) -> str:
+        """Live: which camera's clock is off, as far as arrivals tell; empty if none is."""
+        if self._config.lockstep:
+            return ""
+        latencies = {view: self.streams[view].latency for view in self._config.views}
+        return disagreement(latencies, round(self._config.max_clock_offset_ms * NS_PER_MS))
 
     def poll(self, now_ns: int) -> list[Result]:
         """Answer what has waited long enough, and report a silent reference camera once a second (stamp: now)."""

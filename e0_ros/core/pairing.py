@@ -25,6 +25,13 @@ class SyncConfig:
     joint_rate_hz: float = setting(1000.0, "rate of the joint states", unit="Hz", low=5.0, high=4000.0)
     gripper_rate_hz: float = setting(15.0, "rate of the gripper states", unit="Hz", low=1.0, high=1000.0)
     tolerance_ms: float = setting(15.0, "largest skew between two views", unit="ms", low=0.0, high=500.0)
+    max_clock_offset_ms: float = setting(
+        18.0,
+        "cameras whose least latencies differ by more disagree on the time; 0: off",
+        unit="ms",
+        low=0.0,
+        high=500.0,
+    )
     patience_periods: float = setting(3.0, "periods after which a stream counts as silent", low=1.0, high=20.0)
     slack_ms: float = setting(40.0, "transport and jitter on top of the periods", unit="ms", low=0.0, high=1000.0)
     frozen_pixels_ms: float = setting(

@@ -6,6 +6,7 @@ import math
 from typing import Generic, TypeVar
 
 from e0_policy.types import Stale
+from e0_ros.core.latency import Latency
 from e0_ros.core.stamped_buffer import StampedBuffer
 
 V = TypeVar("V")
@@ -25,6 +26,7 @@ class Stream(Generic[V]):
         self.bound_ns = round(periods * NS_PER_S / rate_hz + slack_ms * NS_PER_MS)
         self.buffer: StampedBuffer[V] = StampedBuffer(max(32, math.ceil(rate_hz)))
         self.received = self.duplicates = self.dropped = self.repeats = 0
+        self.latency = Latency()
         self.newest_ns: int | None = None
         self.arrived_ns: int | None = None
         self._fingerprint: int | None = None
@@ -84,6 +86,7 @@ class Stream(Generic[V]):
     def clear(self) -> None:
         """Forget all samples; the counts stay."""
         self.buffer.clear()
+        self.latency.clear()
         self.newest_ns = self.arrived_ns = self._fingerprint = None
         self.repeats = 0
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from rclpy.executors import Executor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_msgs.msg import GripperCommand
@@ -27,6 +28,7 @@ from e0_ros.core.admission import Refusal
 from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
+from e0_ros.core.heartbeat import Heartbeat, HeartbeatConfig
 from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
@@ -79,12 +81,14 @@ class ChunkExecutorNode(Node):
         self._subscribe(interfaces.JOINT_STATES, self._on_joints)
         self._probe = None if self._lockstep else DelayProbe(self, interfaces.JOINT_STATES)
         self._subscribe(interfaces.ACTION_CHUNK, self._on_chunk)
+        self._heartbeat = Heartbeat(declare_parameters(self, HeartbeatConfig))
+        self._subscribe(interfaces.HEARTBEAT, self._on_heartbeat)
         for service, act in (
             (interfaces.ARM, self._arm),
             (interfaces.DISARM, lambda _: self.core.disarm()),
             (interfaces.HOLD, lambda _: self.core.hold()),
             (interfaces.STOP, lambda _: self.core.stop()),
-            (interfaces.RESET_STOP, lambda _: self.core.reset_stop()),
+            (interfaces.RESET_STOP, self._reset_stop),
         ):
             self._serve(service, act)
 
@@ -161,7 +165,26 @@ class ChunkExecutorNode(Node):
                 f"refused chunk {msg.sequence} of {msg.source}: {refusal.reason}", throttle_duration_sec=1.0
             )
 
+    def _on_heartbeat(self, msg: Bool) -> None:
+        self._heartbeat.hear(msg.data, time.monotonic_ns())
+        self.watch()
+
+    def watch(self) -> None:
+        """Stop, and tick at once, if the heartbeat says so or has ended."""
+        cause = self._heartbeat.cause(time.monotonic_ns())
+        if cause and self.core.mode is not Mode.STOPPED:
+            self.core.stop(cause)
+            self.get_logger().error(f"stopped: {cause}")
+            if not self._lockstep:
+                self.tick()
+
+    def _reset_stop(self, _) -> Refusal | None:
+        pressed = self._heartbeat.release(time.monotonic_ns())
+        return Refusal(pressed) if pressed else self.core.reset_stop()
+
     def _arm(self, request) -> Refusal | None:
+        if missing := self._heartbeat.missing(time.monotonic_ns()):
+            return Refusal(missing)
         refusal = self.core.arm(self._now_ns(), to_ns(request.not_before))
         if refusal is None:
             self._gap, self._streamed_ns = False, 0
@@ -270,6 +293,7 @@ def _spin(node: ChunkExecutorNode, executor: Executor, stopping: Callable[[], bo
     while not stopping():
         if node.core.config.lockstep:
             executor.spin_once(timeout_sec=_LONGEST_WAIT_S)
+            node.watch()
             continue
         wait_ns = next_ns - time.monotonic_ns()
         if wait_ns > 0:
@@ -280,6 +304,7 @@ def _spin(node: ChunkExecutorNode, executor: Executor, stopping: Callable[[], bo
             for _ in range(_DRAIN):
                 executor.spin_once(timeout_sec=0)
             next_ns = time.monotonic_ns()
+        node.watch()
         node.tick()
         next_ns += period_ns
 

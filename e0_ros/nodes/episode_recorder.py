@@ -137,7 +137,7 @@ class EpisodeRecorder(Node):
         self._inputs.wait_for_publishers(self._config.settle_s)
         self._inputs.drain(self._config.quiet_s, self._config.settle_s)
         instructions = list(self._latched.get(INSTRUCTION.name, {}).values())
-        text = deserialize_message(instructions[-1], String).data if instructions else ""
+        text = text_of(instructions[-1]) if instructions else ""
         episode = Episode(name, self._now_ns(), request.task, request.seed, text)
         try:
             recording = self._open(episode) if self._config.record else None
@@ -324,8 +324,18 @@ class EpisodeRecorder(Node):
         return max(self._clock_ns, int(self.get_clock().now().nanoseconds)) if self._sim_time else time.time_ns()
 
 
+def text_of(data: bytes) -> str:
+    """Text of a serialised std_msgs/String; empty if it is none."""
+    try:
+        return str(deserialize_message(data, String).data)
+    except Exception:  # the middleware names no type for it
+        return ""
+
+
 def clock_ns(data: bytes) -> int:
-    """Time of a serialised rosgraph_msgs/Clock."""
+    """Time of a serialised rosgraph_msgs/Clock; 0 if it is none."""
+    if len(data) < 12:
+        return 0
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] else ">iI", data, 4)
     return int(seconds) * 10**9 + int(nanoseconds)
 

@@ -30,7 +30,7 @@ from e0_ros.conversions import NS, observation_to_msg, stale_to_msg
 from e0_ros.core.decode import MAX_IMAGE_BYTES, decode_compressed, decode_raw, fingerprint, resize_with_pad
 from e0_ros.core.joint_names import gripper_opening, pick_joints
 from e0_ros.core.observation_sync import ObservationSync, Result
-from e0_ros.core.pairing import SyncConfig
+from e0_ros.core.pairing import GRIPPER, JOINTS, SyncConfig
 from e0_ros.process import run_node
 
 MAX_INSTRUCTION = 512
@@ -117,8 +117,8 @@ class ObservationSyncNode(Node):
         for view in config.views:
             self._subscribe(camera(view), partial(self._on_image, view))
         joints = replace(interfaces.JOINT_STATES, qos=replace(interfaces.JOINT_STATES.qos, depth=JOINT_HISTORY))
-        self._subscribe(joints, partial(self._on_state, self._core.add_joints))
-        self._subscribe(interfaces.GRIPPER_STATES, partial(self._on_state, self._core.add_gripper))
+        self._subscribe(joints, partial(self._on_state, JOINTS, self._core.add_joints))
+        self._subscribe(interfaces.GRIPPER_STATES, partial(self._on_state, GRIPPER, self._core.add_gripper))
         service = interfaces.SET_INSTRUCTION
         self.create_service(interfaces.message_class(service.type), service.name, self._on_instruction)
         self._diagnosed_s = time.monotonic()
@@ -142,12 +142,22 @@ class ObservationSyncNode(Node):
         if len(raw) > MAX_IMAGE_BYTES + 4096:
             self._broken = f"{view}: a message of {len(raw)} bytes; allowed are 64 MiB"
             return
-        pixels = fingerprint(raw, HEADER_BYTES)
-        self._publish(self._core.add_image(view, stamp_of(raw), raw, self._now_ns(), pixels))
+        if (stamp_ns := self._stamp(view, raw)) is not None:
+            pixels = fingerprint(raw, HEADER_BYTES)
+            self._publish(self._core.add_image(view, stamp_ns, raw, self._now_ns(), pixels))
 
-    def _on_state(self, add: Any, raw: bytes) -> None:
-        if results := add(stamp_of(raw), raw, self._now_ns()):
+    def _on_state(self, stream: str, add: Any, raw: bytes) -> None:
+        stamp_ns = self._stamp(stream, raw)
+        if stamp_ns is not None and (results := add(stamp_ns, raw, self._now_ns())):
             self._publish(results)
+
+    def _stamp(self, stream: str, raw: bytes) -> int | None:
+        """A message's stamp; None, and a word in /diagnostics, if it is none."""
+        try:
+            return stamp_of(raw)
+        except ValueError as error:
+            self._broken = f"{stream}: {error}"
+            return None
 
     def _read_image(self, view: str, raw: bytes) -> ImageArray:
         if self._config.compressed:
@@ -221,6 +231,8 @@ class ObservationSyncNode(Node):
                 last.joint_skew_ns / 1e6,
                 last.gripper_age_ns / 1e6,
             )
+        if level == diagnostics.OK and (disagreement := core.disagreement):
+            level, message = diagnostics.WARN, disagreement
         if overdue := self._overdue():
             level, message = diagnostics.ERROR, overdue
         if self._broken:

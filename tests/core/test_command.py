@@ -60,12 +60,13 @@ def test_a_controller_with_quintic_splines_plays_exactly_this() -> None:
     np.testing.assert_allclose(controller.sample(times).positions, command.sample(times).position, atol=1e-14)
 
 
-def test_then_merged_and_lasting() -> None:
+def test_then_together_and_lasting() -> None:
     first, rest = moving(), Command.rest(np.array([5.0, 6.0]), 40 * MS)
     joined = first.then(rest)
     assert joined.times_ns.tolist() == [0, 25 * MS, 40 * MS, 240 * MS]
-    merged = first.merged(Command.rest(np.array([5.0, 6.0]), 0), np.array([False, True]))
-    np.testing.assert_allclose(merged.sample(60 * MS).position, [first.sample(60 * MS).position[0], 6.0])
+    other = Command.rest(np.array([5.0, 6.0]), 0).of(np.array([False, True]))
+    both = Command.together([(np.array([1]), other), (np.array([0]), first.of([0]))])
+    np.testing.assert_allclose(both.sample(60 * MS).position, [first.sample(60 * MS).position[0], 6.0])
     assert first.lasting(50 * MS) is first
     assert first.lasting(500 * MS).end_ns == 500 * MS
     assert not first.at_rest(60 * MS) and first.at_rest(100 * MS)
