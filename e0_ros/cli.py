@@ -49,7 +49,6 @@ VERBS = {
     ),
     "gello show": ("e0_ros.gello_command:show", "its live joints: e0 gello show --calibration my_gello.yaml"),
     "gello fake": ("sim.fake_gello:main", "a leader arm without the hardware: e0 gello fake --link /tmp/gello"),
-    "estop": ("e0_ros.estop_command:main", "stop the arm by any key, or by this terminal's end: e0 estop"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""

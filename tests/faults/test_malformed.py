@@ -105,12 +105,17 @@ class Attack:
         return future.result()
 
     def _topics(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        end = time.monotonic() + 30.0
-        while not found and time.monotonic() < end:
-            pairs = self.node.get_subscriber_names_and_types_by_node(self.name, "/")
-            found = {topic: types[0] for topic, types in pairs if topic not in OWN}
-        assert found
+        """What it subscribes to, once discovery has brought nothing new for a second."""
+        from rclpy.node import NodeNameNonExistentError
+
+        found, end, since = {}, time.monotonic() + 60.0, time.monotonic()
+        while not found or time.monotonic() < since + 1.0:
+            assert time.monotonic() < end, f"{self.name} is not discovered"
+            with suppress(NodeNameNonExistentError):
+                pairs = self.node.get_subscriber_names_and_types_by_node(self.name, "/")
+                seen = {topic: types[0] for topic, types in pairs if topic not in OWN}
+                found, since = (seen, time.monotonic()) if seen != found else (found, since)
+            time.sleep(0.05)
         return found
 
     def publish(self, topic: str, kind: str, count: int, rng: np.random.Generator) -> None:
