@@ -247,7 +247,9 @@ class ChunkExecutor:
         if self._target is None:
             blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
             state, acceleration = self._command.sample(commit_ns), _CATCH_UP * limits.acceleration
-            self._target = HandOver(self._curve, state, commit_ns, blend_ns, limits.velocity, acceleration)
+            bounds = commit_ns, blend_ns, limits.velocity, acceleration
+            ways = [HandOver(c, state, *bounds) for c in (self._curve.joined(state.position, commit_ns), self._curve)]
+            self._target = min(ways, key=lambda way: way.blend_ns)
         return self._target
 
     def _engage_due(self, now_ns: int) -> Refusal | None:

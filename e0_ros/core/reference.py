@@ -31,6 +31,19 @@ class RowCurve:
             State(rows[:-1], velocity[:-1], acceleration[:-1]), State(rows[1:], velocity[1:], acceleration[1:]), self._h
         )
 
+    def joined(self, position: FloatArray, at_ns: int) -> RowCurve:
+        """The curve from where the reference is at `at_ns`: rows whose time has come are no targets any more.
+
+        They are moved by what the curve is off there; rows still to come stay. The curve itself where it has not begun
+        or is at its end.
+        """
+        past = (at_ns - self._t0_ns) // self._period_ns
+        if not 0 <= past < len(self._rows) - 1:
+            return self
+        rows = self._rows.copy()
+        rows[: past + 1] += position - self(np.array([at_ns])).position[0]
+        return RowCurve(rows, self._t0_ns, self._period_ns)
+
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`; before row 0 row 0 holds."""
         last = len(self._rows) - 1
@@ -107,17 +120,17 @@ class HandOver:
         fine = (np.abs(peaks.velocity) <= velocity) & (np.abs(peaks.acceleration) <= allowed)
         feasible = fine.all(axis=(0, 2))
         choice = int(feasible.argmax()) if feasible.any() else len(_STRETCH) - 1
-        self._blend_ns = int(blend_ns * _STRETCH[choice])
+        self.blend_ns = int(blend_ns * _STRETCH[choice])
         self._decay = decays[choice][:, None]
 
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`."""
         target = self.curve(times_ns)
         elapsed = np.maximum(times_ns - self._start_ns, 0)
-        if elapsed[0] >= self._blend_ns:
+        if elapsed[0] >= self.blend_ns:
             return target
-        left = (elapsed < self._blend_ns)[:, None]
-        gap = evaluate(self._decay, (np.minimum(elapsed, self._blend_ns) * 1e-9)[:, None])
+        left = (elapsed < self.blend_ns)[:, None]
+        gap = evaluate(self._decay, (np.minimum(elapsed, self.blend_ns) * 1e-9)[:, None])
         return State(*(a + np.where(left, b, 0.0) for a, b in zip(target, gap, strict=True)))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,3 +90,30 @@ def test_hand_over_is_by_time_and_takes_as_long_as_it_needs() -> None:
         peak = np.abs(grid(over, 0, 1700).acceleration).max()
         assert peak <= 10.0 or needed_ms == 100
         assert (np.diff(grid(over, 0, 1700).position[:, 0]) <= 1e-12).all(), "no overshoot"
+
+
+def test_a_row_whose_time_has_come_is_no_target_any_more() -> None:
+    """A plan that thinks the arm 0.02 rad off where it is told to be: without joining, the velocity of that step."""
+    rows = 0.01 * np.arange(8)[:, None] * np.ones(3)
+    here = rows[2].copy()
+    wrong = rows.copy()
+    wrong[:3] += [0.02, -0.02, 0.0]
+    curve = RowCurve(wrong, 0, P).joined(here, 2 * P)
+    np.testing.assert_allclose(curve(np.array([2 * P])).position[0], here, atol=1e-12)
+    np.testing.assert_allclose(curve(np.array([2 * P])).velocity[0], 0.2, atol=1e-9)
+    still_to_come = np.arange(3, 8) * P
+    np.testing.assert_allclose(curve(still_to_come).position, rows[3:], atol=1e-12)
+
+
+@given(at=st.integers(0, 6 * P))
+def test_a_plan_that_goes_on_is_joined_without_a_change(at: int) -> None:
+    rows = np.sin(np.arange(8)[:, None] * [0.1, 0.2])
+    curve, times = RowCurve(rows, 0, P), np.arange(at, 8 * P, 3_000_000)
+    joined = curve.joined(curve(np.array([at])).position[0], at)
+    np.testing.assert_allclose(joined(times).position, curve(times).position, atol=1e-12)
+
+
+@pytest.mark.parametrize("at_ns", [-1, 7 * P, 10**9])
+def test_a_curve_that_has_not_begun_or_is_at_its_end_stays(at_ns: int) -> None:
+    curve = RowCurve(np.linspace(0.0, 1.0, 8)[:, None], 0, P)
+    assert curve.joined(np.array([5.0]), at_ns) is curve
