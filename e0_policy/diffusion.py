@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from e0_policy.model_config import E0Config, ModelConfigError, Noise, NoiseSchedule, Sampling
+from e0_policy.model_config import Decode, E0Config, ModelConfigError, Noise, NoiseSchedule, Sampling
 
-Decode = Literal["token", "mean", "expectation"]
 MAX_STEPS = 1000
 MAX_SAMPLES = 64
 
@@ -80,7 +79,7 @@ class SamplerSettings:
         known = [f.name for f in fields(SamplerSettings)]
         if unknown := sorted(set(changes) - set(known)):
             raise ModelConfigError(f"unknown sampler setting {unknown[0]!r}; allowed are {', '.join(known)}")
-        shared = {name: getattr(config, name) for name in ("steps", "noise", "noise_schedule", "sampling")}
+        shared = {name: getattr(config, name) for name in ("steps", "noise", "noise_schedule", "sampling", "decode")}
         own = {"alpha": config.alpha_infer, "alpha_clean": config.alpha_train}
         settings = SamplerSettings(**{**shared, **own, **changes})
         if config.head != "e0" and settings.steps != 1:

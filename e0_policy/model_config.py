@@ -18,6 +18,7 @@ TokenLayout = Literal["dim_token", "step_token"]
 Noise = Literal["fixed", "redraw"]
 NoiseSchedule = Literal["tau", "none"]
 Sampling = Literal["argmax", "sampled"]
+Decode = Literal["token", "mean", "expectation"]
 BinDecode = Literal["mid", "lower"]
 TimeCond = Literal["adarms", "concat_mlp"]
 ProprioForm = Literal["token", "text", "special"]
@@ -33,7 +34,7 @@ class E0Config:
     """Sizes, action side, diffusion and observation side of an E0 model.
 
     Backbone and expert share `depth`, `heads`, `kv_heads` and `head_dim`, because each layer attends over both.
-    Defaults of the sampler (`steps`, `noise`, `sampling`, `alpha_infer`) can be changed at run time.
+    Defaults of the sampler (`steps`, `noise`, `sampling`, `decode`, `alpha_infer`) can be changed at run time.
     """
 
     # Observation side
@@ -83,6 +84,7 @@ class E0Config:
     noise_schedule: NoiseSchedule = "tau"  # none: alpha * onehot + noise, as the release does
     sampling: Sampling = "argmax"
     steps: int = 10  # N
+    decode: Decode = "token"  # how the last step is read; see `SamplerSettings`
 
     # Training side of the forward pass
     committed_max: int = 0  # clean prefix rows drawn in training from 0..committed_max

@@ -20,9 +20,10 @@ from e0_policy import diffusion
 from e0_policy.checkpoint import load_model, read_checkpoint
 from e0_policy.collate import stack
 from e0_policy.dataset import ChunkDataset, PackedSource, Source
-from e0_policy.diffusion import Decode, SamplerSettings
+from e0_policy.diffusion import SamplerSettings
 from e0_policy.engine import Engine
 from e0_policy.model import E0Model
+from e0_policy.model_config import Decode
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.transforms import PolicyTransform
 from e0_policy.validation import OpenLoop, open_loop
