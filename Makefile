@@ -23,7 +23,7 @@ help:  ## this list
 setup:  ## make .venv: ROS 2, simulator, torch, e0_msgs (EXTRAS=... for less); nothing if it is up to date
 	@$(PYTHON) -m e0_ros.bootstrap --extras "$(EXTRAS)"
 
-demo: setup  ## a Franka arm picks cubes in ManiSkill over ROS 2 topics (N=3 for fewer episodes)
+demo: setup  ## a trained E0 picks cubes in ManiSkill over ROS 2 topics (N=3 for fewer episodes)
 	@$(RUN) -m e0_ros.cli demo --episodes $(N)
 
 test: setup  ## the tests (TESTS=tests/core for some)

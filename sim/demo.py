@@ -23,7 +23,7 @@ from sim.runs import over_graph
 from sim.statistics import known, percentile, total, wilson_interval
 
 EXAMPLE = "example: e0 demo --episodes 3 --task PushCube-v1 --mode realtime"
-SHIPPED, SHIPPED_TASKS = "checkpoint/pick_push", ("PushCube-v1",)
+SHIPPED, SHIPPED_TASKS = "checkpoint/pick_push", ("PickCube-v1", "PushCube-v1")
 """The checkpoint that comes with the project, below its `config/`, and what it does well enough to be shown."""
 
 

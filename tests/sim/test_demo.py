@@ -18,6 +18,7 @@ MAX_BYTES = 12_000_000
 @pytest.mark.parametrize(
     ("words", "policy"),
     [
+        ([], True),
         (["--task", "PushCube-v1"], True),
         (["--task", "PushCube-v1", "--expert"], False),
         (["--task", "StackCube-v1"], False),
@@ -40,7 +41,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_shipped_checkpoint_is_small_and_plans_for_a_panda() -> None:
     folder = config_dir() / SHIPPED
     assert sum(path.stat().st_size for path in folder.iterdir()) <= MAX_BYTES
-    policy, arm = load_checkpoint(str(folder), "cpu", {"threads": 1, "steps": 2}), load_embodiment("panda")
+    policy, arm = load_checkpoint(str(folder), "cpu", {"threads": 1}), load_embodiment("panda")
     views = {name: np.zeros((128, 128, 3), np.uint8) for name in ("base", "side", "wrist")}
     words = "push the blue cube onto the red and white target"
     seen = Observation(0, views, arm.home, 1.0, instruction=words, embodiment=arm.name, joint_names=arm.joint_names)
