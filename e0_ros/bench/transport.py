@@ -33,6 +33,7 @@ from e0_ros import interfaces
 from e0_ros.conversions import chunk_to_msg, to_time
 from e0_ros.core.chunk_executor import Mode
 from e0_ros.core.observation_sync import Result
+from e0_ros.core.pairing import JOINTS
 from e0_ros.nodes.chunk_executor import ChunkExecutorNode
 from e0_ros.nodes.chunk_executor import run as run_executor
 from e0_ros.nodes.observation_sync import ObservationSyncNode, stamp_of
@@ -129,10 +130,10 @@ class MeasuredNode(ObservationSyncNode):
         self._notes[view].append((stamp_of(raw), time.time_ns()))
         super()._on_image(view, raw)
 
-    def _on_state(self, add: Any, raw: bytes) -> None:
-        if add == self._core.add_joints:
+    def _on_state(self, stream: str, add: Any, raw: bytes) -> None:
+        if stream == JOINTS:
             self._notes["joints"].append((stamp_of(raw), time.time_ns()))
-        super()._on_state(add, raw)
+        super()._on_state(stream, add, raw)
 
     def _publish(self, results: Sequence[Result]) -> None:
         super()._publish(results)
