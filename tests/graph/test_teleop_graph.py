@@ -68,9 +68,9 @@ class Watcher(GraphClient):
     def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 90.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
-            last = self.states[-1][1] if self.states else None
-            words = {name: status.message for name, status in self.said.items()}
-            assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}; {last and last.reason!r}; {words}"
+            words = {n: (s.message, {v.key: v.value for v in s.values}) for n, s in self.said.items()}
+            reasons = list(dict.fromkeys(s.reason for _, s in self.states))[-8:]
+            assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}; {reasons}; {words}"
             self.spin(0.05)
 
     def mode(self) -> int:
@@ -136,9 +136,13 @@ def running(watcher: Watcher) -> bool:
     return watcher.mode() == ExecutorState.RUNNING and watcher.states[-1][1].source == "teleop"
 
 
-def held(watcher: Watcher, reason: str) -> Callable[[], bool]:
+def held(watcher: Watcher, *reasons: str) -> Callable[[], bool]:
+    """Whether there has been a hold for one of these reasons since now."""
     since = len(watcher.states)
-    return lambda: any(s.mode == ExecutorState.HOLD and reason in s.reason for _, s in watcher.states[since:])
+    return lambda: any(
+        s.mode == ExecutorState.HOLD and any(reason in s.reason for reason in reasons)
+        for _, s in watcher.states[since:]
+    )
 
 
 def led_through_a_motion(graph: Watcher, leader: FakeGello) -> list[tuple[float, Any]]:
@@ -230,7 +234,7 @@ def dropped_and_jumped(graph: Watcher, leader: FakeGello) -> None:
     graph.arm(Time())
     graph.until(lambda: running(graph), "engaging")
     graph.spin(1.5)
-    silent = held(graph, "teleop: the leader is silent")
+    silent = held(graph, "teleop: the leader is silent", "plan exhausted")  # whichever is noticed first
     leader.drop(1.5)
     graph.until(silent, "a hold because of the dropout")
     graph.until(lambda: running(graph), "engaging again, where it is aligned")
