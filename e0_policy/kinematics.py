@@ -1,4 +1,4 @@
-"""Where the flange and the tool of a Franka arm are: errors in metres, plans in pictures."""
+"""Where the parts of a Franka arm are: workspace limits, errors in metres, plans in pictures."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ _LINKS = (
 _FLANGE_M = 0.107
 _HAND_M = 0.1034
 """Seventh joint to flange, and flange to the Franka Hand's tool centre, along the last joint's axis."""
+_HAND_END_M = 0.05 * np.sqrt(0.5), 0.05 * np.sqrt(0.5), _FLANGE_M + 0.04
+"""One end of the hand's body; it is turned by -45 degrees on the flange (franka_description, `franka_hand.xacro`)."""
+
+ARM_POINTS = ("elbow", "wrist", "flange", "hand, one end", "hand, other end", "tool")
+POINT_RADII_M = np.array([0.06, 0.06, 0.05, 0.04, 0.04, 0.0])
+"""What `arm_points_m` locates, and how far the arm reaches around each point (franka_description's capsules)."""
+_TIPS = np.array(
+    [
+        [0.0, 0.0, _FLANGE_M],
+        [*_HAND_END_M],
+        [-_HAND_END_M[0], -_HAND_END_M[1], _HAND_END_M[2]],
+        [0.0, 0.0, _FLANGE_M + _HAND_M],
+    ]
+)
+_ELBOW_JOINT, _WRIST_JOINT = 3, 4
 
 
 def tcp_position_m(joint_positions: FloatArray) -> FloatArray:
@@ -46,11 +61,32 @@ def flange_pose(joint_positions: FloatArray) -> FloatArray:
     return pose
 
 
+def arm_points_m(joint_positions: FloatArray) -> FloatArray:
+    """`ARM_POINTS` in the base frame [m]: joint positions `(..., 7)` [rad] to `(6, ..., 3)`.
+
+    Raises:
+        ValueError: not seven joints.
+
+    """
+    q = _seven(joint_positions)
+    ones = (1,) * (q.ndim - 1)
+    cos, sin = np.cos(q), np.sin(q)
+    x, y, z = (np.broadcast_to(_TIPS[:, axis].reshape(-1, *ones), (len(_TIPS), *q.shape[:-1])) for axis in range(3))
+    origin = np.zeros((1, *q.shape[:-1]))
+    for joint in reversed(range(7)):
+        if joint in (_ELBOW_JOINT, _WRIST_JOINT):
+            x, y, z = (np.concatenate((origin, part)) for part in (x, y, z))
+        a, d, alpha = _LINKS[joint]
+        c, s = cos[..., joint], sin[..., joint]
+        x, y, z = c * x - s * y + a, s * x + c * y, z + d
+        if alpha:
+            y, z = -np.sign(alpha) * z, np.sign(alpha) * y
+    return np.stack((x, y, z), -1)
+
+
 def _to_base(joint_positions: FloatArray, vector: FloatArray, weight: float) -> FloatArray:
     """A point (`weight` 1) or a direction (`weight` 0) from the last joint's frame to the base frame, `(..., 3)`."""
-    q = np.asarray(joint_positions, np.float64)
-    if q.shape[-1] != 7:
-        raise ValueError(f"joint positions have shape {q.shape}; a Franka arm has 7 joints")
+    q = _seven(joint_positions)
     point = np.broadcast_to(vector, (*q.shape[:-1], 3))
     for joint, (a, d, alpha) in reversed(list(enumerate(_LINKS))):
         c, s = np.cos(q[..., joint]), np.sin(q[..., joint])
@@ -60,3 +96,10 @@ def _to_base(joint_positions: FloatArray, vector: FloatArray, weight: float) -> 
         ca, sa = np.cos(alpha), np.sin(alpha)
         point = np.stack([x, ca * y - sa * z, sa * y + ca * z], -1)
     return point
+
+
+def _seven(joint_positions: FloatArray) -> FloatArray:
+    q = np.asarray(joint_positions, np.float64)
+    if q.shape[-1] != 7:
+        raise ValueError(f"joint positions have shape {q.shape}; a Franka arm has 7 joints")
+    return q

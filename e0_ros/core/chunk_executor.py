@@ -29,9 +29,10 @@ from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper
 from e0_ros.core.lead import Lead
-from e0_ros.core.limiter import STEP_NS, Limits, plan
+from e0_ros.core.limiter import STEP_NS, Limits
 from e0_ros.core.measured import Measured
 from e0_ros.core.reference import HandOver, RowCurve
+from e0_ros.core.workspace import Workspace, plan_inside
 
 _MS = 1_000_000
 _MAX_PENDING = 64
@@ -46,6 +47,7 @@ class ChunkExecutor:
     def __init__(self, config: ExecutorConfig) -> None:
         self.config, self.arm_model = config, load_embodiment(config.embodiment)
         self._limits = Limits.of(self.arm_model, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
+        self._workspace = Workspace.of(self.arm_model, config)
         self._admission = Admission(self.arm_model, config)
         self._lead = Lead(*(int(ms * _MS) for ms in (config.lead_ms, config.stop_lead_ms, config.max_lead_ms)))
         self._mode, self._reason = Mode.DISARMED, "not armed yet"
@@ -99,6 +101,9 @@ class ChunkExecutor:
             return self._admission.refuse(self._joint_trouble(now_ns))
         rows = np.clip(verdict.rows[:, :-1], self._limits.lower, self._limits.upper)
         self._limited += bool((rows != verdict.rows[:, :-1]).any())
+        past = max((now_ns - chunk.t0_ns) // chunk.period_ns, 0)
+        if leaving := self._workspace.outside(rows[past:]):
+            return self._refused(self._admission.refuse(f"leaves the workspace: {leaving}", fault=True))
         accepted = replace(verdict, rows=np.column_stack((rows, verdict.rows[:, -1])))
         delayed_ns = chunk.in_reply_to_ns + int(self.config.latency_ms * _MS) if chunk.in_reply_to_ns else 0
         if not self._admission.owns(chunk.source, chunk.session):
@@ -135,6 +140,8 @@ class ChunkExecutor:
             return Refusal(trouble)
         q = self._measured.position
         assert q is not None
+        if outside := self._workspace.outside(q[None]):
+            return Refusal(f"{outside}; move the arm inside first")
         moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
         if moved and not moved.at_rest(now_ns):
             return Refusal("the reference still moves; hold first and arm when it is at rest")
@@ -223,14 +230,16 @@ class ChunkExecutor:
             return None
         commit_ns = self._commit_ns(now_ns)
         span_ns = int(self.config.span_ms * _MS)
-        self._before = self._command
+        self._before, leaving = self._command, ""
         message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
             target = self._target_from(commit_ns)
-            message = message.then(plan(self._limits, self._command, target, commit_ns, span_ns))
-            self._command = message
+            ahead, (leaving,) = plan_inside(self._limits, self._workspace, self._command, target, commit_ns, span_ns)
+            self._command = message = message.then(ahead)
         self._committed_ns = commit_ns
         self._brake_due = False
+        if leaving:
+            self._brake(Mode.HOLD, f"held inside the workspace: {leaving}")
         period_ns = int(1e9 / self.config.command_rate_hz)
         on_time = 0 <= now_ns - self._next_send_ns < period_ns
         self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns

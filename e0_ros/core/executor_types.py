@@ -9,10 +9,11 @@ from e0_policy.types import ActionChunk
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.core.admission import AdmissionConfig
 from e0_ros.core.command import Command, State
+from e0_ros.core.workspace import WorkspaceConfig
 
 
 @dataclass(frozen=True)
-class ExecutorConfig(AdmissionConfig):
+class ExecutorConfig(AdmissionConfig, WorkspaceConfig):
     """How chunks become commands."""
 
     embodiment: str = setting("fr3", "embodiment: a shipped name or the path of a YAML file")
