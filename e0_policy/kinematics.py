@@ -68,19 +68,26 @@ def arm_points_m(joint_positions: FloatArray) -> FloatArray:
         ValueError: not seven joints.
 
     """
-    q = _seven(joint_positions)
-    ones = (1,) * (q.ndim - 1)
+    q = np.ascontiguousarray(np.moveaxis(_seven(joint_positions), -1, 0))
     cos, sin = np.cos(q), np.sin(q)
-    x, y, z = (np.broadcast_to(_TIPS[:, axis].reshape(-1, *ones), (len(_TIPS), *q.shape[:-1])) for axis in range(3))
-    origin = np.zeros((1, *q.shape[:-1]))
+    x, y, z = np.zeros((3, len(ARM_POINTS), *q.shape[1:]))
+    for part, axis in zip((x, y, z), _TIPS.T, strict=True):
+        part[-len(_TIPS) :] = axis.reshape(-1, *(1,) * (q.ndim - 1))
     for joint in reversed(range(7)):
-        if joint in (_ELBOW_JOINT, _WRIST_JOINT):
-            x, y, z = (np.concatenate((origin, part)) for part in (x, y, z))
+        moved = slice(int(joint > _ELBOW_JOINT) + int(joint > _WRIST_JOINT), None)
         a, d, alpha = _LINKS[joint]
-        c, s = cos[..., joint], sin[..., joint]
-        x, y, z = c * x - s * y + a, s * x + c * y, z + d
+        along, across = x[moved], y[moved]
+        turned = cos[joint] * across
+        turned += sin[joint] * along
+        along *= cos[joint]
+        along -= sin[joint] * across
+        along += a
+        z[moved] += d
         if alpha:
-            y, z = -np.sign(alpha) * z, np.sign(alpha) * y
+            across[...] = -np.sign(alpha) * z[moved]
+            z[moved] = np.sign(alpha) * turned
+        else:
+            across[...] = turned
     return np.stack((x, y, z), -1)
 
 

@@ -21,9 +21,10 @@ from e0_ros.core.limiter import Limits, Target, plan
 
 _JOINTS = 7
 _TOOL = ARM_POINTS.index("tool")
-_CHECK_NS = 2_000_000
-_MARGIN_M = 2e-4  # what a point that turns back between two checks may go further
-_SPEED_SHARE, _SPEED_MARGIN_M_S = 0.99, 0.02  # what 40 m/s^2 add within half a millisecond
+_CHECK_NS = 4_000_000
+_MARGIN_M = 2e-4  # what a point that turns back between two checks may go further: 80 m/s^2 * (4 ms)^2 / 8
+_SPEED_SHARE, _SPEED_MARGIN_M_S = 0.99, 0.02  # what 10,000 m/s^3 add within 2 ms
+_WITHIN = 0.375  # a speed over 1 ms at the end of 4 ms is off by 1.5 ms of the acceleration, of which 4 ms are known
 _SLOWER, _CAUTION = 0.5, 0.9  # shares of speed for a second attempt: near a bound, and above the top speed
 
 
@@ -44,14 +45,10 @@ class WorkspaceConfig:
 
 
 class Motion(NamedTuple):
-    """What a command comes to: how far beyond each bound `(12, arms)` [m], above 0 if it is, and top speeds.
-
-    `speed` `(arms,)` [m/s] is that of the fastest part, `joint_speed` `(7 * arms,)` [rad/s] of each joint.
-    """
+    """How far a command goes beyond each bound `(12, arms)` [m], above 0 if it does, and top speeds `(arms,)` [m/s]."""
 
     beyond: FloatArray
     speed: FloatArray
-    joint_speed: FloatArray
 
 
 @dataclass(frozen=True)
@@ -99,12 +96,12 @@ class Workspace:
 
     def motion(self, command: Command) -> Motion:
         """Where a command takes the arms, until it rests."""
-        times = np.arange(command.start_ns, command.end_ns + _CHECK_NS, _CHECK_NS)
-        state = command.sample(times)
-        points = arm_points_m(state.position.reshape(len(times), -1, _JOINTS))
-        steps = np.diff(points, axis=1)
-        fastest = np.sqrt(np.einsum("pmac,pmac->pma", steps, steps).max(axis=(0, 1))) / (_CHECK_NS * 1e-9)
-        return Motion(self._beyond(points).max(axis=1) + _MARGIN_M, fastest, np.abs(state.velocity).max(axis=0))
+        times = _checked(command)
+        points = arm_points_m(command.positions(times).reshape(len(times), -1, _JOINTS))
+        velocities = np.diff(points, axis=1) / (_CHECK_NS * 1e-9)
+        speed, change = (np.sqrt(np.einsum("pmac,pmac->pma", v, v)) for v in (velocities, np.diff(velocities, axis=1)))
+        fastest = np.maximum(speed[:, :-1], speed[:, 1:]) + _WITHIN * change
+        return Motion(self._beyond(points).max(axis=1) + _MARGIN_M, fastest.max(axis=(0, 1), initial=0.0))
 
     @property
     def planned_speed(self) -> FloatArray:
@@ -166,12 +163,23 @@ def plan_inside(
         if good.any():
             parts.append((_joints(waiting[good]), command.of(_joints(np.flatnonzero(good)))))
         share = np.where(fast, _CAUTION * here.planned_speed / np.maximum(motion.speed, 1e-9), _SLOWER)
-        pace = replace(pace, velocity=np.minimum(pace.velocity, motion.joint_speed * np.repeat(share, _JOINTS)))
-        pace, waiting = pace.part(_joints(np.flatnonzero(~good))), waiting[~good]
+        rest = _joints(np.flatnonzero(~good))
+        pace, waiting = _slower(pace.part(rest), command.of(rest), share[~good]), waiting[~good]
         if not len(waiting):
             return Command.together(parts), why
     joints = _joints(waiting)
     return Command.together([*parts, (joints, last.since(commit_ns).of(joints))]), why
+
+
+def _slower(limits: Limits, command: Command, share: FloatArray) -> Limits:
+    """Limits with which the arms reach no more than their shares of a command's joint speeds."""
+    peak = np.abs(command.sample(_checked(command)).velocity).max(axis=0)
+    return replace(limits, velocity=np.minimum(limits.velocity, peak * np.repeat(share, _JOINTS)))
+
+
+def _checked(command: Command) -> TimeArray:
+    """The times at which a command is looked at, to its end."""
+    return np.arange(command.start_ns, command.end_ns + _CHECK_NS, _CHECK_NS)
 
 
 def _joints(arms: NDArray[np.intp]) -> NDArray[np.intp]:
