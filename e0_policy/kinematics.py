@@ -23,8 +23,8 @@ _HAND_END_M = 0.05 * np.sqrt(0.5), 0.05 * np.sqrt(0.5), _FLANGE_M + 0.04
 """One end of the hand's body; it is turned by -45 degrees on the flange (franka_description, `franka_hand.xacro`)."""
 
 ARM_POINTS = ("elbow", "wrist", "flange", "hand, one end", "hand, other end", "tool")
-POINT_RADII_M = np.array([0.06, 0.06, 0.05, 0.04, 0.04, 0.0])
-"""What `arm_points_m` locates, and how far the arm reaches around each point (franka_description's capsules)."""
+POINT_RADII_M = np.array([0.06, 0.06, 0.05, 0.04, 0.04, 0.01])
+"""What `arm_points_m` locates, and how far the arm, or the finger tips, reach around each (franka_description)."""
 _TIPS = np.array(
     [
         [0.0, 0.0, _FLANGE_M],

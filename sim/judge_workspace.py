@@ -1,7 +1,7 @@
 """The judge's own look at where the arm is: frames multiplied out as a URDF has them, nothing shared with the executor.
 
 Origins are those of franka_description (`robots/fr3/kinematics.yaml`; the Panda's are the same), spheres those of its
-self-collision capsules.
+self-collision capsules, and of the finger tips.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPHERES = (
     ("link8", 7, (0.0, 0.0, _LINK8_M), 0.05),
     ("hand, left", 8, (0.0, 0.05, 0.04), 0.04),
     ("hand, right", 8, (0.0, -0.05, 0.04), 0.04),
-    ("tcp", 8, (0.0, 0.0, _TCP_M), 0.0),
+    ("tcp", 8, (0.0, 0.0, _TCP_M), 0.01),
 )
 """Name, link (8 is the hand), centre in it [m], radius [m]; the last one is the tool."""
 

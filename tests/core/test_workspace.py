@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e0_policy.embodiment import load_embodiment
-from e0_policy.kinematics import arm_points_m, tcp_position_m
+from e0_policy.kinematics import POINT_RADII_M, arm_points_m, tcp_position_m
 from e0_ros.config import ConfigError
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig
@@ -30,7 +30,7 @@ TOOL = tcp_position_m(PANDA.home)
 def around(rng: np.random.Generator, arm) -> Workspace:
     """A workspace that holds the arm's home, and not much more."""
     points = arm_points_m(arm.home)
-    table = (points[..., 2] - [0.06, 0.06, 0.05, 0.04, 0.04, 0.0]).min() - rng.uniform(0.01, 0.3)
+    table = (points[..., 2] - POINT_RADII_M).min() - rng.uniform(0.01, 0.3)
     corners = points[5] - rng.uniform(0.01, 0.4, 3), points[5] + rng.uniform(0.01, 0.4, 3)
     return Workspace(*corners, np.array(table), np.array(rng.choice([0.1, 0.25, 1.0, arm.speed_m_s])))
 
@@ -148,7 +148,7 @@ def ahead(d: Driven, axis: int, by_m: float, rows: int = 20):
 
 
 BOXES = {
-    "table": ({"table_height_m": float(TOOL[2]) - 0.05}, 2, -0.1, "the tool would be 0.0.. m below the table"),
+    "table": ({"table_height_m": float(TOOL[2]) - 0.06}, 2, -0.1, "the tool would be 0.0.. m below the table"),
     "wall": (
         {"workspace_upper_m": (2.0, float(TOOL[1]) + 0.05, 2.0)},
         1,
@@ -190,8 +190,8 @@ def test_rows_inside_between_which_the_arm_would_leave_are_held_with_a_reason() 
 
 
 def test_along_a_wall_the_arm_goes_on() -> None:
-    """5 mm above the table at 0.3 m/s: braking anywhere on the way stays above, so nothing holds."""
-    d = Driven(embodiment="panda", table_height_m=float(TOOL[2]) - 0.005).arm_it()
+    """Finger tips 5 mm above the table at 0.3 m/s: braking anywhere on the way stays above, so nothing holds."""
+    d = Driven(embodiment="panda", table_height_m=float(TOOL[2]) - 0.015).arm_it()
     path = ahead(d, 1, 0.3, rows=20)
     d.offer(d.chunk(path, source="scripted"))
     d.run(1040)
@@ -200,7 +200,7 @@ def test_along_a_wall_the_arm_goes_on() -> None:
 
 
 def test_an_arm_outside_is_not_armed() -> None:
-    d = Driven(embodiment="panda", table_height_m=float(TOOL[2]) + 0.01)
+    d = Driven(embodiment="panda", table_height_m=float(TOOL[2]))
     refusal = d.executor.arm(d.now_ns)
     assert (
         refusal and "the tool would be 0.010 m below the table" in refusal.reason and "move the arm" in refusal.reason
