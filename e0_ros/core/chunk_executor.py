@@ -28,8 +28,9 @@ from e0_ros.core.admission import Admission, Refusal
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper
+from e0_ros.core.handover import Committed, strategy_named
 from e0_ros.core.lead import Lead
-from e0_ros.core.limiter import STEP_NS, Limits
+from e0_ros.core.limiter import STEP_NS, Limits, Target
 from e0_ros.core.measured import Measured
 from e0_ros.core.reference import HandOver, RowCurve
 from e0_ros.core.workspace import Workspace, plan_inside
@@ -38,7 +39,6 @@ _MS = 1_000_000
 _MAX_PENDING = 64
 _KEEP_REFERENCE_RAD = 0.02
 _LONGEST_STALL_NS = 5_000 * _MS
-_CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
 
 
 class ChunkExecutor:
@@ -63,7 +63,9 @@ class ChunkExecutor:
         self._pending: list[tuple[int, ActionChunk]] = []
         self._chunk: ActionChunk | None = None
         self._curve: RowCurve | None = None
-        self._target: HandOver | None = None
+        self._target: Target | None = None
+        bounds = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
+        self._hands, self._plans = Committed(*bounds), strategy_named(config.hand_over, *bounds)
         self._gripper = Gripper(config.gripper_hysteresis)
         self._limited = 0
 
@@ -202,8 +204,9 @@ class ChunkExecutor:
         reference = self._command.sample(now_ns) if self._command else self._measured.state
         counts = self._admission
         opening = float("nan") if self._gripper.sent is None else self._gripper.sent
+        fixed_ns = self._committed_ns + (int(self.config.latency_ms * _MS) if self.config.lockstep else 0)
         return Status(
-            self._mode, self._reason, self._chunk, self._committed_ns, counts.accepted, counts.refused,
+            self._mode, self._reason, self._chunk, fixed_ns, counts.accepted, counts.refused,
             counts.last_refusal, self._limited, reference, opening, counts.owner,
         )  # fmt: skip
 
@@ -249,16 +252,13 @@ class ChunkExecutor:
         """Take back the last tick's command, which was not sent: the one before it is still in force."""
         self._command, self._target, self._brake_due = self._before, None, True
 
-    def _target_from(self, commit_ns: int) -> HandOver | None:
+    def _target_from(self, commit_ns: int) -> Target | None:
         """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
-        if self._curve is None or self._command is None:
+        if self._curve is None or self._chunk is None or self._command is None:
             return None
         if self._target is None:
-            blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
-            state, acceleration = self._command.sample(commit_ns), _CATCH_UP * limits.acceleration
-            bounds = commit_ns, blend_ns, limits.velocity, acceleration
-            ways = [HandOver(c, state, *bounds) for c in (self._curve.joined(state.position, commit_ns), self._curve)]
-            self._target = min(ways, key=lambda way: way.blend_ns)
+            strategy = self._hands if self._chunk.source == "teleop" else self._plans
+            self._target = strategy.join(self._curve, self._command.sample(commit_ns), commit_ns)
         return self._target
 
     def _engage_due(self, now_ns: int) -> Refusal | None:
@@ -271,13 +271,16 @@ class ChunkExecutor:
         chunk = due[-1]
         if chunk.end_ns + chunk.period_ns <= commit_ns:
             return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
-        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns, chunk.period_ns)
+        slow_down_ns = int(self.config.slow_down_ms * _MS) if chunk.source == "policy" else 0
+        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns, chunk.period_ns, slow_down_ns)
         gap = np.abs(curve(np.array([commit_ns])).position[0] - self._command.sample(commit_ns).position)
         worst = int(gap.argmax())
         if gap[worst] > self.config.max_jump_rad:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
-        if self._target is not None and _goes_on(self._chunk, chunk):
+        if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
+            self._plans.forget()
+        if isinstance(self._target, HandOver) and _goes_on(self._chunk, chunk):
             self._target.curve = curve
         else:
             self._target = None
@@ -332,6 +335,7 @@ class ChunkExecutor:
 
     def _forget(self) -> None:
         self._pending, self._chunk, self._curve, self._target = [], None, None, None
+        self._plans.forget()
 
     def _held_reference(self, measured: FloatArray, now_ns: int) -> FloatArray | None:
         """The reference, if a controller still holds it and it is close: anchoring there makes no step."""

@@ -119,7 +119,7 @@ def test_a_dead_executor_leaves_an_arm_that_stops() -> None:
 def test_a_command_that_was_not_sent_in_time_never_was() -> None:
     d = Driven(embodiment="panda").arm_it()
     rows = d.home + 0.3 * np.sin(np.linspace(0, 3, 60))[:, None]
-    d.offer(d.chunk(rows))
+    d.offer(d.chunk(rows, source="scripted"))
     random, withdrawn = np.random.default_rng(3), 0
     for _ in range(700):
         held_up = bool(random.random() < 0.4)
