@@ -33,6 +33,8 @@ _TIPS = np.array(
         [0.0, 0.0, _FLANGE_M + _HAND_M],
     ]
 )
+_C = np.sqrt(0.5)
+_T_LINK7_TCP = np.array([[_C, _C, 0, 0], [-_C, _C, 0, 0], [0, 0, 1, _FLANGE_M + _HAND_M], [0, 0, 0, 1.0]])
 _ELBOW_JOINT, _WRIST_JOINT = 3, 4
 
 
@@ -59,6 +61,31 @@ def flange_pose(joint_positions: FloatArray) -> FloatArray:
     for axis in range(3):
         pose[..., :3, axis] = _to_base(q, np.eye(3)[axis], 0.0)
     return pose
+
+
+def tcp_pose_and_jacobian(joint_positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """`T_base_tcp` `(..., 4, 4)` of the Franka Hand and its geometric Jacobian `(..., 6, 7)` of `(..., 7)` rad.
+
+    Rows of the Jacobian: velocity [m/s], then angular velocity [rad/s], both in the base frame.
+
+    Raises:
+        ValueError: not seven joints.
+
+    """
+    q = _seven(joint_positions)
+    pose, frames = np.eye(4), []
+    for joint, (a, d, alpha) in enumerate(_LINKS):
+        c, s, (ca, sa) = np.cos(q[..., joint]), np.sin(q[..., joint]), (np.cos(alpha), np.sin(alpha))
+        link = np.zeros((*c.shape, 4, 4))
+        link[..., 0, 0], link[..., 0, 1], link[..., 0, 3], link[..., 3, 3] = c, -s, a, 1.0
+        link[..., 1, 0], link[..., 1, 1], link[..., 1, 2], link[..., 1, 3] = s * ca, c * ca, -sa, -d * sa
+        link[..., 2, 0], link[..., 2, 1], link[..., 2, 2], link[..., 2, 3] = s * sa, c * sa, ca, d * ca
+        pose = pose @ link
+        frames.append(pose)
+    pose = pose @ _T_LINK7_TCP
+    axes, origins = (np.stack([frame[..., :3, k] for frame in frames], axis=-2) for k in (2, 3))
+    linear = np.cross(axes, pose[..., None, :3, 3] - origins)
+    return pose, np.swapaxes(np.concatenate((linear, axes), axis=-1), -1, -2)
 
 
 def arm_points_m(joint_positions: FloatArray) -> FloatArray:

@@ -23,12 +23,13 @@ from dataclasses import replace
 import numpy as np
 
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import ActionChunk, FloatArray
+from e0_policy.types import ActionChunk, FloatArray, Representation
 from e0_ros.core.admission import Admission, Refusal
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper
 from e0_ros.core.handover import Committed, strategy_named
+from e0_ros.core.inverse_kinematics import joint_rows
 from e0_ros.core.lead import Lead
 from e0_ros.core.limiter import STEP_NS, Limits, Target
 from e0_ros.core.measured import Measured
@@ -101,6 +102,9 @@ class ChunkExecutor:
             return self._refused(verdict)
         if self._joint_trouble(now_ns):
             return self._admission.refuse(self._joint_trouble(now_ns))
+        verdict = self._in_joints(verdict, now_ns)
+        if isinstance(verdict, Refusal):
+            return self._refused(verdict)
         rows = np.clip(verdict.rows[:, :-1], self._limits.lower, self._limits.upper)
         self._limited += bool((rows != verdict.rows[:, :-1]).any())
         past = max((now_ns - chunk.t0_ns) // chunk.period_ns, 0)
@@ -115,6 +119,16 @@ class ChunkExecutor:
             return refusal
         self._admission.accept(chunk, now_ns)
         return None
+
+    def _in_joints(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | Refusal:
+        """The chunk with rows of joints; poses are solved from where the reference is."""
+        if chunk.representation is Representation.JOINT_POSITION or self._command is None:
+            return chunk
+        start, arm = self._command.sample(now_ns).position, self.arm_model
+        rows = joint_rows(arm, start, chunk.rows, chunk.period_ns)
+        if isinstance(rows, str):
+            return self._admission.refuse(rows, fault=True)
+        return replace(chunk, rows=rows, representation=Representation.JOINT_POSITION, joint_names=arm.joint_names)
 
     def keep(self, source: str, session: str, now_ns: int) -> None:
         """Take word from a source that its last plan is still good."""

@@ -77,7 +77,7 @@ class Command:
         knots, (position, velocity, acceleration) = self.times_ns, self.state
         i = np.clip(np.searchsorted(knots, times_ns, side="right") - 1, 0, len(knots) - 1)
         s = (np.clip(times_ns, knots[0], knots[-1]) - knots[i])[:, None] * 1e-9
-        moved = (np.append(self.jerk / 6, np.zeros_like(position[:1]), axis=0)[i]) * s
+        moved: FloatArray = np.append(self.jerk / 6, np.zeros_like(position[:1]), axis=0)[i] * s
         moved += acceleration[i] / 2
         moved *= s
         moved += velocity[i]

@@ -160,7 +160,7 @@ REFUSED = {
     "embodiment": ({"embodiment": "other"}, "embodiment 'other'"),
     "order of joints": ({"joint_names": FR3.joint_names[::-1]}, "joint names"),
     "no joint names": ({"joint_names": ()}, "joint names"),
-    "pose": ({"representation": Representation.EE_POSE}, "EE_POSE"),
+    "pose": ({"representation": Representation.EE_POSE}, "needed are none with poses"),
     "deltas": ({"representation": Representation.EE_DELTA_STEP}, "EE_DELTA_STEP"),
 }
 

@@ -13,6 +13,7 @@ LIVE, BYTES = "tests/faults/test_live.py::test_", "tests/faults/test_malformed.p
 STOPS = "tests/faults/test_stops.py::test_"
 DEATHS = "tests/graph/test_deaths.py::test_"
 MODES, EXECUTOR = "tests/core/test_chunk_executor_modes.py::test_", "tests/core/test_chunk_executor.py::test_"
+POSES = "tests/core/test_inverse_kinematics.py::test_"
 WORKSPACE = "tests/core/test_workspace.py::test_"
 LIMITER, LEAD = "tests/core/test_limiter.py::test_", "tests/core/test_lead.py::test_"
 FUZZ, ADMISSION = "tests/bench/test_fuzz.py::test_", "tests/core/test_admission.py::test_"
@@ -186,8 +187,13 @@ MATRIX = (
         21,
         "quaternions, flips, unreachable poses",
         "refused or held",
-        (CHUNKS + "another_unit_frame_or_arm_is_refused_as_a_whole",),
-        "end-effector chunks are refused as a whole; there is no inverse kinematics to try",
+        (
+            POSES + "what_cannot_be_is_told",
+            POSES + "a_tool_turned_upside_down_and_too_many_rows_are_told",
+            POSES + "an_arm_that_is_stretched_out_is_no_reason_to_jump",
+            POSES + "a_wrong_chunk_of_poses_is_refused_and_holds",
+            POSES + "whatever_the_poses_every_command_is_legal",
+        ),
     ),
     Row(
         22,
