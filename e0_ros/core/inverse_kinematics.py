@@ -14,9 +14,9 @@ from e0_policy.embodiment import Embodiment
 from e0_policy.kinematics import tcp_pose_and_jacobian
 from e0_policy.types import FloatArray
 
-MAX_ROWS = 128
+MAX_ROWS = 64
 POSE_COLUMNS = 8
-_STEPS = 60
+_STEPS = 30
 _STEP_RAD = 0.2
 _DAMPING = 1e-6
 _NEAR_M, _NEAR_RAD = 5e-4, 2e-3
