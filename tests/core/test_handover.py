@@ -173,5 +173,5 @@ def test_committed_rows_join_where_a_row_is_off_and_catch_up_without_a_leap_wher
     assert np.abs(joined(times[:200]).position[:, 0] - 0.4e-9 * times[:200]).max() < 1e-3, "as if no row had been off"
     behind = State(rows[2] - 0.1, np.array([0.4]), np.zeros(1))
     late = committed.join(RowCurve(rows, 0, P), behind, at)
-    assert np.abs(late(times).acceleration).max() < 12.0 and np.abs(late(times).velocity).max() < 2.5
-    np.testing.assert_allclose(late(np.array([8 * P])).position, rows[-1:], atol=1e-6)
+    assert np.abs(late(times[:200]).acceleration).max() < 12.0 and np.abs(late(times[:200]).velocity).max() < 2.0
+    assert late(np.array([4 * P])).position < rows[4] - 0.02, "not there by the next row"
