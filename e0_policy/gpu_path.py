@@ -66,14 +66,15 @@ FEW = Tiles(
 
 MANY = Tiles(
     qkv=Tile(128, 32, 64, warps=8),
-    attend=Tile(64, 64, splits=2, stages=2),
+    attend=Tile(64, 32, splits=2, stages=2),
     out=Tile(128, 64, 64, splits=2, warps=8),
     gate_up=Tile(128, 64, 64, warps=8),
     down=Tile(128, 64, 64, splits=2, warps=8),
 )
 """More rows: arithmetic is."""
 
-PREFIX_ATTEND = Tile(64, 64, splits=2, stages=2)
+PREFIX_ATTEND = Tile(64, 32, splits=2, stages=2)
+"""Attention among the prefix's tokens: 8 x 525 queries at two views."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,8 @@ class _Tower:
         for layer, (weight, add) in zip(self.layers, self.qkv, strict=True):
             row_norm(x, branch, _of(layer.layer_norm1), normed, bias, centre=True)
             qkv = linear(normed, weight, add).view(views, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            seen = scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).reshape(-1, width)
+            q, k, v = qkv.unbind(0)
+            seen = scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, width)
             out = layer.self_attn.out_proj
             row_norm(x, linear(seen, out.weight), _of(layer.layer_norm2), normed, out.bias, centre=True)
             hidden = gelu(linear(normed, layer.mlp.fc1.weight, layer.mlp.fc1.bias), approximate="tanh")
@@ -397,7 +399,8 @@ def attend(
     kernels.attend[(-(-rows // tile.rows) * tile.splits, len(q))](
         q, *cache, out, buffers.work, buffers.stats, buffers.arrivals, q if ahead is None else ahead,
         rows, length, total, _LOG2_E * size**-0.5,
-        SIZE=size, SPLITS=tile.splits, NEXT=_ahead(ahead), BM=tile.rows, BN=tile.columns, **_options(tile, overlap),
+        SIZE=size, STRIP=min(size, 64), SPLITS=tile.splits, NEXT=_ahead(ahead), BM=tile.rows, BN=tile.columns,
+        **_options(tile, overlap),
     )  # fmt: skip
 
 
@@ -414,10 +417,8 @@ def row_norm(
     )  # fmt: skip
 
 
-def turn(
-    qkv: Tensor, turns: tuple[Tensor, Tensor], q: Tensor, cache: tuple[Tensor, Tensor], config: E0Config
-) -> None:
-    """Projections of the prefix `(P, ...)` to turned queries, and keys and values at the head of every sample's cache."""
+def turn(qkv: Tensor, turns: tuple[Tensor, Tensor], q: Tensor, cache: tuple[Tensor, Tensor], config: E0Config) -> None:
+    """Projections of the prefix `(P, ...)` to turned queries; keys and values to the head of every sample's cache."""
     kernels.turn[(len(q), config.heads + 2)](qkv, *turns, q, *cache, HEADS=config.heads, HALF=config.head_dim // 2)
     if len(cache[0]) > 1:
         for side in cache:

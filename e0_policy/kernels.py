@@ -1,4 +1,5 @@
 # mypy: ignore-errors
+# ruff: noqa: N803 (what is known at compile time is upper case, as is usual in Triton)
 """Triton kernels of the action expert and of the glue between the prefix's matrix products; needs a CUDA GPU.
 
 A denoising step moves 35 MB of weights per layer (8 us at the 4.3 TB/s of an H200) and multiplies them with few rows,
@@ -207,7 +208,7 @@ def accumulate(
     if last:
         if SPLITS > 1:
             acc = tl.zeros((BM, BN), tl.float32)
-            for s in tl.static_range(SPLITS):
+            for s in tl.range(0, SPLITS, num_stages=1):
                 acc += tl.load(mine + s * BM * BN, mask=there, other=0.0, cache_modifier=".cg")
             tl.store(arrivals + tile, 0)
         is_clean = there
@@ -239,6 +240,7 @@ def attend(
     total,
     scale,
     SIZE: tl.constexpr,
+    STRIP: tl.constexpr,
     SPLITS: tl.constexpr,
     NEXT: tl.constexpr,
     PDL: tl.constexpr,
@@ -280,33 +282,41 @@ def attend(
         v = tl.load(values + cell + n * SIZE, mask=seen[:, None], other=0.0)
         acc = tl.dot(weight.to(v.dtype), v, acc * fade[:, None], input_precision="ieee")
         top = higher
-    last = True
-    if SPLITS > 1:
+    if SPLITS == 1:
+        tl.store(out + place, (acc / mass[:, None]).to(out.dtype.element_ty), mask=there)
+    else:
         group = sample * (tl.num_programs(0) // SPLITS) + block
-        mine = work + group * SPLITS * BM * SIZE + tl.arange(0, BM)[:, None] * SIZE + inner[None, :]
+        line = tl.arange(0, BM)[:, None] * SIZE
+        mine = work + group * SPLITS * BM * SIZE + line
         notes = stats + group * SPLITS * 2 * BM + tl.arange(0, BM)
-        tl.store(mine + split * BM * SIZE, acc, mask=there)
+        tl.store(mine + split * BM * SIZE + inner[None, :], acc, mask=there)
         tl.store(notes + split * 2 * BM, top)
         tl.store(notes + split * 2 * BM + BM, mass)
         tl.debug_barrier()
-        last = tl.atomic_add(arrivals + group, 1, sem="acq_rel") == SPLITS - 1
-    if last:
-        if SPLITS > 1:
+        if tl.atomic_add(arrivals + group, 1, sem="acq_rel") == SPLITS - 1:
             top = tl.full((BM,), float("-inf"), tl.float32)
-            for s in tl.static_range(SPLITS):
+            for s in tl.range(0, SPLITS, num_stages=1):
                 top = tl.maximum(top, tl.load(notes + s * 2 * BM, cache_modifier=".cg"))
             mass = tl.zeros((BM,), tl.float32)
-            acc = tl.zeros((BM, SIZE), tl.float32)
-            for s in tl.static_range(SPLITS):
+            for s in tl.range(0, SPLITS, num_stages=1):
                 fade = tl.exp2(tl.load(notes + s * 2 * BM, cache_modifier=".cg") - top)
                 mass += tl.load(notes + s * 2 * BM + BM, cache_modifier=".cg") * fade
-                acc += tl.load(mine + s * BM * SIZE, mask=there, other=0.0, cache_modifier=".cg") * fade[:, None]
+            for c in tl.range(0, SIZE, STRIP, num_stages=1):  # in strips, for want of registers
+                strip = c + tl.arange(0, STRIP)[None, :]
+                sums = tl.zeros((BM, STRIP), tl.float32)
+                for s in tl.range(0, SPLITS, num_stages=1):
+                    fade = tl.exp2(tl.load(notes + s * 2 * BM, cache_modifier=".cg") - top)
+                    part = tl.load(mine + s * BM * SIZE + strip, mask=there, other=0.0, cache_modifier=".cg")
+                    sums += part * fade[:, None]
+                target = out + sample * rows * SIZE + row[:, None] * SIZE + strip
+                tl.store(target, (sums / mass[:, None]).to(out.dtype.element_ty), mask=there)
             tl.store(arrivals + group, 0)
-        tl.store(out + place, (acc / mass[:, None]).to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def enter(x, xs, squares, scale, scale_clean, clean, tokens, WIDTH: tl.constexpr, SELECT: tl.constexpr, N: tl.constexpr):
+def enter(
+    x, xs, squares, scale, scale_clean, clean, tokens, WIDTH: tl.constexpr, SELECT: tl.constexpr, N: tl.constexpr
+):
     """What `accumulate` leaves for the next norm, from x alone; a program per row."""
     row = tl.program_id(0)
     column = tl.arange(0, N)
@@ -337,7 +347,7 @@ def norm(
     PER_ROW: tl.constexpr,
     N: tl.constexpr,
 ):
-    """Residual sum and the norm after it, a program per row: `x += branch + branch_add`, `out = norm(x)`.
+    """Residual sum `x += branch + branch_add` and the norm after it to `out`, a program per row.
 
     CENTRE subtracts the mean (LayerNorm). `scale` and `shift` are `(WIDTH,)`, or `(rows, WIDTH)` with PER_ROW.
     """
