@@ -104,14 +104,18 @@ class Engine:
         model: the model, on its device and in its dtype, in evaluation mode.
         settings: the sampler; N, alpha, noise policy and sample count are baked in.
         capture: how to record a run; by default a CUDA graph on a GPU and nothing on a CPU.
+        kernels: run the expert in kernels of our own (`gpu_path.py`). Tested against torch's operations in Triton's
+            interpreter, not yet timed on a GPU, and therefore not the default.
 
     Raises:
-        EngineError: a regression head, or a hybrid whose time enters by `concat_mlp`, which no published weights are;
-            use `E0Model.sample`.
+        EngineError: kernels where they do not run; a regression head, or a hybrid whose time enters by `concat_mlp`,
+            which no published weights are; use `E0Model.sample`.
 
     """
 
-    def __init__(self, model: E0Model, settings: SamplerSettings, capture: Capture | None = None) -> None:
+    def __init__(
+        self, model: E0Model, settings: SamplerSettings, capture: Capture | None = None, *, kernels: bool = False
+    ) -> None:
         if not supports(model.config):
             lacks = "a regression head, and hybrid_continuous with concat_mlp"
             raise EngineError(f"the fast path has not {lacks}; use the eager E0Model.sample")
@@ -119,7 +123,7 @@ class Engine:
         self.device = model.action_in.weight.device
         self._capture = capture_cuda if capture is None and self.device.type == "cuda" else capture
         with torch.inference_mode():
-            self._path = make_path(model, settings)
+            self._path = _kernel_path(model, settings) if kernels else FastPath(model, settings)
         self._noise: tuple[Tensor, Tensor | None, Tensor | None] | None = None
         self._slots: OrderedDict[Shape, _Slot] = OrderedDict()
 
@@ -213,14 +217,22 @@ class Engine:
         return _Captured(static, *self._capture(lambda: self._path.run(shape, buffers, static.inputs)))
 
 
-def make_path(model: E0Model, settings: SamplerSettings) -> FastPath:
-    """The fast path in kernels of its own where those run, else in torch's operations."""
-    if model.action_in.weight.is_cuda and find_spec("triton") is not None:
-        from e0_policy import gpu_path
+def _kernel_path(model: E0Model, settings: SamplerSettings) -> FastPath:
+    """The fast path in kernels of its own.
 
-        if gpu_path.applies(model):
-            return gpu_path.GpuPath(model, settings)
-    return FastPath(model, settings)
+    Raises:
+        EngineError: no GPU, no Triton, or a model that they are not made for.
+
+    """
+    if not (model.action_in.weight.is_cuda and find_spec("triton")):
+        raise EngineError("kernels need a CUDA GPU and triton, which torch's CUDA wheels bring; use the fast path")
+    from e0_policy import gpu_path
+
+    if not gpu_path.applies(model):
+        raise EngineError(
+            "kernels need bfloat16, adaRMS, one key head and widths in multiples of 128; use the fast path"
+        )
+    return gpu_path.GpuPath(model, settings)
 
 
 def _repeated(run: Callable[[], object], replay: Callable[[], None]) -> Callable[[], object]:

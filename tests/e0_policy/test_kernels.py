@@ -177,7 +177,7 @@ def test_captured_kernels_are_as_close_as_torch_in_bfloat16(changes: dict[str, o
     for batch, _ in observations(model, 3, committed):
         settings = SamplerSettings.of(model.config, **changes)
         noise = diffusion.draw_noise(model.config, settings, settings.samples, torch.Generator("cuda").manual_seed(1))
-        engine = Engine(model, settings)
+        engine = Engine(model, settings, kernels=True)
         assert isinstance(engine._path, GpuPath)
         want = Engine(exact, settings).sample(batch, noise).entropy
         errors["kernels"] = (engine.sample(batch, noise).entropy - want).abs().max()
