@@ -102,7 +102,7 @@ TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
 class Simulator:
     """What a graph has to know of a simulator: its arm, and in real time its rates and how late its joints may be.
 
-    ManiSkill's joint states wait for a picture now and then, which a robot's do not.
+    ManiSkill's joint states wait for the processor now and then, which a robot's do not.
     """
 
     embodiment: str
@@ -110,12 +110,11 @@ class Simulator:
     joint_rate_hz: float
     gripper_rate_hz: float
     joint_max_age_ms: float
-    render_ms: int
 
 
 SIMULATORS = {
-    "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0, render_ms=30),
-    "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0, render_ms=0),
+    "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0),
+    "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0),
 }
 
 
@@ -225,7 +224,7 @@ def sim_graph(a: SimArguments) -> Graph:
     takeover = (_takeover(a, common),) if a.gello_port and a.source != "teleop" else ()
     expected = a.source if lockstep and a.source != "external" else ""
     processes = (
-        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size, render_ms=simulator.render_ms),
+        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size),
         _with(SYNC, common, rates, size, views=views),
         *_source(a, common),
         *takeover,

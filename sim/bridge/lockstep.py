@@ -24,7 +24,7 @@ RESET_GAP_NS = 1_000_000_000
 class Lockstep:
     """The tick of lock-step: publish, wait for the executor's answer, play."""
 
-    overrun_ns = 0
+    overrun_ns = left_out = 0
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge

@@ -130,7 +130,7 @@ class Bridge(Node):
     def diagnose(self) -> None:
         """Publish /diagnostics: once a second, and when an episode is over."""
         ended = self.episode.reset_id - self.episode.running
-        self.out.diagnostics(self.rig, self.refused, self.time.overrun_ns, ended)
+        self.out.diagnostics(self.rig, self.refused, self.time.overrun_ns, self.time.left_out, ended)
 
     def log_judgement(self) -> None:
         """One line with the judge's count."""

@@ -33,6 +33,8 @@ class Realtime:
         self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
         self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns))
         self._capture_ns: int | None = None
+        self.left_out = 0
+        """Pictures since the reset that were not begun, because those before were not ready."""
         self.on_reset()
 
     @property
@@ -54,6 +56,7 @@ class Realtime:
         if self._capture_ns is not None:
             self._bridge.rig.adapter.finish_render()
             self._capture_ns = None
+        self.left_out = 0
         return max(time.time_ns(), self._bridge.rig.now_ns)
 
     def on_reset(self) -> None:
@@ -93,17 +96,15 @@ class Realtime:
         played = rig.advance(min(due_ns, rig.now_ns + max(BURST_NS, self._wake_ns), self._boundary_ns))
         bridge.out.joints(played.samples)
         bridge.report(played)
-        if self._capture_ns is not None and rig.now_ns >= self._capture_ns + bridge.config.render_ms * MS:
-            self._finish()
+        if self._capture_ns is not None and rig.adapter.pictures_ready():
+            bridge.out.images(rig.adapter.finish_render(), self._capture_ns)
+            self._capture_ns = None
         if rig.now_ns >= self._boundary_ns:
             self._control_step()
 
     def _control_step(self) -> None:
         bridge, rig = self._bridge, self._bridge.rig
-        if self._capture_ns is not None:
-            self._finish()
-        rig.adapter.start_render()
-        self._capture_ns = rig.now_ns
+        self._capture()
         self._boundary_ns += rig.adapter.control_period_ns
         self._pacer.follow(time.time_ns(), time.monotonic_ns())
         was_running = bridge.episode.running
@@ -116,10 +117,19 @@ class Realtime:
             bridge.episode.stop()
             bridge.log_judgement()
 
-    def _finish(self) -> None:
-        assert self._capture_ns is not None
-        self._bridge.out.images(self._bridge.rig.adapter.finish_render(), self._capture_ns)
-        self._capture_ns = None
+    def _capture(self) -> None:
+        """Begin the pictures of this instant, unless those before are still drawn: the arm waits for no camera."""
+        rig = self._bridge.rig
+        if self._capture_ns is None:
+            rig.adapter.start_render()
+            self._capture_ns = rig.now_ns
+            return
+        self.left_out += 1
+        self._bridge.get_logger().warning(
+            f"pictures take longer than the {rig.adapter.control_period_ns / 1e6:.0f} ms between them: "
+            f"{self.left_out} left out since the reset",
+            throttle_duration_sec=1.0,
+        )
 
     def _give_up(self) -> None:
         rig = self._bridge.rig

@@ -30,7 +30,6 @@ class BridgeConfig:
     control_period_ms: int = setting(50, "time between images of fr3_plant", unit="ms", low=1, high=1000)
     lag_ms: float = setting(0.0, "first-order lag of fr3_plant's arm", unit="ms", low=0.0, high=1e3)
     joint_state_rate_hz: int = setting(1000, "joint states per second, at most the physics rate", unit="Hz", low=1)
-    render_ms: int = setting(0, "real time: time that the pictures get while physics goes on", unit="ms", low=0)
     judge: bool = setting(False, "check every commanded set-point against the robot's limits")
     disturbance_rad: float = setting(0.0, "largest push on a joint while recording", unit="rad", low=0.0, high=0.2)
     disturbance_share: float = setting(1.0, "share of the scenes that are disturbed", low=0.0, high=1.0)
