@@ -192,12 +192,12 @@ class ChunkExecutor:
 
     def status(self, now_ns: int) -> Status:
         """The state, with the reference at `now_ns`."""
-        reference = self._command.sample(now_ns) if self._command else self._measured.state
+        motion = self._command or self._measured.state
         counts = self._admission
         opening = float("nan") if self._gripper.sent is None else self._gripper.sent
         return Status(
             self._mode, self._reason, self._chunk, self._committed_ns, counts.accepted, counts.refused,
-            counts.last_refusal, self._limited, reference, opening, counts.owner,
+            counts.last_refusal, self._limited, now_ns, motion, opening, counts.owner,
         )  # fmt: skip
 
     @property

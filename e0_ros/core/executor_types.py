@@ -66,7 +66,8 @@ class Mode(IntEnum):
 class Status:
     """State of the executor at a tick.
 
-    `reference` is the measured joints before arming, None without any; `owner` says who has the lease of the arm.
+    `motion` is the last command, the measured joints before arming, None without any; `owner` says who has the lease
+    of the arm.
     """
 
     mode: Mode
@@ -77,9 +78,15 @@ class Status:
     refused: int
     last_refusal: str
     limited: int
-    reference: State | None
+    at_ns: int
+    motion: Command | State | None
     gripper_opening: float
     owner: str = ""
+
+    @property
+    def reference(self) -> State | None:
+        """Where the arm is to be at `at_ns`; found only when asked for, which most ticks are not."""
+        return self.motion.sample(self.at_ns) if isinstance(self.motion, Command) else self.motion
 
 
 @dataclass(frozen=True)

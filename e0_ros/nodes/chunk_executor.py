@@ -31,7 +31,7 @@ from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.heartbeat import Heartbeat, HeartbeatConfig
 from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
-from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
+from e0_ros.executor_messages import TrajectoryMessage, floats, status_to_msg
 from e0_ros.process import run_node
 
 try:
@@ -69,6 +69,7 @@ class ChunkExecutorNode(Node):
         self.core = ChunkExecutor(declare_parameters(self, ExecutorConfig))
         self._lockstep = self.core.config.lockstep
         self._impedance = self.core.config.output == "impedance"
+        self._trajectory = TrajectoryMessage(self.core.arm_model.joint_names)
         self._waiting: list[ChunkMsg] = []
         self._answered_ns = self._ticked_ns = self._joints_ns = 0
         self._commands = self._gripper_commands = 0
@@ -222,7 +223,7 @@ class ChunkExecutorNode(Node):
 
     def _send(self, command: Command, commit_ns: int) -> None:
         """Publish a trajectory, unless this process was held up: the arm may already be past where it branches off."""
-        msg = trajectory_to_msg(command, self.core.arm_model.joint_names)
+        msg = self._trajectory.of(command)
         if not self._lockstep and (late_ns := self._now_ns() - commit_ns + self.core.transport_ns) > 0:
             self.core.withdraw()
             self.get_logger().warning(
