@@ -27,7 +27,7 @@ def yield_to_others(some: Iterable[int], niceness: int) -> None:
     """Let these threads have what the other threads and processes leave."""
     for thread in some:
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+            os.setpriority(os.PRIO_PROCESS, thread, max(niceness, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def any_at_work(some: Iterable[int]) -> bool:

@@ -6,6 +6,8 @@ plan is due, and STATUS_NONE tells of errors and stale observations, at most onc
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import string
 import sys
@@ -39,6 +41,7 @@ from e0_ros.process import refuse_unknown_parameters, run_node
 
 LOCKSTEP_TIMEOUT_S = 10.0
 REPEAT_S = 1.0
+NICENESS = 5
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,10 @@ class PolicyNode(Node):
         return response
 
     def _work(self) -> None:
+        if not self._config.lockstep:
+            with contextlib.suppress(OSError):  # inference is a long burst, and the arm must not wait for it
+                me = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, me, max(NICENESS, os.getpriority(os.PRIO_PROCESS, me)))
         while not self._mailbox.closed:
             observation = self._mailbox.take()
             if observation is None:
