@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rclpy.executors import Executor
 
 from e0_msgs.msg import GripperCommand
 from e0_ros import interfaces
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 WAKE_NS = 4 * MS
 BURST_NS = 10 * MS
 SLACK_NS = 100 * MS
+SERVE_NS = 20 * MS
 MAX_AGE_NS = 1000 * MS
 AT_REST_RAD_S = 0.005
 
@@ -33,6 +35,7 @@ class Realtime:
         self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
         self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns))
         self._capture_ns: int | None = None
+        self._served_ns = 0
         self.left_out = 0
         """Pictures since the reset that were not begun, because those before were not ready."""
         self.on_reset()
@@ -49,7 +52,7 @@ class Realtime:
 
     def subscribe(self, listen: Any) -> None:
         """The gripper acts when its command arrives."""
-        listen(interfaces.GRIPPER_COMMAND, self._on_gripper)
+        listen(interfaces.GRIPPER_COMMAND, self._on_gripper, poll=True)
 
     def prepare_reset(self) -> int:
         """Drop a picture in the making, which would show the old scene. The time is the wall clock's, never back."""
@@ -72,7 +75,7 @@ class Realtime:
         age_ns = min(max(0, now_ns - received_ns), MAX_AGE_NS) if received_ns else 0
         self._bridge.rig.command(command, due_ns - age_ns)
 
-    def _on_gripper(self, msg: GripperCommand) -> None:
+    def _on_gripper(self, msg: GripperCommand, _: Any) -> None:
         if np.isfinite(msg.opening):
             self._bridge.rig.gripper_target = min(max(msg.opening, 0.0), 1.0)
 
@@ -80,8 +83,15 @@ class Realtime:
         """Whether the arm moves."""
         return bool(np.abs(self._bridge.rig.adapter.joint_state()[1]).max() > AT_REST_RAD_S)
 
-    def wait_s(self) -> float:
-        """Time to the next wake, below 0 if it is late."""
+    def wait(self, executor: Executor) -> None:
+        """Sleep until the next wake. Events and requests may wait longer: to look for them costs more than a wake."""
+        if (wait_s := self._wait_s()) > 0:
+            time.sleep(wait_s)
+        if (steady_ns := time.monotonic_ns()) - self._served_ns >= SERVE_NS:
+            self._served_ns = steady_ns
+            executor.spin_once(timeout_sec=0)
+
+    def _wait_s(self) -> float:
         until_ns = min(self._bridge.rig.now_ns + self._wake_ns, self._boundary_ns)
         return (until_ns - self._pacer.due_ns(time.monotonic_ns())) / 1e9
 
