@@ -22,6 +22,7 @@ WAKE_NS = 4 * MS
 BURST_NS = 10 * MS
 SLACK_NS = 100 * MS
 SERVE_NS = 20 * MS
+WARN_NS = 1000 * MS
 MAX_AGE_NS = 1000 * MS
 AT_REST_RAD_S = 0.005
 
@@ -35,7 +36,7 @@ class Realtime:
         self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
         self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns))
         self._capture_ns: int | None = None
-        self._served_ns = 0
+        self._served_ns = self._warned_ns = 0
         self.left_out = 0
         """Pictures since the reset that were not begun, because those before were not ready."""
         self.on_reset()
@@ -135,19 +136,21 @@ class Realtime:
             self._capture_ns = rig.now_ns
             return
         self.left_out += 1
-        self._bridge.get_logger().warning(
-            f"pictures take longer than the {rig.adapter.control_period_ns / 1e6:.0f} ms between them: "
-            f"{self.left_out} left out since the reset",
-            throttle_duration_sec=1.0,
-        )
+        period_ms = rig.adapter.control_period_ns / 1e6
+        self._warn(f"pictures take longer than {period_ms:.0f} ms: {self.left_out} left out since the reset")
 
     def _give_up(self) -> None:
         rig = self._bridge.rig
         if skip_ns := self._pacer.give_up(rig.now_ns, time.monotonic_ns()):
             self._bridge.report(rig.skip(rig.now_ns + skip_ns))
             self._boundary_ns = max(self._boundary_ns, rig.now_ns)
-            self._bridge.get_logger().warning(
+            self._warn(
                 f"{rig.adapter.__class__.__name__} is slower than real time: {skip_ns / 1e6:.0f} ms skipped, "
-                f"{self.overrun_ns / 1e6:.0f} ms since the reset",
-                throttle_duration_sec=1.0,
+                f"{self.overrun_ns / 1e6:.0f} ms since the reset"
             )
+
+    def _warn(self, text: str) -> None:
+        """Log, once a second at most; rclpy's own throttle takes milliseconds for each line that it drops."""
+        if (steady_ns := time.monotonic_ns()) - self._warned_ns >= WARN_NS:
+            self._warned_ns = steady_ns
+            self._bridge.get_logger().warning(text)
