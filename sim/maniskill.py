@@ -16,7 +16,7 @@ import numpy as np
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import closest
 from e0_ros.core.camera_model import FLANGE, CameraModel, pose_matrix
-from sim import light_ground, light_shaders, maniskill_arm
+from sim import maniskill_arm, maniskill_ground, maniskill_shaders
 from sim.adapter import Privileged, Scene
 from sim.camera_shift import CameraShift
 from sim.maniskill_arm import FINGER_OPEN_M, JOINTS
@@ -79,7 +79,7 @@ class ManiSkillAdapter:
             os.environ.setdefault("LP_NUM_THREADS", str(min(_RENDER_THREADS, max(0, (os.cpu_count() or 1) - _BUSY))))
         activate()
         self.views = views
-        self._size = {"width": width_px, "height": height_px, "shader_pack": light_shaders.NAME}
+        self._size = {"width": width_px, "height": height_px, "shader_pack": maniskill_shaders.NAME}
         self._realtime, self._shift = realtime, shift
         self._moved: dict[str, FloatArray] = {}
         self._task = ""
@@ -100,10 +100,10 @@ class ManiSkillAdapter:
             self.close()
             self._env = make_env(known.environment or task, *self.drive, sensor_configs=self._size)
             self._task = task
-        light_shaders.choose_formats()
+        maniskill_shaders.choose_formats()
         self._env.reset(seed=seed, options=FRESH)
         if self._realtime:
-            light_ground.coarsen(self._env)
+            maniskill_ground.coarsen(self._env)
         if known.scattered:
             scatter(self._env, seed)
         self._robot = self._env.agent.robot
@@ -249,12 +249,12 @@ def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> An
     from mani_skill import logger
     from mani_skill.agents.robots.panda.panda_wristcam import PandaWristCam
 
-    light_shaders.register()
+    maniskill_shaders.register()
     _spare_collections()
     PandaWristCam.urdf_path = str(light_panda())  # its uid must stay: tasks choose initial joint positions by it
     _add_side_camera(PandaWristCam)
     logger.setLevel("ERROR")
-    light = {"shader_pack": light_shaders.NAME}
+    light = {"shader_pack": maniskill_shaders.NAME}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return gymnasium.make(

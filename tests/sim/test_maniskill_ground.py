@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.light_ground import grid, triangles
+from sim.maniskill_ground import grid, triangles
 
 
 def test_the_border_stays_and_every_fourth_row_and_column() -> None:
