@@ -74,6 +74,8 @@ _EXECUTOR = (
     "e0_ros.nodes.chunk_executor:NodeConfig",
     "e0_ros.core.chunk_executor:ExecutorConfig",
     "e0_ros.core.heartbeat:HeartbeatConfig",
+    "e0_ros.core.arm_fault:ArmFaultConfig",
+    "e0_ros.core.pace:PaceConfig",
 )
 _RECORDER = (
     "e0_ros.nodes.episode_recorder:RecorderConfig",
@@ -88,12 +90,20 @@ EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
 GRIPPER = Process("gripper", "e0_ros.nodes.gripper", _GRIPPER)
+_SESSION = (
+    "e0_ros.nodes.arm_session:ArmSessionNodeConfig",
+    "e0_ros.core.arm_session:ArmSessionConfig",
+    "e0_ros.core.fci:FciConfig",
+)
+ARM_SESSION = Process("arm_session", "e0_ros.nodes.arm_session", _SESSION, on_death=RESTART)
 _TELEOP = ("e0_ros.nodes.gello_teleop:TeleopConfig", "e0_ros.core.gello:GelloConfig")
 TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", _TELEOP)
-NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, RECORDER, TELEOP)
+NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER, TELEOP)
 """Every node of ours. In a simulation the death of any of them ends the graph."""
 
 
+CONTROLLERS = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
+"""Name of the arm's controller by the executor's output."""
 TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
 """What the executor does otherwise where a hand leads: commands at the leader's rate, a hold soon after silence."""
 
@@ -138,6 +148,10 @@ class SimArguments:
     recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; empty: that of e0 gello fake")
     gello_port: str = setting("", "serial port of the leader; given, it can take over from any other source")
+    fci: str = setting("", "real time: behave as franka_ros2 of this distribution does, with its state, reflexes and "
+                       "recovery (needs franka_msgs)", choices=("", "humble", "jazzy"))  # fmt: skip
+    speed: float = setting(1.0, "share of a plan's own speed", low=0.0, high=1.0)
+    step_through: bool = setting(False, "follow each plan of a machine only when /e0/step releases it")
     record: bool = setting(True, "write a bag per episode")
     bag_dir: str = setting("bags", "folder of the bags")
     settings: str = setting("", "YAML file with settings by node")
@@ -152,6 +166,8 @@ class SimArguments:
             raise ConfigError(f"source:={self.source} needs {needed}:=PATH")
         if (self.source == "teleop" or self.gello_port) and self.mode == "lockstep":
             raise ConfigError("a leader needs mode:=realtime; a hand does not wait")
+        if (self.fci or self.speed != 1.0 or self.step_through) and self.mode == "lockstep":
+            raise ConfigError("fci, speed and step_through need mode:=realtime")
 
 
 @dataclass(frozen=True)
@@ -168,6 +184,9 @@ class BenchArguments:
     gello: str = setting("", "file of the leader, by e0 gello calibrate; with a policy: it can take over")
     gello_port: str = setting("", "serial port of the leader; empty: as in its file")
     gripper: bool = setting(True, "drive the Franka Hand; its stand-in with use_fake_hardware has no actions")
+    arm_session: bool = setting(True, "watch the arm's state, recover it, move it home; not with use_fake_hardware")
+    speed: float = setting(1.0, "share of a plan's own speed", low=0.0, high=1.0)
+    step_through: bool = setting(False, "follow each plan of a machine only when /e0/step releases it")
     instruction: str = setting("", "instruction at start")
     record: bool = setting(True, "write a bag per episode")
     bag_dir: str = setting("bags", "folder of the bags")
@@ -223,13 +242,17 @@ def sim_graph(a: SimArguments) -> Graph:
     size = {"image_height": a.size, "image_width": a.size}
     patience.update(TELEOP_PACE if a.source == "teleop" else {})
     takeover = (_takeover(a, common),) if a.gello_port and a.source != "teleop" else ()
+    session = (_session(a, common["embodiment"], distribution=a.fci),) if a.fci else ()
+    pace = {"speed": a.speed, "step_through": a.step_through} | ({"arm_fault_required": True} if session else {})
     expected = a.source if lockstep and a.source != "external" else ""
     processes = (
-        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size, render_ms=simulator.render_ms),
+        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size, render_ms=simulator.render_ms,
+              fci=a.fci),
         _with(SYNC, common, rates, size, views=views),
         *_source(a, common),
         *takeover,
-        _with(EXECUTOR, common, patience, output=a.controller, expected_source=expected),
+        _with(EXECUTOR, common, patience, pace, output=a.controller, expected_source=expected),
+        *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
     return Graph("sim", a, processes, use_sim_time=lockstep)
@@ -283,22 +306,28 @@ def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Pro
 def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:
     views = list(a.views)
     gripper = (_with(GRIPPER, embodiment=a.embodiment),) if a.gripper and not a.use_fake_hardware else ()
+    session = (_session(a, a.embodiment),) if a.arm_session and not a.use_fake_hardware else ()
+    pace = {"speed": a.speed, "step_through": a.step_through, "arm_fault_required": bool(session)}
     return (
         _with(SYNC, embodiment=a.embodiment, views=views, instruction=a.instruction),
-        _with(EXECUTOR, embodiment=a.embodiment, output=a.controller),
+        _with(EXECUTOR, pace, embodiment=a.embodiment, output=a.controller),
         *gripper,
+        *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
+
+
+def _session(a: SimArguments | BenchArguments, embodiment: str, **settings: Any) -> Process:
+    return _with(ARM_SESSION, settings, embodiment=embodiment, controller=CONTROLLERS[a.controller])
 
 
 def _bench(a: BenchArguments) -> tuple[Foreign, ...]:
     """The arm's driver, the controller and one RealSense camera per view."""
     fake = str(a.use_fake_hardware).lower()
     arm = (f"robot_ip:={a.robot_ip or 'dont-care'}", f"use_fake_hardware:={fake}", "load_gripper:=true")
-    controller = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
     foreign = [
         Foreign("franka", "launch", "franka_bringup", "franka.launch.py", arm),
-        Foreign("controller", "run", "controller_manager", "spawner", (controller[a.controller],), CONTINUE),
+        Foreign("controller", "run", "controller_manager", "spawner", (CONTROLLERS[a.controller],), CONTINUE),
     ]
     for view, serial in zip(a.views, a.serials or ("",) * len(a.views), strict=True):
         names = (f"camera_name:={view}", "camera_namespace:=cameras", *([f"serial_no:='{serial}'"] if serial else []))

@@ -1,7 +1,8 @@
 """Record takes by hand: `e0 record --attach` in a running graph, or `e0 record sim ...`, `e0 record teleop ...`.
 
 Keys: space start, s success, f failure, d discard, r discard and record again, i next instruction, n new instruction,
-t take over, b hand back (with a leader, from a policy), q quit. A foot pedal can press them: --pedal.
+t take over, b hand back (with a leader, from a policy), v recover the arm, h home, x step (in step-through), + and -
+speed, q quit. A foot pedal can press them: --pedal.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from e0_ros.config import ConfigError
 from e0_ros.core.live_status import Status, line, lines
 from e0_ros.core.take_session import (
     KEYS,
+    ChangeSpeed,
     DiscardLast,
     End,
     HandBack,
+    Home,
     Instruct,
     Quit,
+    Recover,
     Refused,
+    Release,
     Start,
     TakeOver,
     TakeSession,
 )
 from e0_ros.graph import GRAPHS
 from e0_ros.graph_client import GraphCallError, GraphClient
-from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE
+from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE, STEP
 from e0_ros.keyboard import Keyboard
 from e0_ros.launcher import Launcher
 from e0_ros.pedal import PEDAL_KEYS, PedalKeys, open_pedal, pedal_keys
@@ -123,7 +128,7 @@ class Recorder:
         before = {number: signal.signal(number, self._leave) for number in (signal.SIGINT, signal.SIGTERM)}
         self._view.say(
             "space start, s success, f failure, d discard, r again, i / n next / new instruction, "
-            "t / b take over / hand back, q quit"
+            "t / b take over / hand back, v recover, h home, x step, + / - speed, q quit"
         )
         try:
             while not self._leaving:
@@ -134,6 +139,7 @@ class Recorder:
                 elif self._keyboard.ended:
                     self._leaving = True
                 self._follow_simulator()
+                self._follow_arm()
             if self._session.recording:
                 self._end("unlabelled", "interrupted")
         finally:
@@ -163,6 +169,12 @@ class Recorder:
             elif isinstance(action, HandBack):
                 self._takes.hand_back()
                 self._view.say("handed back")
+            elif isinstance(action, Recover | Home):
+                self._bring(isinstance(action, Recover))
+            elif isinstance(action, Release):
+                self._view.say(self._takes.client.call(STEP).message)
+            elif isinstance(action, ChangeSpeed):
+                self._view.say(f"speed {self._takes.client.change_speed(action.faster):.0%}")
             elif isinstance(action, Refused):
                 self._view.say(action.reason)
             if isinstance(action, End | DiscardLast) and action.again:
@@ -188,6 +200,21 @@ class Recorder:
             if text:
                 self._session.add_instruction(text)
         self._view.say(f"next instruction: {self._session.instruction!r}")
+
+    def _bring(self, recover: bool) -> None:
+        self._view.say("recovering: errors, hardware, controllers, home" if recover else "going home")
+        self._view.say(self._takes.bring_home(recover))
+
+    def _follow_arm(self) -> None:
+        """An arm that stops by itself ends the take, with its reason."""
+        fault = self._takes.client.arm_fault
+        if self._session.recording and fault:
+            self._view.say(f"the arm: {fault}; v brings it back")
+            try:
+                self._end("failure", f"arm: {fault}")
+            except GraphCallError as error:
+                self._view.say(f"error: {error}")
+                self._session.ended("")
 
     def _follow_simulator(self) -> None:
         """A simulator says itself when an episode is over, and how it went."""

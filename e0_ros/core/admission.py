@@ -10,8 +10,8 @@ from e0_ros.config import setting
 
 _MS = 1_000_000
 _SESSIONS = 64
-RANK = {"teleop": 2, "policy": 1, "replay": 0, "scripted": 0}
-"""Who takes the arm from whom: a higher rank from a lower one, at once."""
+RANK = {"home": 3, "teleop": 2, "policy": 1, "replay": 0, "scripted": 0}
+"""Who takes the arm from whom: a higher rank from a lower one, at once. `home`: a move to a pose that a human asked for."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Admission:
             return ""
         if RANK[chunk.source] > RANK[self._owner[0]]:
             return ""
-        if RANK[chunk.source] < RANK[self._owner[0]] == RANK["teleop"]:
+        if RANK[chunk.source] < RANK["teleop"] <= RANK[self._owner[0]]:
             return f"{self.owner} has taken the arm; arm again to hand it back"
         if plan_end_ns <= now_ns and now_ns - self._heard_ns > self._config.lease_ms * _MS:
             return ""

@@ -165,6 +165,13 @@ class ChunkExecutor:
         """Brake to rest; latched until `reset_stop` and `arm`."""
         self._brake(Mode.STOPPED, reason)
 
+    def abandon(self, reason: str) -> None:
+        """The arm stopped by itself: send nothing more, not even the braking, until it is armed where it then is."""
+        if self._mode is not Mode.STOPPED:
+            self._brake(Mode.DISARMED, reason)
+        self._forget()
+        self._command, self._brake_due = None, False
+
     def reset_stop(self) -> Refusal | None:
         """Release the latch of a stop; the arm is then disarmed."""
         if self._mode is not Mode.STOPPED:

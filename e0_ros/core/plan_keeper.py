@@ -20,6 +20,7 @@ class InForce:
     session: str
     sequence: int
     committed_until_ns: int
+    t0_ns: int
 
 
 class PlanKeeper:
@@ -56,11 +57,11 @@ class PlanKeeper:
         return stamp_ns < last.t0_ns or stamp_ns >= last.t0_ns + self._horizon * last.period_ns
 
     def plan(self, in_force: InForce | None) -> Plan | None:
-        """The plan that the executor follows, if it is one of this session since the last reset."""
+        """The plan that the executor follows, if it is one of this session since the last reset, at the time it was for."""
         if in_force is None or (in_force.source, in_force.session) != (self._source, self._session):
             return None
         for chunk in self._chunks:
-            if chunk.sequence == in_force.sequence:
+            if (chunk.sequence, chunk.t0_ns) == (in_force.sequence, in_force.t0_ns):
                 return Plan(chunk.rows, chunk.t0_ns, chunk.period_ns, in_force.committed_until_ns)
         return None
 

@@ -148,7 +148,8 @@ class PolicyNode(Node):
             self._session.counts["replaced"] += 1
 
     def _on_executor_state(self, msg: ExecutorState) -> None:
-        in_force = InForce(to_ns(msg.header.stamp), msg.source, msg.session, msg.sequence, to_ns(msg.committed_until))
+        stamp_ns, committed_ns, t0_ns = to_ns(msg.header.stamp), to_ns(msg.committed_until), to_ns(msg.t0)
+        in_force = InForce(stamp_ns, msg.source, msg.session, msg.sequence, committed_ns, t0_ns)
         with self._state:
             self._in_force = in_force
             self._state.notify_all()

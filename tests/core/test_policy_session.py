@@ -65,7 +65,7 @@ def test_lockstep_answers_every_observation_and_asks_the_executor_only_when_a_pl
     assert not s.due(SECOND + PERIOD)
     kept = s.answer(seen(SECOND + PERIOD), 0, unasked)
     assert isinstance(kept, NoChunk) and kept.keep and kept.in_reply_to_ns == SECOND + PERIOD
-    word = InForce(SECOND + PERIOD, "policy", "s", first.sequence, SECOND + 2 * PERIOD)
+    word = InForce(SECOND + PERIOD, "policy", "s", first.sequence, SECOND + 2 * PERIOD, SECOND)
     assert s.due(SECOND + 2 * PERIOD)
     assert isinstance(s.answer(seen(SECOND + 2 * PERIOD), 0, lambda: word), ActionChunk)
     plan = s.policy.plans[-1]  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def test_a_reset_forgets_the_plans_and_numbering_goes_on() -> None:
     first = s.answer(seen(SECOND), 0, none_in_force)
     assert isinstance(first, ActionChunk)
     s.reset()
-    again = s.answer(seen(SECOND + PERIOD), 0, lambda: InForce(SECOND, "policy", "s", first.sequence, 0))
+    again = s.answer(seen(SECOND + PERIOD), 0, lambda: InForce(SECOND, "policy", "s", first.sequence, 0, SECOND))
     assert isinstance(again, ActionChunk) and again.sequence > first.sequence
     assert s.policy.plans == [None]  # type: ignore[attr-defined]
     assert s.none(SECOND, "x").sequence > again.sequence
