@@ -246,8 +246,16 @@ def sim_graph(a: SimArguments) -> Graph:
     pace = {"speed": a.speed, "step_through": a.step_through} | ({"arm_fault_required": True} if session else {})
     expected = a.source if lockstep and a.source != "external" else ""
     processes = (
-        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size, render_ms=simulator.render_ms,
-              fci=a.fci),
+        _with(
+            BRIDGE,
+            robot,
+            scene,
+            views=views,
+            width_px=a.size,
+            height_px=a.size,
+            render_ms=simulator.render_ms,
+            fci=a.fci,
+        ),
         _with(SYNC, common, rates, size, views=views),
         *_source(a, common),
         *takeover,

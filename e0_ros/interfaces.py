@@ -141,7 +141,12 @@ ARM_FAULT = Topic(
 )
 SPEED = Topic("/e0/speed", "std_msgs/msg/Float64", Qos(depth=1, latched=True), "on change; share of full speed", "-")
 SIM_FAULT = Topic(
-    "/e0/sim/fault", "std_msgs/msg/String", Qos(depth=10), "an error of Franka's for the plant to have", "-", privileged=True
+    "/e0/sim/fault",
+    "std_msgs/msg/String",
+    Qos(depth=10),
+    "an error of Franka's for the plant to have",
+    "-",
+    privileged=True,
 )
 SIM_STATE = Topic("/e0/sim/state", "e0_msgs/msg/SimState", Qos(), "per control step", "control step", privileged=True)
 TF_STATIC = Topic("/tf_static", "tf2_msgs/msg/TFMessage", Qos(latched=True), "on change", "-")

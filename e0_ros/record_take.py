@@ -105,7 +105,7 @@ class Takes:
     def bring_home(self, recover: bool) -> str:
         """Bring the arm home, after recovering it or as it is; returns what came of it.
 
-        A recovery ends with an armed arm; beside a policy, which would go on at once, it is disarmed until the next take.
+        A recovery ends with an armed arm; beside a policy, which would go on at once, the next take arms it.
 
         Raises:
             GraphCallError: nobody watches the arm, a step failed, or the arm cannot be recovered by software.

@@ -40,9 +40,7 @@ def _built(package: str, environ: dict[str, str]) -> Path:
     with plan.only_one(STATE / "lock"):
         if not (prefix / "done").exists():
             kind, python = environment.detect().kind, Path(sys.prefix) / "bin" / "python"
-            interface_package.build(
-                TESTS / "overlay" / package, prefix / "build", prefix, python, kind, environ, _run
-            )
+            interface_package.build(TESTS / "overlay" / package, prefix / "build", prefix, python, kind, environ, _run)
             (prefix / "done").touch()
     return prefix
 

@@ -11,7 +11,7 @@ from e0_ros.config import setting
 _MS = 1_000_000
 _SESSIONS = 64
 RANK = {"home": 3, "teleop": 2, "policy": 1, "replay": 0, "scripted": 0}
-"""Who takes the arm from whom: a higher rank from a lower one, at once. `home`: a move to a pose that a human asked for."""
+"""Who takes the arm from whom: a higher rank from a lower one, at once. `home`: to a pose that a human asked for."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Admission:
     """Checks and arbitration, with counts.
 
     The first accepted source owns the arm after arming. A source of higher `RANK` takes it at once, a human from
-    everything; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. But no
+    every machine; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. But no
     silence takes the arm from a human and gives it to a machine: arming again does. An owner is one session: a
     restarted policy is another one. A sequence number is accepted once per session, and only upwards.
     """

@@ -116,10 +116,12 @@ class FciWatch:
             return f"no robot state for {limit_ms:g} ms: the driver stopped (last mode {report.mode.name}); recover"
         if report.mode is RobotMode.REFLEX:
             return f"reflex: {explained(report.errors or report.last_motion_errors)}"
+        if report.mode not in (RobotMode.MOVE, RobotMode.IDLE):
+            return MODE_MEANS[report.mode]
         if report.errors:
             return f"errors: {explained(report.errors)}"
-        idle_is_fine = report.mode is RobotMode.IDLE and not self._config.require_move
-        return "" if report.mode is RobotMode.MOVE or idle_is_fine else MODE_MEANS[report.mode]
+        idle = report.mode is RobotMode.IDLE and self._config.require_move
+        return MODE_MEANS[RobotMode.IDLE] if idle else ""
 
     def warning(self, steady_ns: int) -> str:
         """What is not right though the arm can be moved, in words; empty if nothing is."""

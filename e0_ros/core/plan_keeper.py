@@ -57,7 +57,7 @@ class PlanKeeper:
         return stamp_ns < last.t0_ns or stamp_ns >= last.t0_ns + self._horizon * last.period_ns
 
     def plan(self, in_force: InForce | None) -> Plan | None:
-        """The plan that the executor follows, if it is one of this session since the last reset, at the time it was for."""
+        """The plan that the executor follows, if it is of this session since the last reset, and at its own time."""
         if in_force is None or (in_force.source, in_force.session) != (self._source, self._session):
             return None
         for chunk in self._chunks:

@@ -45,7 +45,9 @@ from e0_ros.process import run_node
 POLL_S = 0.02
 SAY_S = 0.1
 KEEP_S = 0.1
+ARM_AGAIN_S = 0.1
 AHEAD_NS = 200_000_000
+MOVES = 5
 THERE_RAD, THERE_RAD_S = 0.005, 0.01
 POSES = {Step.HOME: "home_rad", Step.REST: "rest_rad"}
 
@@ -78,6 +80,7 @@ class ArmSessionNode(Node):
         self._driver = FrankaDriver(self, config)
         self._session, self._steps_begun, self._ends = ArmSession(()), 0, 0
         self._move: Approach | None = None
+        self._moves, self._arm_next_s = 0, 0.0
         self._sent_ns = self._kept_ns = self._sequence = 0
         self._name, self._followed = f"home-{secrets.token_hex(4)}", False
         self._executor: ExecutorState | None = None
@@ -149,6 +152,8 @@ class ArmSessionNode(Node):
             if fault != self._said:
                 self.get_logger().warning(f"the arm: {fault or 'fit to move'}")
             self._said, self._said_s = fault, time.monotonic()
+        if self._arm_next_s and time.monotonic() >= self._arm_next_s:
+            self._arm_it(self._steps_begun)
         if self._session.step is Step.FIT:
             self._session.waits_for = fault
             if not fault:
@@ -161,7 +166,7 @@ class ArmSessionNode(Node):
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def _start(self, step: Step | None) -> None:
-        self._move, self._followed, self._steps_begun = None, False, self._steps_begun + 1
+        self._move, self._followed, self._moves, self._steps_begun = None, False, 0, self._steps_begun + 1
         number = self._steps_begun
 
         def ended(well: bool, reason: str) -> None:
@@ -205,12 +210,10 @@ class ArmSessionNode(Node):
             if well or number != self._steps_begun:
                 self._ended(number, well, reason)
                 return
-            self._session.waits_for = reason
-            timer = self.create_timer(
-                0.1, lambda: (self.destroy_timer(timer), self._arm_it(number)), clock=Clock(clock_type=ClockType.STEADY_TIME)
-            )  # fmt: skip
+            self._session.waits_for, self._arm_next_s = reason, time.monotonic() + ARM_AGAIN_S
 
-        if number == self._steps_begun:
+        self._arm_next_s = 0.0
+        if self._session.step is Step.ARM:
             self._ask(interfaces.ARM, answered)
 
     def _go(self, msg: ExecutorState) -> None:
@@ -232,13 +235,17 @@ class ArmSessionNode(Node):
         if far < THERE_RAD and np.abs(np.array(msg.velocities)).max() < THERE_RAD_S:
             self._ended(number, True, "")
         elif self._followed and msg.mode == ExecutorState.HOLD and now_ns - self._sent_ns > AHEAD_NS:
-            self._ended(number, False, f"{Mode(msg.mode).name.lower()}: {msg.reason}")
+            if self._moves < MOVES:  # a joint state that came late is no reason to give up
+                self._move, self._followed = None, False
+            else:
+                self._ended(number, False, f"{Mode(msg.mode).name.lower()}: {msg.reason}")
 
     def _send(self, start: FloatArray, goal: FloatArray) -> None:
         move = approach(start, goal, self._config.pose_speed_rad_s)
         opening = 1.0 if math.isnan(self._opening) else self._opening
         rows = np.column_stack((move.rows, np.full(len(move.rows), opening)))
         self._sent_ns, self._sequence, self._move = self.get_clock().now().nanoseconds, self._sequence + 1, move
+        self._moves += 1
         chunk = ActionChunk(
             rows, self._sent_ns + AHEAD_NS, move.period_ns, "home", self._name, self._sequence,
             embodiment=self._arm.name, joint_names=self._arm.joint_names,
@@ -261,7 +268,8 @@ class ArmSessionNode(Node):
         level = ERROR if fault or session.outcome else WARN if warning else OK
         message = session.progress if session.step else fault or session.outcome or warning or "fit to move"
         values: dict[str, object] = {
-            "fault": fault, "doing": session.progress if session.step else "", "failed": session.outcome, "ended": self._ends,
+            "fault": fault, "doing": session.progress if session.step else "",
+            "failed": session.outcome, "ended": self._ends,
             "mode": report.mode.name if report else "", "errors": " ".join(report.errors) if report else "",
             "last_motion_errors": " ".join(report.last_motion_errors) if report else "",
             "success_rate": report.success_rate if report else math.nan, "distribution": self._distribution.name,

@@ -35,7 +35,9 @@ class FrankaFace:
             from franka_msgs.action import ErrorRecovery
             from franka_msgs.msg import FrankaRobotState
         except ModuleNotFoundError as error:
-            raise ConfigError(f"fci:={distribution} needs franka_ros2's messages ({error}); source its workspace") from None
+            raise ConfigError(
+                f"fci:={distribution} needs franka_ros2's messages ({error}); source its workspace"
+            ) from None
         self._bridge, self._state, self._result = bridge, FrankaRobotState, ErrorRecovery.Result
         self.fci = Fci(humble=distribution == "humble")
         topic = interfaces.ROBOT_STATE

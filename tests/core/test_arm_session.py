@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from tests.core.driven import Driven
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from e0_policy.types import MAX_ROWS
 from e0_ros.config import ConfigError
 from e0_ros.core.arm_session import ArmSession, ArmSessionConfig, Step, approach, checked_pose, recovery, to_pose
 from e0_ros.distribution import KNOWN, distribution
+from tests.core.driven import Driven
 
 S = 1_000_000_000
 ARM = load_embodiment("fr3")

@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from tests.core.driven import MS, START, Driven, follow
 from hypothesis import given
 from hypothesis import strategies as st
 
 from e0_policy.types import ActionChunk
 from e0_ros.core.pace import PACED, SLOWEST, Pace, PaceConfig
+from tests.core.driven import MS, START, Driven, follow
 
 S = 1_000_000_000
 

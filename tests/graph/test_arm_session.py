@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from std_msgs.msg import String  # noqa: E402
 from e0_msgs.msg import ExecutorState  # noqa: E402
 from e0_policy.embodiment import load_embodiment  # noqa: E402
 from e0_ros import interfaces  # noqa: E402
+from e0_ros.graph import SIMULATORS  # noqa: E402
 from e0_ros.graph_client import GraphCallError, GraphClient  # noqa: E402
 from e0_ros.launcher import Launcher  # noqa: E402
 from e0_ros.record_take import Takes  # noqa: E402
@@ -69,6 +71,8 @@ class Watcher(GraphClient):
 def graph(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
     for name, value in overlay_environment().items():
         monkeypatch.setenv(name, value)
+    plant = SIMULATORS["fr3_plant"]  # joint states of a busy machine come late; that alone is no reason here
+    monkeypatch.setitem(SIMULATORS, "fr3_plant", replace(plant, joint_max_age_ms=1000.0))
     values = {"simulator": "fr3_plant", "size": 64, "bag_dir": str(tmp_path / "bags"), "fci": request.param}
     with Launcher(resolve("sim", values, PATIENT), log_dir=tmp_path / "logs") as launcher:
 
