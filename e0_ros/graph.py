@@ -242,7 +242,7 @@ def sim_graph(a: SimArguments) -> Graph:
     size = {"image_height": a.size, "image_width": a.size}
     patience.update(TELEOP_PACE if a.source == "teleop" else {})
     takeover = (_takeover(a, common),) if a.gello_port and a.source != "teleop" else ()
-    session = (_session(a, common["embodiment"], distribution=a.fci),) if a.fci else ()
+    session = (_session(a, str(common["embodiment"]), distribution=a.fci),) if a.fci else ()
     pace = {"speed": a.speed, "step_through": a.step_through} | ({"arm_fault_required": True} if session else {})
     expected = a.source if lockstep and a.source != "external" else ""
     processes = (

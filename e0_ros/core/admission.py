@@ -41,8 +41,8 @@ class Admission:
     """Checks and arbitration, with counts.
 
     The first accepted source owns the arm after arming. A source of higher `RANK` takes it at once, a human from
-    every machine; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. But no
-    silence takes the arm from a human and gives it to a machine: arming again does. An owner is one session: a
+    every machine; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. But
+    no silence takes the arm from a human and gives it to a machine: arming again does. An owner is one session: a
     restarted policy is another one. A sequence number is accepted once per session, and only upwards.
     """
 

@@ -73,7 +73,7 @@ def test_the_executor_follows_an_approach_and_no_policy_interrupts_it() -> None:
     assert d.offer(d.chunk([d.home, d.home], sequence=1)) is None
     d.run(40)
     assert d.offer(home) is None
-    assert "home (session home-1) owns the arm" in str(d.offer(d.chunk([d.home], sequence=2)))
+    assert "home (session home-1) has taken the arm" in str(d.offer(d.chunk([d.home], sequence=2)))
     assert "home" in str(d.offer(d.chunk([d.home], sequence=3, source="teleop", session="g")))
     d.run(move.duration_ns // 1_000_000 + 300)
     np.testing.assert_allclose(d.positions[-1], goal, atol=0.005)

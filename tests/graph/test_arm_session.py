@@ -20,11 +20,13 @@ from std_msgs.msg import String  # noqa: E402
 from e0_msgs.msg import ExecutorState  # noqa: E402
 from e0_policy.embodiment import load_embodiment  # noqa: E402
 from e0_ros import interfaces  # noqa: E402
+from e0_ros.core.bag_reader import Bag  # noqa: E402
 from e0_ros.graph import SIMULATORS  # noqa: E402
 from e0_ros.graph_client import GraphCallError, GraphClient  # noqa: E402
 from e0_ros.launcher import Launcher  # noqa: E402
 from e0_ros.record_take import Takes  # noqa: E402
 from e0_ros.resolve import resolve  # noqa: E402
+from tests.graph.test_record_by_hand import Person  # noqa: E402
 
 ARM = load_embodiment("fr3")
 PATIENT = {
@@ -115,6 +117,7 @@ def test_a_reflex_in_motion_ends_all_commands_and_one_call_brings_the_arm_back(g
     graph.until(lambda: graph.said["bridge"]["violations"] == "0" and graph.said["bridge"]["judged"] == "1", "judge")
 
 
+@pytest.mark.parametrize("graph", ["jazzy"], indirect=True)
 def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watcher) -> None:
     graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
     for service, pose in ((interfaces.REST, (0.0, -1.2, 0.0, -2.7, 0.0, 1.6, 0.785)), (interfaces.HOME, ARM.home)):
@@ -123,3 +126,26 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
         np.testing.assert_allclose(graph.states[-1].positions, pose, atol=0.01)
     assert "home" in {s.source for s in graph.states}
     assert graph.said["bridge"]["violations"] == "0"
+
+
+@pytest.mark.parametrize("graph", ["jazzy"], indirect=True)
+def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph: Watcher) -> None:
+    graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
+    person = Person(["--attach", "--task", "Reach-v0"])
+    person.wait_for("space start")
+    person.press("-")
+    person.wait_for("speed 75%")
+    person.press(" ")
+    person.wait_for("recording ")
+    graph.until(lambda: graph.mode == ExecutorState.RUNNING, "motion")
+    graph.fail("joint_reflex")
+    bag = person.wait_for(r"failure .*?(/\S+)")[1]
+    assert Bag(Path(bag)).custom["note"].startswith("arm: reflex: joint_reflex")
+    person.press("v")
+    person.wait_for("recovering")
+    person.wait_for("recovered, at home")
+    assert graph.mode == ExecutorState.ARMED or graph.mode == ExecutorState.RUNNING
+    person.press("x")
+    person.wait_for("step_through is off")
+    person.press("q")
+    assert person.end() == 0
