@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from e0_ros.config import ConfigError, check, setting
+from e0_ros.interfaces import optical_frame
+
+if TYPE_CHECKING:
+    from e0_ros.core.bench_calibration import BenchCalibration
 
 SHUTDOWN, RESTART, CONTINUE = "shutdown", "restart", "continue"
 
@@ -181,6 +186,7 @@ class BenchArguments:
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     serials: tuple[str, ...] = setting((), "RealSense serial number per view; empty: any camera for a single view")
     cameras: bool = setting(True, "start the cameras; false: they run elsewhere")
+    calibration: str = setting("", "file of the bench, by e0 calibrate: latencies, and places of cameras")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; with a policy: it can take over")
     gello_port: str = setting("", "serial port of the leader; empty: as in its file")
     gripper: bool = setting(True, "drive the Franka Hand; its stand-in with use_fake_hardware has no actions")
@@ -316,9 +322,12 @@ def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:
     gripper = (_with(GRIPPER, embodiment=a.embodiment),) if a.gripper and not a.use_fake_hardware else ()
     session = (_session(a, a.embodiment),) if a.arm_session and not a.use_fake_hardware else ()
     pace = {"speed": a.speed, "step_through": a.step_through, "arm_fault_required": bool(session)}
+    bench = _measured(a)
+    late = {"camera_latency_ms": list(bench.latencies_ms(a.views))} if bench and bench.camera_latency_ms else {}
+    lag = {"arm_lag_ms": bench.arm_lag_ms} if bench and bench.arm_lag_ms is not None else {}
     return (
-        _with(SYNC, embodiment=a.embodiment, views=views, instruction=a.instruction),
-        _with(EXECUTOR, pace, embodiment=a.embodiment, output=a.controller),
+        _with(SYNC, late, embodiment=a.embodiment, views=views, instruction=a.instruction),
+        _with(EXECUTOR, pace, lag, embodiment=a.embodiment, output=a.controller),
         *gripper,
         *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
@@ -329,6 +338,29 @@ def _session(a: SimArguments | BenchArguments, embodiment: str, **settings: Any)
     return _with(ARM_SESSION, settings, embodiment=embodiment, controller=CONTROLLERS[a.controller])
 
 
+def _measured(a: BenchArguments) -> BenchCalibration | None:
+    from e0_ros.core.bench_calibration import read_bench
+
+    return read_bench(Path(a.calibration)) if a.calibration else None
+
+
+def _places(a: BenchArguments) -> dict[str, Foreign]:
+    """Per calibrated view who tells /tf_static of its place."""
+    from e0_policy.embodiment import load_embodiment
+    from e0_ros.core.camera_model import FLANGE, quaternion_xyzw
+
+    bench = _measured(a)
+    base = load_embodiment(a.embodiment).base_frame
+    frames, told = {"base": base, "flange": base.removesuffix("link0") + FLANGE}, {}
+    for view, place in bench.cameras.items() if bench else ():
+        numbers = [*place.pose[:3, 3].tolist(), *quaternion_xyzw(place.pose[:3, :3]).tolist()]
+        words = [f for name, x in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), numbers, strict=True)
+                 for f in (f"--{name}", f"{x:.9f}")]  # fmt: skip
+        words += ["--frame-id", frames[place.parent], "--child-frame-id", optical_frame(view)]
+        told[view] = Foreign(f"place_{view}", "run", "tf2_ros", "static_transform_publisher", tuple(words), RESTART)
+    return told
+
+
 def _bench(a: BenchArguments) -> tuple[Foreign, ...]:
     """The arm's driver, the controller and one RealSense camera per view."""
     fake = str(a.use_fake_hardware).lower()
@@ -337,11 +369,13 @@ def _bench(a: BenchArguments) -> tuple[Foreign, ...]:
         Foreign("franka", "launch", "franka_bringup", "franka.launch.py", arm),
         Foreign("controller", "run", "controller_manager", "spawner", (CONTROLLERS[a.controller],), CONTINUE),
     ]
+    places = _places(a)
     for view, serial in zip(a.views, a.serials or ("",) * len(a.views), strict=True):
-        names = (f"camera_name:={view}", "camera_namespace:=cameras", *([f"serial_no:='{serial}'"] if serial else []))
+        names = [f"camera_name:={view}", "camera_namespace:=cameras", *([f"serial_no:='{serial}'"] if serial else [])]
+        names += ["publish_tf:=false"] if view in places else []  # a frame has one parent
         if a.cameras:
-            foreign.append(Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", names))
-    return tuple(foreign)
+            foreign.append(Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", tuple(names)))
+    return (*foreign, *(places[view] for view in a.views if view in places))
 
 
 def _with(process: Process, *groups: Mapping[str, Any], **settings: Any) -> Process:

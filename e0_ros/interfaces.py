@@ -194,6 +194,7 @@ STEP = Service("/e0/step", TRIGGER, "chunk_executor")
 RECOVER = Service("/e0/arm/recover", TRIGGER, "arm_session")
 HOME = Service("/e0/arm/home", TRIGGER, "arm_session")
 REST = Service("/e0/arm/rest", TRIGGER, "arm_session")
+WAVE = Service("/e0/arm/wave", TRIGGER, "arm_session")
 START_EPISODE = Service("/e0/start_episode", "e0_msgs/srv/StartEpisode", "episode_recorder")
 END_EPISODE = Service("/e0/end_episode", "e0_msgs/srv/EndEpisode", "episode_recorder")
 SET_INSTRUCTION = Service("/e0/set_instruction", "e0_msgs/srv/SetInstruction", "observation_sync")
@@ -213,6 +214,7 @@ SERVICES = (
     RECOVER,
     HOME,
     REST,
+    WAVE,
     START_EPISODE,
     END_EPISODE,
     SET_INSTRUCTION,

@@ -20,6 +20,7 @@ from e0_ros.config import ConfigError, check, setting
 
 _S = 1_000_000_000
 _PERIOD_NS = 50_000_000
+WAVE_S, WAVE_PERIOD_NS = 12.0, 40_000_000
 _PEAK = 1.875
 """Peak speed of a minimum-jerk move over its mean speed."""
 
@@ -36,6 +37,7 @@ class Step(Enum):
     ARM = "arm"
     HOME = "move home"
     REST = "move to the rest pose"
+    WAVE = "wave"
     DISARM = "disarm"
 
 
@@ -73,7 +75,7 @@ def recovery(deactivate_first: bool, rearm: bool) -> tuple[Step, ...]:
 
 
 def to_pose(pose: Step) -> tuple[Step, ...]:
-    """Steps to a pose, at the end of which nothing of ours moves the arm: `pose` is HOME or REST."""
+    """Steps to a pose, at the end of which nothing of ours moves the arm: `pose` is HOME, REST or WAVE."""
     return (Step.HOLD, Step.ARM, pose, Step.DISARM)
 
 
@@ -145,6 +147,22 @@ def approach(start: FloatArray, goal: FloatArray, speed_rad_s: float) -> Approac
     s = np.linspace(0.0, 1.0, int(np.ceil(duration_s * _S / period_ns)) + 1)
     share = s**3 * (10 - 15 * s + 6 * s**2)
     return Approach(start + share[:, None] * (goal - start), period_ns)
+
+
+def wave(start: FloatArray, lower: FloatArray, upper: FloatArray) -> Approach:
+    """A motion whose every second differs, around where the arm stands and back there: to measure latencies by.
+
+    The first and the fourth joint swing by 0.1 and 0.05 rad, 0.4 to 1.1 times a second and ever faster, growing from
+    rest and fading to it over a second; within the limits.
+    """
+    t = np.arange(0.0, WAVE_S, WAVE_PERIOD_NS / 1e9)
+    phase = 2 * np.pi * (0.4 * t + 0.5 * (1.1 - 0.4) / WAVE_S * t**2)
+    s = np.clip(np.minimum(t, t[-1] - t), 0.0, 1.0)
+    swing = s**3 * (10 - 15 * s + 6 * s**2) * np.sin(phase)
+    rows = np.tile(start, (len(t), 1))
+    for joint, size in ((0, 0.1), (3, 0.05)):
+        rows[:, joint] += size * swing
+    return Approach(np.clip(rows, lower, upper), WAVE_PERIOD_NS)
 
 
 def checked_pose(name: str, pose: tuple[float, ...], lower: FloatArray, upper: FloatArray) -> FloatArray:

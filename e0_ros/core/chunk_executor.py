@@ -103,7 +103,8 @@ class ChunkExecutor:
         delayed_ns = chunk.in_reply_to_ns + int(self.config.latency_ms * _MS) if chunk.in_reply_to_ns else 0
         if not self._admission.owns(chunk.source, chunk.session):
             self._pending = []
-        self._pending = [*self._pending[-_MAX_PENDING:], (max(chunk.t0_ns, delayed_ns), accepted)]
+        from_ns = max(chunk.t0_ns - self._ahead_ns(chunk), delayed_ns)
+        self._pending = [*self._pending[-_MAX_PENDING:], (from_ns, accepted)]
         if refusal := self._engage_due(now_ns):
             return refusal
         self._admission.accept(chunk, now_ns)
@@ -203,9 +204,19 @@ class ChunkExecutor:
         counts = self._admission
         opening = float("nan") if self._gripper.sent is None else self._gripper.sent
         return Status(
-            self._mode, self._reason, self._chunk, self._committed_ns, counts.accepted, counts.refused,
+            self._mode, self._reason, self._chunk, self._planned_ns, counts.accepted, counts.refused,
             counts.last_refusal, self._limited, reference, opening, counts.owner,
         )  # fmt: skip
+
+    @property
+    def _planned_ns(self) -> int:
+        """Up to when the plan in force cannot be changed any more, in the plan's own time."""
+        return self._committed_ns + (self._ahead_ns(self._chunk) if self._chunk else 0)
+
+    def _ahead_ns(self, chunk: ActionChunk) -> int:
+        """How much earlier than its times a plan is followed, because the arm lags; a hand's is not."""
+        machine = chunk.source in ("policy", "replay", "scripted") and not self.config.lockstep
+        return int(self.config.arm_lag_ms * _MS) if machine else 0
 
     @property
     def _lead_ns(self) -> int:
@@ -267,9 +278,10 @@ class ChunkExecutor:
             return None
         self._pending = [entry for entry in self._pending if entry[0] > commit_ns]
         chunk = due[-1]
-        if chunk.end_ns + chunk.period_ns <= commit_ns:
+        ahead_ns = self._ahead_ns(chunk)
+        if chunk.end_ns + chunk.period_ns <= commit_ns + ahead_ns:
             return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
-        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns, chunk.period_ns)
+        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns - ahead_ns, chunk.period_ns)
         gap = np.abs(curve(np.array([commit_ns])).position[0] - self._command.sample(commit_ns).position)
         worst = int(gap.argmax())
         if gap[worst] > self.config.max_jump_rad:

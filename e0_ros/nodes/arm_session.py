@@ -1,6 +1,6 @@
 """arm_session: watches Franka's own state, tells the executor of an arm that stopped, brings it back and to poses.
 
-Services `/e0/arm/recover`, `/e0/arm/home` and `/e0/arm/rest` answer at once; /diagnostics says how it goes on. Every
+Services `/e0/arm/recover`, `home`, `rest` and `wave` beside it answer at once; /diagnostics says how it goes on. Every
 motion is a chunk of source `home`, and so passes the executor.
 """
 
@@ -34,6 +34,7 @@ from e0_ros.core.arm_session import (
     checked_pose,
     recovery,
     to_pose,
+    wave,
 )
 from e0_ros.core.executor_types import Mode
 from e0_ros.core.fci import FciConfig, FciWatch
@@ -49,7 +50,7 @@ ARM_AGAIN_S = 0.1
 AHEAD_NS = 200_000_000
 MOVES = 5
 THERE_RAD, THERE_RAD_S = 0.005, 0.01
-POSES = {Step.HOME: "home_rad", Step.REST: "rest_rad"}
+MOTIONS = (Step.HOME, Step.REST, Step.WAVE)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class ArmSessionNode(Node):
             (interfaces.RECOVER, recovery(self._distribution.deactivate_first, config.rearm)),
             (interfaces.HOME, to_pose(Step.HOME)),
             (interfaces.REST, to_pose(Step.REST)),
+            (interfaces.WAVE, to_pose(Step.WAVE)),
         ):
             self._serve(service, steps)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -134,7 +136,7 @@ class ArmSessionNode(Node):
 
     def _on_executor(self, msg: ExecutorState) -> None:
         self._executor = msg
-        if self._session.step in POSES:
+        if self._session.step in MOTIONS:
             self._go(msg)
 
     def _on_gripper(self, msg: Any) -> None:
@@ -180,7 +182,7 @@ class ArmSessionNode(Node):
             self._ask(interfaces.DISARM, ended)
         elif step is Step.ARM:
             self._arm_it(number)
-        elif step not in (*POSES, Step.FIT):
+        elif step not in (*MOTIONS, Step.FIT):
             self._driver.do(step, ended)
 
     def _ended(self, number: int, well: bool, reason: str) -> None:
@@ -223,7 +225,7 @@ class ArmSessionNode(Node):
             self._ended(number, False, msg.reason)
             return
         if self._move is None:
-            self._send(np.array(msg.positions, np.float64), self._poses[step])
+            self._send(step, np.array(msg.positions, np.float64))
             return
         if msg.session == self._name:
             self._followed = True
@@ -231,8 +233,9 @@ class ArmSessionNode(Node):
             self._ended(number, False, f"{msg.source} took the arm")
             return
         now_ns = self.get_clock().now().nanoseconds
-        far = np.abs(np.array(msg.positions) - self._poses[step]).max()
-        if far < THERE_RAD and np.abs(np.array(msg.velocities)).max() < THERE_RAD_S:
+        far = np.abs(np.array(msg.positions) - self._move.rows[-1]).max()
+        over = now_ns - self._sent_ns > AHEAD_NS + self._move.duration_ns
+        if over and far < THERE_RAD and np.abs(np.array(msg.velocities)).max() < THERE_RAD_S:
             self._ended(number, True, "")
         elif self._followed and msg.mode == ExecutorState.HOLD and now_ns - self._sent_ns > AHEAD_NS:
             if self._moves < MOVES:  # a joint state that came late is no reason to give up
@@ -240,8 +243,14 @@ class ArmSessionNode(Node):
             else:
                 self._ended(number, False, f"{Mode(msg.mode).name.lower()}: {msg.reason}")
 
-    def _send(self, start: FloatArray, goal: FloatArray) -> None:
-        move = approach(start, goal, self._config.pose_speed_rad_s)
+    def _send(self, step: Step, start: FloatArray) -> None:
+        speed, arm = self._config.pose_speed_rad_s, self._arm
+        poses = self._poses
+        move = (
+            approach(start, poses[step], speed)
+            if step in poses
+            else wave(start, arm.position_lower, arm.position_upper)
+        )
         opening = 1.0 if math.isnan(self._opening) else self._opening
         rows = np.column_stack((move.rows, np.full(len(move.rows), opening)))
         self._sent_ns, self._sequence, self._move = self.get_clock().now().nanoseconds, self._sequence + 1, move
@@ -255,7 +264,7 @@ class ArmSessionNode(Node):
     def _keep(self) -> None:
         """Tell the executor that the move is still wanted: when this node dies, the arm holds."""
         now_ns = self.get_clock().now().nanoseconds
-        if self._move is None or self._session.step not in POSES or now_ns - self._kept_ns < KEEP_S * 1e9:
+        if self._move is None or self._session.step not in MOTIONS or now_ns - self._kept_ns < KEEP_S * 1e9:
             return
         self._kept_ns, self._sequence = now_ns, self._sequence + 1
         word = NoChunk(self._sent_ns, "the move goes on", "home", self._name, self._sequence, keep=True)
