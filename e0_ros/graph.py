@@ -150,6 +150,7 @@ class SimArguments:
                               choices=("joint_trajectory", "impedance"))  # fmt: skip
     embodiment: str = setting("", "arm; empty: the simulator's own")
     checkpoint: str = setting("", "source:=policy: folder of the checkpoint")
+    shadow: bool = setting(False, "the checkpoint's policy only watches, whoever moves the arm")
     recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; empty: that of e0 gello fake")
     gello_port: str = setting("", "serial port of the leader; given, it can take over from any other source")
@@ -166,9 +167,11 @@ class SimArguments:
 
     def __post_init__(self) -> None:
         check(self)
-        needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source)
+        needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source) or (self.shadow and "checkpoint")
         if needed and not getattr(self, needed):
-            raise ConfigError(f"source:={self.source} needs {needed}:=PATH")
+            raise ConfigError(f"{'shadow:=true' if self.shadow else f'source:={self.source}'} needs {needed}:=PATH")
+        if self.shadow and (self.source in ("policy", "replay") or self.mode == "lockstep"):
+            raise ConfigError("shadow:=true needs mode:=realtime and a source other than a policy, which it is itself")
         if (self.source == "teleop" or self.gello_port) and self.mode == "lockstep":
             raise ConfigError("a leader needs mode:=realtime; a hand does not wait")
         if (self.fci or self.speed != 1.0 or self.step_through) and self.mode == "lockstep":
@@ -212,9 +215,14 @@ class TeleopArguments(BenchArguments):
     """A GELLO leader arm on a Franka Research 3 with RealSense cameras, or on the fake bench."""
 
     simulator: str = setting("", "fr3_plant: the fake bench in the place of arm and cameras", choices=("", "fr3_plant"))
+    checkpoint: str = setting("", "with shadow:=true: checkpoint of a policy that watches")
+    shadow: bool = setting(False, "the checkpoint's policy plans beside the human, and nothing follows its plans")
+    policy_python: str = setting("", "interpreter of the policy; empty: as python")
     sim_python: str = setting("", "interpreter of the simulator; empty: as python")
 
     def __post_init__(self) -> None:
+        if self.shadow != bool(self.checkpoint):
+            raise ConfigError("shadow:=true and checkpoint:=PATH go together: beside a leader a policy only watches")
         if self.simulator:
             check(self)
             return
@@ -228,6 +236,7 @@ class FrankaArguments(BenchArguments):
     """A policy on a Franka Research 3 with RealSense cameras."""
 
     checkpoint: str = setting("", "checkpoint of the policy")
+    shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")
 
     def __post_init__(self) -> None:
@@ -251,6 +260,7 @@ def sim_graph(a: SimArguments) -> Graph:
     session = (_session(a, str(common["embodiment"]), distribution=a.fci),) if a.fci else ()
     pace = {"speed": a.speed, "step_through": a.step_through} | ({"arm_fault_required": True} if session else {})
     expected = a.source if lockstep and a.source != "external" else ""
+    watcher = (_policy(a, {**common, "shadow": True}),) if a.shadow else ()
     processes = (
         _with(
             BRIDGE,
@@ -264,6 +274,7 @@ def sim_graph(a: SimArguments) -> Graph:
         ),
         _with(SYNC, common, rates, size, views=views),
         *_source(a, common),
+        *watcher,
         *takeover,
         _with(EXECUTOR, common, patience, pace, output=a.controller, expected_source=expected),
         *session,
@@ -274,7 +285,7 @@ def sim_graph(a: SimArguments) -> Graph:
 
 def franka_graph(a: FrankaArguments) -> Graph:
     """The real arm, its cameras and a policy. Without the policy the executor holds and says so."""
-    policy = replace(_policy(a, {"embodiment": a.embodiment}), on_death=CONTINUE)
+    policy = replace(_policy(a, {"embodiment": a.embodiment, "shadow": a.shadow}), on_death=CONTINUE)
     sync, *others = _bench_processes(a)
     takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
     return Graph("franka", a, (sync, policy, *takeover, *others), _bench(a))
@@ -290,7 +301,11 @@ def teleop_graph(a: TeleopArguments) -> Graph:
         return replace(graph, name="teleop", processes=tuple(told))
     sync, executor, *others = _bench_processes(a)
     leader = replace(_teleop(a, {"embodiment": a.embodiment}), on_death=RESTART)
-    return Graph("teleop", a, (sync, leader, _with(executor, executor.settings, TELEOP_PACE), *others), _bench(a))
+    watcher = (
+        (replace(_policy(a, {"embodiment": a.embodiment, "shadow": True}), on_death=CONTINUE),) if a.shadow else ()
+    )
+    nodes = (sync, leader, *watcher, _with(executor, executor.settings, TELEOP_PACE), *others)
+    return Graph("teleop", a, nodes, _bench(a))
 
 
 def _teleop(a: SimArguments | BenchArguments, common: Mapping[str, Any]) -> Process:
@@ -311,7 +326,7 @@ def _source(a: SimArguments, common: Mapping[str, Any]) -> tuple[Process, ...]:
     return (_with(EXPERTS, common, simulator=a.simulator),) if a.source == "scripted" else (_policy(a, common),)
 
 
-def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Process:
+def _policy(a: SimArguments | FrankaArguments | TeleopArguments, common: Mapping[str, Any]) -> Process:
     if isinstance(a, SimArguments) and a.source == "replay":
         return _with(POLICY, common, policy="replay", recording=a.recording)
     return _with(POLICY, common, policy="e0", checkpoint=a.checkpoint)

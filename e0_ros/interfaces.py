@@ -127,6 +127,9 @@ OBSERVATION = Topic(
     steady=True,
 )
 ACTION_CHUNK = Topic("/e0/action_chunk", "e0_msgs/msg/ActionChunk", Qos(), "per plan", "publishing")
+SHADOW_CHUNK = Topic(
+    "/e0/shadow_chunk", "e0_msgs/msg/ActionChunk", Qos(), "per plan of a policy that only watches", "publishing"
+)
 EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(), "per tick", "tick", steady=True)
 EPISODE_EVENT = Topic(
     "/e0/episode_event", "e0_msgs/msg/EpisodeEvent", Qos(depth=10, latched=True), "on change", "event"
@@ -161,6 +164,7 @@ TOPICS = (
     GRIPPER_COMMAND,
     OBSERVATION,
     ACTION_CHUNK,
+    SHADOW_CHUNK,
     EXECUTOR_STATE,
     EPISODE_EVENT,
     RECORDER_STATE,

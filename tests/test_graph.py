@@ -116,6 +116,27 @@ def test_the_arm_is_watched_where_a_driver_tells_of_it_and_then_the_executor_ins
             SimArguments(mode="lockstep", **paced)
 
 
+def test_a_policy_in_the_shadow_plans_where_nothing_follows():
+    given = {"checkpoint": "c", "shadow": True}
+    leader = {"gello": "g.yaml", "cameras": False, "robot_ip": "1"}
+    fake = {"simulator": "fr3_plant"}
+    graphs = [
+        franka_graph(FrankaArguments(cameras=False, robot_ip="1", **given)),
+        teleop_graph(TeleopArguments(**leader, **given)),
+        teleop_graph(TeleopArguments(**fake, **given)),
+        sim_graph(SimArguments(**fake, **given)),
+    ]
+    assert all(settings(graph)["policy"]["shadow"] for graph in graphs)
+    assert "gello_teleop" in settings(graphs[1]) and "experts" in settings(graphs[3])
+    assert not settings(franka_graph(FrankaArguments(cameras=False, robot_ip="1", checkpoint="c")))["policy"]["shadow"]
+    with pytest.raises(ConfigError, match="beside a leader a policy only watches"):
+        TeleopArguments(**leader, checkpoint="c")
+    with pytest.raises(ConfigError, match="which it is itself"):
+        SimArguments(source="policy", **given)
+    with pytest.raises(ConfigError, match="shadow:=true needs checkpoint:=PATH"):
+        SimArguments(shadow=True)
+
+
 def test_a_leader_beside_a_policy_takes_over_on_request_only():
     bench = franka_graph(FrankaArguments(robot_ip="1", checkpoint="c", cameras=False, gello="g.yaml"))
     simulated = sim_graph(SimArguments(source="policy", checkpoint="c", gello_port="/dev/x"))

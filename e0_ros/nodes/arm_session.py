@@ -36,7 +36,6 @@ from e0_ros.core.arm_session import (
     to_pose,
     wave,
 )
-from e0_ros.core.executor_types import Mode
 from e0_ros.core.fci import FciConfig, FciWatch
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.distribution import distribution
@@ -47,7 +46,7 @@ POLL_S = 0.02
 SAY_S = 0.1
 KEEP_S = 0.1
 ARM_AGAIN_S = 0.1
-AHEAD_NS = 200_000_000
+AHEAD_NS, TAKEN_NS = 200_000_000, 1_000_000_000
 MOVES = 5
 THERE_RAD, THERE_RAD_S = 0.005, 0.01
 MOTIONS = (Step.HOME, Step.REST, Step.WAVE)
@@ -237,11 +236,13 @@ class ArmSessionNode(Node):
         over = now_ns - self._sent_ns > AHEAD_NS + self._move.duration_ns
         if over and far < THERE_RAD and np.abs(np.array(msg.velocities)).max() < THERE_RAD_S:
             self._ended(number, True, "")
-        elif self._followed and msg.mode == ExecutorState.HOLD and now_ns - self._sent_ns > AHEAD_NS:
-            if self._moves < MOVES:  # a joint state that came late is no reason to give up
-                self._move, self._followed = None, False
-            else:
-                self._ended(number, False, f"{Mode(msg.mode).name.lower()}: {msg.reason}")
+            return
+        held = self._followed and msg.mode == ExecutorState.HOLD and now_ns - self._sent_ns > AHEAD_NS
+        refused = not self._followed and now_ns - self._sent_ns > AHEAD_NS + TAKEN_NS
+        if (held or refused) and self._moves < MOVES:  # a joint state that came late is no reason to give up
+            self._move, self._followed = None, False
+        elif held or refused:
+            self._ended(number, False, f"hold: {msg.reason}" if held else f"refused: {msg.last_refusal}")
 
     def _send(self, step: Step, start: FloatArray) -> None:
         speed, arm = self._config.pose_speed_rad_s, self._arm

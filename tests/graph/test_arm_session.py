@@ -20,7 +20,9 @@ from std_msgs.msg import String  # noqa: E402
 from e0_msgs.msg import ExecutorState  # noqa: E402
 from e0_policy.embodiment import load_embodiment  # noqa: E402
 from e0_ros import interfaces  # noqa: E402
+from e0_ros.cli import main  # noqa: E402
 from e0_ros.core.bag_reader import Bag  # noqa: E402
+from e0_ros.core.bench_calibration import read_bench  # noqa: E402
 from e0_ros.graph import SIMULATORS  # noqa: E402
 from e0_ros.graph_client import GraphCallError, GraphClient  # noqa: E402
 from e0_ros.launcher import Launcher  # noqa: E402
@@ -29,8 +31,9 @@ from e0_ros.resolve import resolve  # noqa: E402
 from tests.graph.test_record_by_hand import Person  # noqa: E402
 
 ARM = load_embodiment("fr3")
+LAG_MS = 40.0
 PATIENT = {
-    "bridge": {"judge": True},
+    "bridge": {"judge": True, "lag_ms": LAG_MS},
     "chunk_executor": {"max_lead_ms": 2000.0, "arm_fault_ms": 10000.0},
     "arm_session": {"pose_speed_rad_s": 0.8, "state_timeout_ms": 5000.0, "step_s": 60.0},
 }
@@ -149,3 +152,20 @@ def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph:
     person.wait_for("step_through is off")
     person.press("q")
     assert person.end() == 0
+
+
+@pytest.mark.parametrize("graph", ["jazzy"], indirect=True)
+def test_the_arm_waves_and_its_latencies_are_those_of_the_plant(graph: Watcher, tmp_path: Path, capsys) -> None:
+    graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
+    out = tmp_path / "bench.yaml"
+    before_ms, heard = float(graph.said["bridge"]["overrun_ms"]), len(graph.states)
+    status = main(["calibrate", "latency", "--out", str(out)])
+    said = capsys.readouterr()
+    graph.until(lambda: len(graph.states) > heard + 200, "what was said meanwhile")
+    if (lost_ms := float(graph.said["bridge"]["overrun_ms"]) - before_ms) > 500:
+        pytest.skip(f"this machine could not play {lost_ms:.0f} ms of the wave")
+    assert status == 0, said.err
+    found = read_bench(out)
+    assert found.arm_lag_ms == pytest.approx(LAG_MS, abs=15.0), "a first-order lag, on a busy machine"
+    assert dict(found.camera_latency_ms) == {"base": pytest.approx(0, abs=15.0), "wrist": pytest.approx(0, abs=15.0)}
+    graph.until(lambda: graph.mode == ExecutorState.DISARMED, "the end")
