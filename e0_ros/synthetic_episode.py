@@ -191,10 +191,11 @@ class _Writer:
         self._sequence += 1
         rows = np.array([self._e.row(t + i * ROW_NS) for i in range(ROWS)])
         plan: dict[str, Any] = {
-            "header": self._header(t), "status": 0, "reason": "", "source": self._source, "session": "s", "sequence": self._sequence,
-            "in_reply_to": self._time(t), "t0": self._time(t), "period_ns": ROW_NS, "representation": 0,
-            "embodiment": self._e.embodiment, "joint_names": list(self._arm.joint_names), "rows": ROWS, "columns": rows.shape[1],
-            "data": rows.reshape(-1), "uncertainty": np.empty(0, np.float32), "latency_ns": 0, "seed": 0, "checkpoint": "",
+            "header": self._header(t), "status": 0, "reason": "", "source": self._source, "session": "s",
+            "sequence": self._sequence, "in_reply_to": self._time(t), "t0": self._time(t), "period_ns": ROW_NS,
+            "representation": 0, "embodiment": self._e.embodiment, "joint_names": list(self._arm.joint_names),
+            "rows": ROWS, "columns": rows.shape[1], "data": rows.reshape(-1), "latency_ns": 0, "seed": 0,
+            "uncertainty": np.empty(0, np.float32), "checkpoint": "",
         }  # fmt: skip
         for topic in (ACTION_CHUNK, *([SHADOW_CHUNK] if self._e.watched else [])):
             self._put(topic, t, **plan)
