@@ -146,14 +146,19 @@ class GraphClient(Node):  # type: ignore[misc]
             GraphCallError: it refused, failed, or took too long; the message says which step.
 
         """
-        before = self._session_values.get("ended", "0")
+
+        def wait(done: Callable[[], bool], what: str) -> None:
+            deadline = time.monotonic() + BRING_S
+            while not done():
+                self._health()
+                if time.monotonic() > deadline:
+                    raise GraphCallError(f"{service.owner} {what} within {BRING_S:.0f} s")
+                self.spin(0.05)
+
+        wait(lambda: "ended" in self._session_values, "said nothing on /diagnostics")
+        before = self._session_values["ended"]
         self.call(service)
-        deadline = time.monotonic() + BRING_S
-        while self._session_values.get("ended", "0") == before:
-            self._health()
-            if time.monotonic() > deadline:
-                raise GraphCallError(f"{service.owner} did not end {service.name} within {BRING_S:.0f} s")
-            self.spin(0.05)
+        wait(lambda: self._session_values["ended"] != before, f"did not end {service.name}")
         if failed := self._session_values.get("failed", ""):
             raise GraphCallError(f"{service.owner}: {failed}")
 

@@ -15,7 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from e0_ros.calibrate_command import compare_views
 from e0_ros.config import ConfigError
+from e0_ros.core.bag_reader import Bag, BagReadError
+from e0_ros.core.calibration_bag import first_images
 from e0_ros.core.live_status import Status, line, lines
 from e0_ros.core.take_session import (
     KEYS,
@@ -39,6 +42,7 @@ from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE, STEP
 from e0_ros.keyboard import Keyboard
 from e0_ros.launcher import Launcher
 from e0_ros.pedal import PEDAL_KEYS, PedalKeys, open_pedal, pedal_keys
+from e0_ros.picture import pictures
 from e0_ros.record_take import Takes, throw_away
 from e0_ros.resolve import GraphError, parse, resolve
 
@@ -62,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--instruction", action="append", default=[], help="what the robot is told; several to go through")
     p.add_argument("--task", default="", help="task of the simulator, or a name for the records")
     p.add_argument("--seed", type=int, default=0, help="seed of the first scene; each further take adds 1")
+    p.add_argument(
+        "--reference", type=Path, metavar="BAG", help="first compare the fixed cameras' views with this take"
+    )
     p.add_argument("--no-arm", action="store_true", help="never arm: something else than the executor moves the arm")
     p.add_argument("--log-dir", type=Path, default=Path("logs"), help="logs of a graph started here (default: logs)")
     p.add_argument("--pedal", default="", metavar="DEVICE", help="foot pedal: /dev/input/by-id/...-event-kbd")
@@ -87,14 +94,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             client = GraphClient(health=health)
             stack.callback(client.close)
             client.wait_for(START_EPISODE, END_EPISODE, SET_INSTRUCTION)
+            if options.reference:
+                _compare_views(options.reference, options.log_dir)
             takes = Takes(client, options.task, options.seed, not options.no_arm)
             pedal = _pedal(options, stack)
             with Keyboard() as keyboard:
                 Recorder(takes, TakeSession(options.instruction), keyboard, pedal).run()
-    except (GraphError, GraphCallError, ConfigError) as error:
+    except (GraphError, GraphCallError, ConfigError, BagReadError) as error:
         print(f"e0 record: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _compare_views(reference: Path, folder: Path) -> None:
+    """Say whether a fixed camera has moved since a take; overlays go to the logs."""
+    before = {view: image for view, image in first_images(Bag(reference)).items() if view != "wrist"}
+    if any(shift.moved for shift in compare_views(before, pictures(list(before), 10.0), folder).values()):
+        print(f"a camera has moved since {reference.name}: put it back, or the policy sees another scene", flush=True)
 
 
 def _pedal(options: argparse.Namespace, stack: ExitStack) -> PedalKeys | None:

@@ -19,7 +19,7 @@ from synthetic_bags import open_bag  # noqa: E402
 from e0_msgs.msg import ExecutorState  # noqa: E402
 from e0_policy.embodiment import load_embodiment  # noqa: E402
 from e0_policy.kinematics import flange_pose  # noqa: E402
-from e0_ros import calibrate_command  # noqa: E402
+from e0_ros import calibrate_command, record_command  # noqa: E402
 from e0_ros.cli import main  # noqa: E402
 from e0_ros.conversions import image_to_msg  # noqa: E402
 from e0_ros.core.bag_writer import BagWriter  # noqa: E402
@@ -136,3 +136,16 @@ def test_the_printed_board_is_drawn_in_its_true_size(tmp_path) -> None:
     out = tmp_path / "board.svg"
     assert main(["calibrate", "board", "--out", str(out), "--square-m", "0.025"]) == 0
     assert 'width="195mm" height="145mm"' in out.read_text()
+
+
+def test_a_recording_begins_with_the_comparison(tmp_path, capsys, monkeypatch) -> None:
+    rng, scene = np.random.default_rng(4), table()
+    writer = open_bag(tmp_path, "then")
+    for view in ("base", "wrist"):
+        image(writer, view, seen(scene, rng), 0.0)
+    bag = writer.close({}).path
+    monkeypatch.setattr(record_command, "pictures", lambda views, _: {v: seen(scene, rng, 20.0) for v in views})
+    record_command._compare_views(bag, tmp_path / "logs")
+    said = capsys.readouterr().out
+    assert "base     MOVED" in said and "wrist" not in said.split("a camera")[0] and "since then" in said
+    assert (tmp_path / "logs" / "view_base.png").exists()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from numpy.typing import NDArray
 
 from e0_policy.embodiment import Embodiment
 from e0_policy.types import ActionChunk, FloatArray, Representation
@@ -70,7 +71,7 @@ class LiveShadow:
         return None if shadow is None or not np.isfinite(shadow.recorded).any() else shadow.errors()
 
 
-def _at(times_ns: FloatArray, stamps_ns: FloatArray, states: FloatArray) -> FloatArray:
+def _at(times_ns: NDArray[np.int64], stamps_ns: NDArray[np.int64], states: FloatArray) -> FloatArray:
     """States between samples; NaN where none is near."""
     start = stamps_ns[0]
     t, known = (times_ns - start) / 1e9, (stamps_ns - start) / 1e9

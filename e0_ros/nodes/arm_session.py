@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ from e0_ros.core.arm_session import (
     wave,
 )
 from e0_ros.core.fci import FciConfig, FciWatch
+from e0_ros.core.joint_names import pick_joints
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.distribution import distribution
 from e0_ros.franka_driver import FrankaDriver
@@ -84,12 +86,13 @@ class ArmSessionNode(Node):
         self._sent_ns = self._kept_ns = self._sequence = 0
         self._name, self._followed = f"home-{secrets.token_hex(4)}", False
         self._executor: ExecutorState | None = None
-        self._opening = math.nan
+        self._opening = self._measured_opening = math.nan
         self._said, self._said_s = "-", 0.0
         self._fault, self._chunks = self._publisher(interfaces.ARM_FAULT), self._publisher(interfaces.ACTION_CHUNK)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
         self._subscribe(interfaces.EXECUTOR_STATE, self._on_executor)
         self._subscribe(interfaces.GRIPPER_COMMAND, self._on_gripper)
+        self._subscribe(interfaces.GRIPPER_STATES, self._on_fingers)
         self._calls = {s.name: self._client(s) for s in (interfaces.ARM, interfaces.HOLD, interfaces.DISARM)}
         for service, steps in (
             (interfaces.RECOVER, recovery(self._distribution.deactivate_first, config.rearm)),
@@ -140,6 +143,12 @@ class ArmSessionNode(Node):
 
     def _on_gripper(self, msg: Any) -> None:
         self._opening = min(max(float(msg.opening), 0.0), 1.0) if math.isfinite(msg.opening) else self._opening
+
+    def _on_fingers(self, msg: Any) -> None:
+        with suppress(ValueError):
+            arm = self._arm
+            width_m = float(pick_joints(msg.name, msg.position, arm.gripper_joint_names).sum())
+            self._measured_opening = min(max(width_m / arm.gripper_width_m, 0.0), 1.0)
 
     def _poll(self) -> None:
         steady_ns = time.monotonic_ns()
@@ -220,6 +229,9 @@ class ArmSessionNode(Node):
     def _go(self, msg: ExecutorState) -> None:
         """Send the move once the executor is armed, and see it through."""
         step, number = self._session.step, self._steps_begun
+        if msg.mode == ExecutorState.DISARMED and self._move is None:
+            self._session.waits_for = msg.reason  # a state of before it was armed, or it will be told by the time
+            return
         if msg.mode in (ExecutorState.DISARMED, ExecutorState.STOPPED):
             self._ended(number, False, msg.reason)
             return
@@ -252,7 +264,8 @@ class ArmSessionNode(Node):
             if step in poses
             else wave(start, arm.position_lower, arm.position_upper)
         )
-        opening = 1.0 if math.isnan(self._opening) else self._opening
+        known = [opening for opening in (self._opening, self._measured_opening) if not math.isnan(opening)]
+        opening = known[0] if known else 1.0
         rows = np.column_stack((move.rows, np.full(len(move.rows), opening)))
         self._sent_ns, self._sequence, self._move = self.get_clock().now().nanoseconds, self._sequence + 1, move
         self._moves += 1
