@@ -12,7 +12,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +69,40 @@ class Rollout:
     error: str = ""
 
 
-def run(bench: Bench, variants: Sequence[Variant], tell: Callable[[str], None]) -> Iterator[list[dict[str, Any]]]:
+def run(
+    bench: Bench, variants: Sequence[Variant], tell: Callable[[str], None], jobs: int = 1
+) -> Iterator[list[dict[str, Any]]]:
     """Train what is missing, then evaluate variants side by side, some seeds at a time; yields a row for each.
+
+    Args:
+        bench: on what.
+        variants: to compare.
+        tell: what is about to be done.
+        jobs: trainings, and then evaluations, at a time, each in a process of its own if there are several.
 
     Raises:
         ConfigError: the training refused its configuration.
         RuntimeError: a training failed or was stopped; the same call goes on.
 
     """
-    trained = [best_of(bench, variant, tell) for variant in variants]
-    for end in range(BLOCK, len(bench.seeds) + BLOCK, BLOCK):
-        seeds, rows = bench.seeds[:end], []
-        for variant, (folder, told) in zip(variants, trained, strict=True):
-            rollouts = evaluate(bench, variant, folder / "checkpoint", seeds, tell)
-            rows.append(row(variant, folder.name, told, rollouts))
-        yield rows
+    trainings = {variant.training: variant for variant in variants}
+    with ThreadPoolExecutor(jobs) as waiting:
+        found = list(waiting.map(lambda variant: best_of(bench, variant, tell), trainings.values()))
+    trained = dict(zip(trainings, found, strict=True))
+    block = BLOCK * jobs
+    with ProcessPoolExecutor(jobs, get_context("spawn")) if jobs > 1 else nullcontext() as pool:
+        for end in range(block, len(bench.seeds) + block, block):
+            evaluated = partial(_evaluated, bench, bench.seeds[:end])
+            folders = [trained[variant.training][0] for variant in variants]
+            rollouts = list((pool.map if pool else map)(evaluated, variants, folders))
+            yield [
+                row(variant, folder.name, trained[variant.training][1], rolled)
+                for variant, folder, rolled in zip(variants, folders, rollouts, strict=True)
+            ]
+
+
+def _evaluated(bench: Bench, seeds: Sequence[int], variant: Variant, folder: Path) -> list[Rollout]:
+    return evaluate(bench, variant, folder / "checkpoint", seeds, partial(print, flush=True))
 
 
 def best_of(bench: Bench, variant: Variant, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:

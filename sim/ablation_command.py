@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--simulator", default="fr3_plant", help="fr3_plant or maniskill (default: fr3_plant)")
     p.add_argument("--task", default=detour.TASK, help=f"default: {detour.TASK}")
     p.add_argument("--seeds", default="100000:100100", help="A:B of the rollouts, B excluded (default: 100000:100100)")
+    p.add_argument("--jobs", type=int, default=1, help="trainings, then evaluations, at a time (default: 1)")
     p.add_argument("--groups", nargs="*", default=[], help="only these groups of the suite, e.g. E0 categorical")
     return p
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         bench, variants = _bench(options), _variants(options)
         rows: list[dict[str, Any]] = []
-        for rows in run(bench, variants, lambda text: print(text, flush=True)):
+        for rows in run(bench, variants, lambda text: print(text, flush=True), options.jobs):
             _write(options, rows)
     except ValueError as error:
         print(f"e0 ablate: {error}", file=sys.stderr)
@@ -93,6 +94,8 @@ def _variants(options: argparse.Namespace) -> list[Variant]:
 
 
 def _bench(options: argparse.Namespace) -> Bench:
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs is {options.jobs}; at least 1 is needed")
     check_tasks(options.simulator, (options.task,))
     try:
         base: Any = yaml.safe_load(options.config.read_text(encoding="utf-8"))

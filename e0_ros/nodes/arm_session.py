@@ -47,7 +47,8 @@ from e0_ros.process import run_node
 POLL_S = 0.02
 SAY_S = 0.1
 KEEP_S = 0.1
-ARM_AGAIN_S = 0.1
+SETTLE_S, ARM_AGAIN_S = 0.5, 0.1
+"""Arming anchors where the arm is measured: it waits for an arm that lags to be where its controller holds it."""
 AHEAD_NS, TAKEN_NS = 200_000_000, 1_000_000_000
 MOVES = 5
 THERE_RAD, THERE_RAD_S = 0.005, 0.01
@@ -189,7 +190,7 @@ class ArmSessionNode(Node):
         elif step is Step.DISARM:
             self._ask(interfaces.DISARM, ended)
         elif step is Step.ARM:
-            self._arm_it(number)
+            self._arm_next_s = time.monotonic() + SETTLE_S
         elif step not in (*MOTIONS, Step.FIT):
             self._driver.do(step, ended)
 

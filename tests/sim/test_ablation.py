@@ -19,6 +19,7 @@ SMALL = ["model.image_size=16", "model.width=16", "model.expert_width=16", "mode
 
 def words(tmp_path: Path, *more: str) -> list[str]:
     shared = ["--suite", "heads", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "told.json")]
+    tmp_path.mkdir(exist_ok=True)
     return [*shared, "--demonstrations", "3", "--seeds", "7:9", "--set", *SMALL, *more]
 
 
@@ -38,6 +39,17 @@ def test_a_suite_is_run_and_goes_on_where_it_was(tmp_path, capsys) -> None:
     out = capsys.readouterr().out
     assert "l1, regression absolute error: 1 rollouts" in out and "l1: train" not in out
     assert file.read_text().splitlines() == [first, second], "the rollout run again is the same"
+
+
+def test_several_at_a_time_leave_the_same_rollouts(tmp_path) -> None:
+    few = ["--groups", "regression"]
+    assert ablation_command.main(words(tmp_path / "one", *few)) == 0
+    assert ablation_command.main(words(tmp_path / "two", *few, "--jobs", "2")) == 0
+    one, two = (json.loads((tmp_path / n / "told.json").read_text())["rows"] for n in ("one", "two"))
+    assert [r["training"] for r in one] == ["l2", "l1"] and one == two
+    for training in ("l1", "l2"):
+        once, twice = (next((tmp_path / n / "out" / training).glob("rollouts-*.jsonl")) for n in ("one", "two"))
+        assert once.read_text() == twice.read_text()
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys) -> None:
@@ -61,6 +73,7 @@ def test_a_training_that_fails_is_named(tmp_path, capsys) -> None:
         (["--task", "Detour-v1"], "did you mean 'Detour-v0'"),
         (["--set", "output=x"], "options of their own"),
         (["--config", "nowhere.yaml"], "give a YAML file"),
+        (["--jobs", "0"], "--jobs is 0"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, capsys, more, reason) -> None:
