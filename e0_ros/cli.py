@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def usage() -> str:
     """The verbs with an example each."""
     lines = ["usage: e0 VERB ...   (e0 VERB --help)", ""]
-    return "\n".join([*lines, *(f"  {verb:<17}{text}" for verb, (_, text) in VERBS.items())])
+    return "\n".join([*lines, *(f"  {verb:<19}{text}" for verb, (_, text) in VERBS.items())])
 
 
 def _cure(module: str) -> str:
