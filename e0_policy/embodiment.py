@@ -10,9 +10,14 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from e0_policy.resources import config_dir
 from e0_policy.types import FloatArray
+
+Point = NDArray[np.float64]
+"""`(3,)` [m] in the base frame."""
+_FASTEST_M_S = 3.0
 
 
 class EmbodimentError(ValueError):
@@ -40,6 +45,9 @@ class Embodiment:
     envelope_lower: FloatArray  # rad
     envelope_upper: FloatArray  # rad
     home: FloatArray  # rad
+    workspace_lower: Point  # m, the tool stays between these corners; the executor's settings narrow it
+    workspace_upper: Point  # m
+    speed_m_s: float  # fastest that any point of the arm may move
     gripper_joint_names: tuple[str, ...]
     gripper_width_m: float
     base_frame: str
@@ -93,6 +101,8 @@ def _parse(path: Path, data: Any) -> Embodiment:
         value = data[f.name]
         if f.type == "FloatArray":
             values[f.name] = _vector(path, f.name, value, joints)
+        elif f.type == "Point":
+            values[f.name] = _vector(path, f.name, value, 3)
         elif f.name.endswith("joint_names"):
             values[f.name] = tuple(str(v) for v in value)
         else:
@@ -100,15 +110,20 @@ def _parse(path: Path, data: Any) -> Embodiment:
     embodiment = Embodiment(**values)
     if not (embodiment.position_lower < embodiment.position_upper).all():
         raise EmbodimentError(f"{path}: position_lower must be below position_upper for every joint")
+    corners = np.concatenate((embodiment.workspace_lower, embodiment.workspace_upper))
+    if not (np.isfinite(corners).all() and (corners[:3] < corners[3:]).all()):
+        raise EmbodimentError(f"{path}: workspace_lower must be below workspace_upper in x, y and z, both finite")
+    if not 0 < embodiment.speed_m_s <= _FASTEST_M_S:
+        raise EmbodimentError(f"{path}: speed_m_s is {embodiment.speed_m_s}; above 0, at most {_FASTEST_M_S} is needed")
     return embodiment
 
 
-def _vector(path: Path, key: str, value: Any, joints: int) -> FloatArray:
+def _vector(path: Path, key: str, value: Any, count: int) -> FloatArray:
     try:
         vector = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise EmbodimentError(f"{path}: {key} must be {joints} numbers, got {value!r}") from None
-    if vector.shape != (joints,) or np.isnan(vector).any():
-        raise EmbodimentError(f"{path}: {key} must be {joints} numbers, got {value!r}")
+        raise EmbodimentError(f"{path}: {key} must be {count} numbers, got {value!r}") from None
+    if vector.shape != (count,) or np.isnan(vector).any():
+        raise EmbodimentError(f"{path}: {key} must be {count} numbers, got {value!r}")
     vector.setflags(write=False)
     return vector

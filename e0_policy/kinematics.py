@@ -1,4 +1,4 @@
-"""Where the flange and the tool of a Franka arm are: errors in metres, plans in pictures."""
+"""Where the parts of a Franka arm are: workspace limits, errors in metres, plans in pictures."""
 
 from __future__ import annotations
 
@@ -19,6 +19,23 @@ _LINKS = (
 _FLANGE_M = 0.107
 _HAND_M = 0.1034
 """Seventh joint to flange, and flange to the Franka Hand's tool centre, along the last joint's axis."""
+_HAND_END_M = 0.05 * np.sqrt(0.5), 0.05 * np.sqrt(0.5), _FLANGE_M + 0.04
+"""One end of the hand's body; it is turned by -45 degrees on the flange (franka_description, `franka_hand.xacro`)."""
+
+ARM_POINTS = ("elbow", "wrist", "flange", "hand, one end", "hand, other end", "tool")
+POINT_RADII_M = np.array([0.06, 0.06, 0.05, 0.04, 0.04, 0.01])
+"""What `arm_points_m` locates, and how far the arm, or the finger tips, reach around each (franka_description)."""
+_TIPS = np.array(
+    [
+        [0.0, 0.0, _FLANGE_M],
+        [*_HAND_END_M],
+        [-_HAND_END_M[0], -_HAND_END_M[1], _HAND_END_M[2]],
+        [0.0, 0.0, _FLANGE_M + _HAND_M],
+    ]
+)
+_C = np.sqrt(0.5)
+_T_LINK7_TCP = np.array([[_C, _C, 0, 0], [-_C, _C, 0, 0], [0, 0, 1, _FLANGE_M + _HAND_M], [0, 0, 0, 1.0]])
+_ELBOW_JOINT, _WRIST_JOINT = 3, 4
 
 
 def tcp_position_m(joint_positions: FloatArray) -> FloatArray:
@@ -46,11 +63,64 @@ def flange_pose(joint_positions: FloatArray) -> FloatArray:
     return pose
 
 
+def tcp_pose_and_jacobian(joint_positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """`T_base_tcp` `(..., 4, 4)` of the Franka Hand and its geometric Jacobian `(..., 6, 7)` of `(..., 7)` rad.
+
+    Rows of the Jacobian: velocity [m/s], then angular velocity [rad/s], both in the base frame.
+
+    Raises:
+        ValueError: not seven joints.
+
+    """
+    q = _seven(joint_positions)
+    pose, frames = np.eye(4), []
+    for joint, (a, d, alpha) in enumerate(_LINKS):
+        c, s, (ca, sa) = np.cos(q[..., joint]), np.sin(q[..., joint]), (np.cos(alpha), np.sin(alpha))
+        link = np.zeros((*c.shape, 4, 4))
+        link[..., 0, 0], link[..., 0, 1], link[..., 0, 3], link[..., 3, 3] = c, -s, a, 1.0
+        link[..., 1, 0], link[..., 1, 1], link[..., 1, 2], link[..., 1, 3] = s * ca, c * ca, -sa, -d * sa
+        link[..., 2, 0], link[..., 2, 1], link[..., 2, 2], link[..., 2, 3] = s * sa, c * sa, ca, d * ca
+        pose = pose @ link
+        frames.append(pose)
+    pose = pose @ _T_LINK7_TCP
+    axes, origins = (np.stack([frame[..., :3, k] for frame in frames], axis=-2) for k in (2, 3))
+    linear = np.cross(axes, pose[..., None, :3, 3] - origins)
+    return pose, np.swapaxes(np.concatenate((linear, axes), axis=-1), -1, -2)
+
+
+def arm_points_m(joint_positions: FloatArray) -> FloatArray:
+    """`ARM_POINTS` in the base frame [m]: joint positions `(..., 7)` [rad] to `(6, ..., 3)`.
+
+    Raises:
+        ValueError: not seven joints.
+
+    """
+    q = np.ascontiguousarray(np.moveaxis(_seven(joint_positions), -1, 0))
+    cos, sin = np.cos(q), np.sin(q)
+    x, y, z = np.zeros((3, len(ARM_POINTS), *q.shape[1:]))
+    for part, axis in zip((x, y, z), _TIPS.T, strict=True):
+        part[-len(_TIPS) :] = axis.reshape(-1, *(1,) * (q.ndim - 1))
+    for joint in reversed(range(7)):
+        moved = slice(int(joint > _ELBOW_JOINT) + int(joint > _WRIST_JOINT), None)
+        a, d, alpha = _LINKS[joint]
+        along, across = x[moved], y[moved]
+        turned = cos[joint] * across
+        turned += sin[joint] * along
+        along *= cos[joint]
+        along -= sin[joint] * across
+        along += a
+        z[moved] += d
+        if alpha:
+            across[...] = -np.sign(alpha) * z[moved]
+            z[moved] = np.sign(alpha) * turned
+        else:
+            across[...] = turned
+    return np.stack((x, y, z), -1)
+
+
 def _to_base(joint_positions: FloatArray, vector: FloatArray, weight: float) -> FloatArray:
     """A point (`weight` 1) or a direction (`weight` 0) from the last joint's frame to the base frame, `(..., 3)`."""
-    q = np.asarray(joint_positions, np.float64)
-    if q.shape[-1] != 7:
-        raise ValueError(f"joint positions have shape {q.shape}; a Franka arm has 7 joints")
+    q = _seven(joint_positions)
     point = np.broadcast_to(vector, (*q.shape[:-1], 3))
     for joint, (a, d, alpha) in reversed(list(enumerate(_LINKS))):
         c, s = np.cos(q[..., joint]), np.sin(q[..., joint])
@@ -60,3 +130,10 @@ def _to_base(joint_positions: FloatArray, vector: FloatArray, weight: float) -> 
         ca, sa = np.cos(alpha), np.sin(alpha)
         point = np.stack([x, ca * y - sa * z, sa * y + ca * z], -1)
     return point
+
+
+def _seven(joint_positions: FloatArray) -> FloatArray:
+    q = np.asarray(joint_positions, np.float64)
+    if q.shape[-1] != 7:
+        raise ValueError(f"joint positions have shape {q.shape}; a Franka arm has 7 joints")
+    return q

@@ -24,6 +24,10 @@ VERBS = {
     "bag repair": ("e0_ros.bag_command:repair", "what is whole of a broken bag: e0 bag repair bags/<episode>.partial"),
     "bench": ("e0_ros.bench.command:main", "measure transport, timing and throughput: e0 bench --seconds 10"),
     "bench fuzz": ("e0_ros.bench.fuzz:main", "hostile chunks against the limits: e0 bench fuzz --chunks 100000"),
+    "bench handover": (
+        "sim.handover_command:main",
+        "hand-over strategies against latency: e0 bench handover --out runs/handover",
+    ),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
     "bench loader": ("e0_policy.loader_bench:main", "frames per second of a dataset: e0 bench loader --data DIR"),
     "bench train": ("e0_policy.bench_train:main", "time of a training step: e0 bench train --size nano"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -97,17 +98,29 @@ class _Run:
 class DirectLoop:
     """Runs episodes of an adapter with a source, tick by tick.
 
+    Args:
+        adapter: the simulator.
+        task: the one that it is built for; the adapter's first if empty.
+        settings: of the executor, over those of this loop.
+        on_command: told of every command with the time of its tick and the executor's state.
+
     Raises:
         ConfigError: settings that contradict each other.
 
     """
 
-    def __init__(self, adapter: SimAdapter, task: str = "") -> None:
+    def __init__(
+        self,
+        adapter: SimAdapter,
+        task: str = "",
+        settings: Mapping[str, Any] | None = None,
+        on_command: Callable[[int, Command, Status], None] | None = None,
+    ) -> None:
         adapter.reset(task or adapter.tasks[0], 0)
-        self.adapter = adapter
+        self.adapter, self._on_command = adapter, on_command
         self.rig = Rig(adapter, "joint_trajectory", True, START_NS)
         arm = self.rig.arm.name
-        self._executor = ChunkExecutor(ExecutorConfig(embodiment=arm, lockstep=True))
+        self._executor = ChunkExecutor(ExecutorConfig(embodiment=arm, lockstep=True, **(settings or {})))
         self._sync = ObservationSync(SyncConfig(views=adapter.views, lockstep=True))
         self._samples: list[JointSample] = []
 
@@ -207,6 +220,8 @@ class DirectLoop:
             rig.gripper_target = min(max(status.gripper_opening, 0.0), 1.0)
         if tick.command is not None:
             rig.command(as_trajectory(tick.command, rig.arm.joint_names), now_ns)
+            if self._on_command:
+                self._on_command(now_ns, tick.command, status)
 
     def _observe(self, now_ns: int, look: bool) -> Observation | Stale:
         adapter = self.rig.adapter

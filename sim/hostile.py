@@ -1,7 +1,8 @@
 """Hostile chunks through the limiter, with the judge watching.
 
 Many arms are driven at once: arms side by side are one arm with more joints to the limiter, which plans each joint by
-itself. It gets the rows raw, whatever their numbers, and a new chunk long before the last one is reached.
+itself. It gets the rows raw, whatever their numbers, and a new chunk long before the last one is reached. One arm in
+four stands in a narrow workspace of its own; the others may reach as far and move as fast as they can.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from e0_policy.embodiment import Embodiment, embodiment_names, load_embodiment
 from e0_policy.types import FloatArray
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig
-from e0_ros.core.limiter import Limits, brake, legal, plan
+from e0_ros.core.limiter import Limits, brake, legal
 from e0_ros.core.reference import RowCurve
+from e0_ros.core.workspace import Workspace, plan_inside
 from sim.judge import Judge
+from sim.judge_workspace import SPHERES, Bounds, centres
 
 MS = 1_000_000
 KINDS = ("anywhere", "bang", "push", "step", "flip", "smooth", "huge", "tiny", "nan", "inf")
@@ -29,10 +32,14 @@ _REST_MS = 700
 
 @dataclass(frozen=True)
 class Found:
-    """What a run came to: `stop_s` is the longest stop met, by joint, and `stop_limit_s` what full speed would need."""
+    """What a run came to: `stop_s` is the longest stop met, by joint, and `stop_limit_s` what full speed would need.
+
+    `kept_in` counts the plans that would have left a workspace.
+    """
 
     chunks: int
     illegal: int
+    kept_in: int
     setpoints: int
     cpu_s: float
     stop_s: FloatArray
@@ -85,18 +92,31 @@ def side_by_side(arm: Embodiment, copies: int) -> Embodiment:
     return replace(arm, joint_names=names, **vectors)
 
 
+def narrow_bounds(rng: np.random.Generator, arm: Embodiment, copies: int) -> Bounds:
+    """A workspace for each of arms side by side: the arm's own, or for one in four a narrow one around its home."""
+    at = centres(arm.home)
+    lower, upper = (at[-1] + side * rng.uniform(0.02, 0.4, (copies, 3)) for side in (-1, 1))
+    lowest = (at[:, 2] - np.array([radius for *_, radius in SPHERES])).min()
+    table, speed = lowest - rng.uniform(0.02, 0.3, copies), rng.choice([0.1, 0.25, 1.0, arm.speed_m_s], copies)
+    free = np.arange(copies) % 4 > 0
+    lower[free], upper[free], table[free], speed[free] = arm.workspace_lower, arm.workspace_upper, -2.0, arm.speed_m_s
+    return Bounds(lower, upper, table, speed)
+
+
 def fuzz_limiter(name: str, chunks: int, seed: int, copies: int = 32) -> Found:
     """Drive an arm's limiter by at least `chunks` hostile chunks, a new one every 1 to 60 ms."""
     arm, rng, steps = load_embodiment(name), np.random.default_rng([seed, embodiment_names().index(name)]), 0
     many, config = side_by_side(arm, copies), ExecutorConfig(embodiment=name)
     limits = Limits.of(many, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
-    judge, command, commit_ns = Judge(many, many.home), Command.rest(many.home, 0), 0
+    bounds, command, commit_ns = narrow_bounds(rng, arm, copies), Command.rest(many.home, 0), 0
+    judge, space, kept_in = Judge(many, many.home, bounds=bounds), Workspace(**vars(bounds)), 0
     hostile, stop_s, illegal, begin = HostileRows(rng, arm, copies), np.zeros(arm.joints), 0, time.process_time()
     with np.errstate(all="ignore"):
         while steps * copies < chunks:
             t0_ns, period_ns = commit_ns - int(rng.integers(50)) * MS, int(rng.choice([2, 20, 50, 67])) * MS
             curve = RowCurve(hostile.draw(int(rng.integers(1, _ROWS))), t0_ns, period_ns)
-            command = plan(limits, command, curve, commit_ns, int(config.span_ms * MS))
+            command, why = plan_inside(limits, space, command, curve, commit_ns, int(config.span_ms * MS))
+            kept_in += sum(map(bool, why))
             until_ns = commit_ns + int(rng.integers(1, 61)) * MS
             if steps % _STOP_EVERY == 0:
                 stop = brake(limits, command.sample(until_ns), until_ns)
@@ -109,7 +129,7 @@ def fuzz_limiter(name: str, chunks: int, seed: int, copies: int = 32) -> Found:
         judge.check(times, command.sample(times).position)
     bound = arm.velocity / arm.acceleration + arm.acceleration / arm.jerk
     cpu_s = time.process_time() - begin
-    return Found(steps * copies, judge.violations + illegal, judge.samples * copies, cpu_s, stop_s, bound)
+    return Found(steps * copies, judge.violations + illegal, kept_in, judge.samples * copies, cpu_s, stop_s, bound)
 
 
 def stop_times(stop: Command) -> FloatArray:

@@ -2,7 +2,7 @@
 
 It takes the set-points that the controller sends each millisecond, differentiates them by backward differences as the
 robot does (libfranka, `rate_limiting.h`), and names what would have stopped the robot. It shares no code with the
-executor, and plans nothing.
+executor, and plans nothing. Where the arm's parts are and how fast they move is judged by `sim.judge_workspace`.
 
 Rounding: a float64 near 3 rad has steps of 4.4e-16, and a sampled quintic is good to about 1e-14 rad. A third
 difference weighs four samples with 1, 3, 3, 1, so at 1 ms its error stays below 8e-14 / 1e-9 = 8e-5 rad/s^3, far below
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from e0_policy.embodiment import Embodiment
 from e0_policy.types import FloatArray
+from sim.judge_workspace import Bounds, broken
 
 PERIOD_NS = 1_000_000
 ROUNDING_RAD = 1e-13
@@ -51,11 +52,15 @@ class Judge:
 
     Before the first sample the arm is taken to rest at `start`. `violations` counts what was found and `samples` what
     was checked since construction. Without `derivatives` it checks positions only: what reaches an impedance
-    controller is a held target, which no robot differentiates.
+    controller is a held target, which no robot differentiates. `bounds` are those of the workspace, the arm's own if
+    None; arms side by side are `7 * arms` joints.
     """
 
-    def __init__(self, embodiment: Embodiment, start: FloatArray, derivatives: bool = True) -> None:
+    def __init__(
+        self, embodiment: Embodiment, start: FloatArray, derivatives: bool = True, bounds: Bounds | None = None
+    ) -> None:
         self._arm = embodiment
+        self._bounds = bounds or Bounds.of(embodiment)
         self._derivatives = derivatives
         self._gain = np.minimum(embodiment.envelope_gain, 1e12)
         self.violations = 0
@@ -85,7 +90,7 @@ class Judge:
             found += self._collect(times_ns, NOT_FINITE, ~finite, positions, np.zeros_like(positions))
             positions = self._fill(positions, finite)
         positions = np.concatenate([self._history, positions])
-        found += self._check_limits(times_ns, positions)
+        found += self._check_limits(times_ns, positions) + self._check_workspace(times_ns, positions[2:])
         self._history = positions[-3:]
         self.samples += len(times_ns)
         self.violations += len(found)
@@ -105,6 +110,12 @@ class Judge:
         found += self._outside(times_ns, VELOCITY, v[2:], lower, upper, 2 * ROUNDING_RAD / dt)
         found += self._outside(times_ns, ACCELERATION, a[1:], -max_a, max_a, 4 * ROUNDING_RAD / dt**2)
         return found + self._outside(times_ns, JERK, j, -max_j, max_j, 8 * ROUNDING_RAD / dt**3)
+
+    def _check_workspace(self, times_ns: NDArray[np.int64], q: FloatArray) -> list[Violation]:
+        """Check rows 1.. of `q`; row 0 is the sample before."""
+        period_s = PERIOD_NS / 1e9 if self._derivatives else None
+        found = broken(self._bounds, q.reshape(len(q), -1, 7), period_s)
+        return [Violation(int(times_ns[b.row]), f"{b.part} of arm {b.arm}", b.error, b.value, b.limit) for b in found]
 
     def _envelope(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Velocity limits at the sample before, where libfranka takes them: a legal path cannot break them there."""

@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,14 @@ from e0_ros.core.executor_types import ExecutorConfig, Mode
 from e0_ros.json_file import write_json
 from sim.direct import as_trajectory
 from sim.fr3_plant import Fr3Plant
-from sim.hostile import MS, HostileRows, fuzz_limiter
+from sim.hostile import MS, HostileRows, fuzz_limiter, narrow_bounds
+from sim.judge import Judge
 from sim.rig import Rig
 
 TARGETS = {"illegal": "<= 0", "limiter_chunks_per_s": ">= 1667"}
 TICK_NS = 4 * MS
 _START_NS = 1_000 * MS
-_WRONG = 0.15
+_WRONG, _NEAR = 0.15, 0.8
 WRONG = (
     {"rows": 0},
     {"rows": 2**32 - 1, "columns": 2**32 - 1},
@@ -48,16 +50,28 @@ WRONG = (
 
 
 class Bench:
-    """The executor, and an ideal arm behind a link that delays each message by up to `worst_ms`, in order."""
+    """The executor, and an ideal arm behind a link that delays each message by up to `worst_ms`, in order.
 
-    def __init__(self, name: str, rng: np.random.Generator, worst_ms: float) -> None:
+    `narrow`: in a workspace drawn around the arm's home.
+    """
+
+    def __init__(self, name: str, rng: np.random.Generator, worst_ms: float, narrow: bool = False) -> None:
         self.rng, self.worst_ms, self.now_ns, self._arrived_ns = rng, worst_ms, _START_NS, 0
         plant = Fr3Plant(("base",), 16, 16, embodiment=name)
         self.rig = Rig(plant, "joint_trajectory", True, self.now_ns)
-        self.executor = ChunkExecutor(
-            ExecutorConfig(embodiment=name, max_jump_rad=7.0, max_tracking_error_rad=7.0, source_silence_ms=60000.0)
+        config = ExecutorConfig(
+            embodiment=name, max_jump_rad=7.0, max_tracking_error_rad=7.0, source_silence_ms=60000.0
         )
+        if narrow:
+            bounds = narrow_bounds(rng, self.rig.arm, 1)
+            self.rig.judge = Judge(self.rig.arm, self.rig.sample().positions, bounds=bounds)
+            config = replace(
+                config, workspace_lower_m=tuple(bounds.lower[0].tolist()), max_speed_m_s=float(bounds.speed_m_s[0]),
+                workspace_upper_m=tuple(bounds.upper[0].tolist()), table_height_m=float(bounds.table_m[0]),
+            )  # fmt: skip
+        self.executor = ChunkExecutor(config)
         self.hostile, self.refused_commands, self.sequence = HostileRows(rng, self.rig.arm, 1), 0, 0
+        self.narrow, self.here = narrow, self.rig.arm.home
         self.run(10)
         self.executor.arm(self.now_ns)
 
@@ -74,6 +88,7 @@ class Bench:
             played = self.rig.advance(self.now_ns)
             self.refused_commands += len(played.refused)
             newest = played.samples[-1]
+            self.here = newest.positions
             names = self.rig.arm.joint_names
             self.executor.observe_joints(newest.stamp_ns, names, newest.positions, newest.velocities)
             self.executor.observe_delay(self._delay_ns(), self.now_ns)
@@ -82,6 +97,8 @@ class Bench:
         """A chunk message; one in seven is wrong in a field, and some hold numbers that are none."""
         rng, arm = self.rng, self.rig.arm
         rows = self.hostile.draw(int(rng.integers(1, 12)))
+        if self.narrow and rng.random() < _NEAR:  # else every chunk is refused
+            rows = self.here + rng.uniform(-0.3, 0.3, arm.joints) * np.linspace(0.1, 1.0, len(rows))[:, None]
         whole = np.column_stack((rows, rng.choice([0.0, 1.0, 0.5, 1.01], len(rows), p=[0.4, 0.4, 0.19, 0.01])))
         self.sequence += 1
         fields = {
@@ -117,10 +134,10 @@ class Bench:
             self.executor.arm(self.now_ns)
 
 
-def fuzz_executor(name: str, chunks: int, seed: int, worst_ms: float = 10.0) -> dict[str, float]:
+def fuzz_executor(name: str, chunks: int, seed: int, worst_ms: float = 10.0, narrow: bool = False) -> dict[str, float]:
     """Drive an arm's executor by chunk messages."""
     begin = time.process_time()
-    bench = Bench(name, np.random.default_rng([seed, embodiment_names().index(name), 1]), worst_ms)
+    bench = Bench(name, np.random.default_rng([seed, embodiment_names().index(name), 1]), worst_ms, narrow)
     with np.errstate(all="ignore"):
         for _ in range(chunks):
             bench.offer(bench.message())
@@ -143,13 +160,14 @@ def fuzz(chunks: int, executor_chunks: int, seed: int) -> dict[str, float]:
     """Both, over every shipped embodiment; the figures of `e0 bench fuzz`."""
     names = embodiment_names()
     limiter = [fuzz_limiter(name, chunks // len(names), seed) for name in names]
-    delays = (1.0, 200.0)
-    share = max(executor_chunks // len(names) // len(delays), 1)
-    whole = [fuzz_executor(name, share, seed, worst_ms) for name in names for worst_ms in delays]
+    cases = ((1.0, False), (200.0, False), (10.0, True))
+    share = max(executor_chunks // len(names) // len(cases), 1)
+    whole = [fuzz_executor(name, share, seed, worst_ms, narrow) for name in names for worst_ms, narrow in cases]
     limiter_chunks, limiter_s = sum(f.chunks for f in limiter), sum(f.cpu_s for f in limiter)
     return {
         "illegal": sum(f.illegal for f in limiter) + sum(f["illegal"] for f in whole),
         "limiter_chunks": limiter_chunks,
+        "limiter_kept_in": sum(f.kept_in for f in limiter),
         "limiter_chunks_per_s": limiter_chunks / limiter_s,
         "executor_chunks": sum(f["chunks"] for f in whole),
         "executor_accepted": sum(f["accepted"] for f in whole),

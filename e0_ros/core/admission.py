@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from e0_policy.embodiment import Embodiment
 from e0_policy.types import ActionChunk, Representation
 from e0_ros.config import setting
+from e0_ros.core.inverse_kinematics import POSE_COLUMNS
 
 _MS = 1_000_000
 _SESSIONS = 64
@@ -137,14 +138,17 @@ class Admission:
 
     def _wrong(self, chunk: ActionChunk) -> str:
         arm = self._arm
-        if chunk.representation is not Representation.JOINT_POSITION:
-            return f"representation {chunk.representation.name}; only JOINT_POSITION is executed"
+        poses = chunk.representation is Representation.EE_POSE
+        if not poses and chunk.representation is not Representation.JOINT_POSITION:
+            return f"representation {chunk.representation.name}; JOINT_POSITION and EE_POSE are executed"
         if chunk.embodiment != arm.name:
             return f"chunk is for embodiment {chunk.embodiment!r}; this executor drives {arm.name!r}"
-        if chunk.joint_names != arm.joint_names:
-            return f"joint names are {', '.join(chunk.joint_names)}; needed are {', '.join(arm.joint_names)}"
-        if chunk.rows.shape[1] != arm.columns:
-            return f"rows have {chunk.rows.shape[1]} columns; needed are {arm.columns}: the joints, then the gripper"
+        if chunk.joint_names != (() if poses else arm.joint_names):
+            needed = "none with poses" if poses else ", ".join(arm.joint_names)
+            return f"joint names are {', '.join(chunk.joint_names)}; needed are {needed}"
+        if chunk.rows.shape[1] != (columns := POSE_COLUMNS if poses else arm.columns):
+            what = "x y z, quaternion xyzw" if poses else "the joints"
+            return f"rows have {chunk.rows.shape[1]} columns; needed are {columns}: {what}, then the gripper"
         gripper = chunk.rows[:, -1]
         if gripper.min() < 0 or gripper.max() > 1:
             return f"gripper openings reach from {gripper.min():.3g} to {gripper.max():.3g}; allowed is 0 to 1"

@@ -23,21 +23,23 @@ from dataclasses import replace
 import numpy as np
 
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import ActionChunk, FloatArray
+from e0_policy.types import ActionChunk, FloatArray, Representation
 from e0_ros.core.admission import Admission, Refusal
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper
+from e0_ros.core.handover import Committed, strategy_named
+from e0_ros.core.inverse_kinematics import joint_rows
 from e0_ros.core.lead import Lead
-from e0_ros.core.limiter import STEP_NS, Limits, plan
+from e0_ros.core.limiter import STEP_NS, Limits, Target
 from e0_ros.core.measured import Measured
 from e0_ros.core.reference import HandOver, RowCurve
+from e0_ros.core.workspace import Workspace, plan_inside
 
 _MS = 1_000_000
 _MAX_PENDING = 64
 _KEEP_REFERENCE_RAD = 0.02
 _LONGEST_STALL_NS = 5_000 * _MS
-_CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
 
 
 class ChunkExecutor:
@@ -46,6 +48,7 @@ class ChunkExecutor:
     def __init__(self, config: ExecutorConfig) -> None:
         self.config, self.arm_model = config, load_embodiment(config.embodiment)
         self._limits = Limits.of(self.arm_model, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
+        self._workspace = Workspace.of(self.arm_model, config)
         self._admission = Admission(self.arm_model, config)
         self._lead = Lead(*(int(ms * _MS) for ms in (config.lead_ms, config.stop_lead_ms, config.max_lead_ms)))
         self._mode, self._reason = Mode.DISARMED, "not armed yet"
@@ -61,7 +64,9 @@ class ChunkExecutor:
         self._pending: list[tuple[int, ActionChunk]] = []
         self._chunk: ActionChunk | None = None
         self._curve: RowCurve | None = None
-        self._target: HandOver | None = None
+        self._target: Target | None = None
+        bounds = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
+        self._hands, self._plans = Committed(*bounds), strategy_named(config.hand_over, *bounds)
         self._gripper = Gripper(config.gripper_hysteresis)
         self._limited = 0
 
@@ -97,8 +102,14 @@ class ChunkExecutor:
             return self._refused(verdict)
         if self._joint_trouble(now_ns):
             return self._admission.refuse(self._joint_trouble(now_ns))
+        verdict = self._in_joints(verdict, now_ns)
+        if isinstance(verdict, Refusal):
+            return self._refused(verdict)
         rows = np.clip(verdict.rows[:, :-1], self._limits.lower, self._limits.upper)
         self._limited += bool((rows != verdict.rows[:, :-1]).any())
+        past = max((now_ns - chunk.t0_ns) // chunk.period_ns, 0)
+        if leaving := self._workspace.outside(rows[past:]):
+            return self._refused(self._admission.refuse(f"leaves the workspace: {leaving}", fault=True))
         accepted = replace(verdict, rows=np.column_stack((rows, verdict.rows[:, -1])))
         delayed_ns = chunk.in_reply_to_ns + int(self.config.latency_ms * _MS) if chunk.in_reply_to_ns else 0
         if not self._admission.owns(chunk.source, chunk.session):
@@ -109,6 +120,16 @@ class ChunkExecutor:
             return refusal
         self._admission.accept(chunk, now_ns)
         return None
+
+    def _in_joints(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | Refusal:
+        """The chunk with rows of joints; poses are solved from where the reference is."""
+        if chunk.representation is Representation.JOINT_POSITION or self._command is None:
+            return chunk
+        start, arm = self._command.sample(now_ns).position, self.arm_model
+        rows = joint_rows(arm, start, chunk.rows, chunk.period_ns)
+        if isinstance(rows, str):
+            return self._admission.refuse(rows, fault=True)
+        return replace(chunk, rows=rows, representation=Representation.JOINT_POSITION, joint_names=arm.joint_names)
 
     def keep(self, source: str, session: str, now_ns: int) -> None:
         """Take word from a source that its last plan is still good."""
@@ -136,6 +157,8 @@ class ChunkExecutor:
             return Refusal(trouble)
         q = self._measured.position
         assert q is not None
+        if outside := self._workspace.outside(q[None]):
+            return Refusal(f"{outside}; move the arm inside first")
         moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
         if moved and not moved.at_rest(now_ns):
             return Refusal("the reference still moves; hold first and arm when it is at rest")
@@ -211,7 +234,8 @@ class ChunkExecutor:
     @property
     def _planned_ns(self) -> int:
         """Up to when the plan in force cannot be changed any more, in the plan's own time."""
-        return self._committed_ns + (self._ahead_ns(self._chunk) if self._chunk else 0)
+        latency_ns = int(self.config.latency_ms * _MS) if self.config.lockstep else 0
+        return self._committed_ns + latency_ns + (self._ahead_ns(self._chunk) if self._chunk else 0)
 
     def _ahead_ns(self, chunk: ActionChunk) -> int:
         """How much earlier than its times a plan is followed, because the arm lags; a hand's is not."""
@@ -241,14 +265,16 @@ class ChunkExecutor:
             return None
         commit_ns = self._commit_ns(now_ns)
         span_ns = int(self.config.span_ms * _MS)
-        self._before = self._command
+        self._before, leaving = self._command, ""
         message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
             target = self._target_from(commit_ns)
-            message = message.then(plan(self._limits, self._command, target, commit_ns, span_ns))
-            self._command = message
+            ahead, (leaving,) = plan_inside(self._limits, self._workspace, self._command, target, commit_ns, span_ns)
+            self._command = message = message.then(ahead)
         self._committed_ns = commit_ns
         self._brake_due = False
+        if leaving:
+            self._brake(Mode.HOLD, f"held inside the workspace: {leaving}")
         period_ns = int(1e9 / self.config.command_rate_hz)
         on_time = 0 <= now_ns - self._next_send_ns < period_ns
         self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
@@ -258,16 +284,13 @@ class ChunkExecutor:
         """Take back the last tick's command, which was not sent: the one before it is still in force."""
         self._command, self._target, self._brake_due = self._before, None, True
 
-    def _target_from(self, commit_ns: int) -> HandOver | None:
+    def _target_from(self, commit_ns: int) -> Target | None:
         """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
-        if self._curve is None or self._command is None:
+        if self._curve is None or self._chunk is None or self._command is None:
             return None
         if self._target is None:
-            blend_ns, limits = int(self.config.blend_ms * _MS), self._limits
-            state, acceleration = self._command.sample(commit_ns), _CATCH_UP * limits.acceleration
-            bounds = commit_ns, blend_ns, limits.velocity, acceleration
-            ways = [HandOver(c, state, *bounds) for c in (self._curve.joined(state.position, commit_ns), self._curve)]
-            self._target = min(ways, key=lambda way: way.blend_ns)
+            strategy = self._hands if self._chunk.source == "teleop" else self._plans
+            self._target = strategy.join(self._curve, self._command.sample(commit_ns), commit_ns)
         return self._target
 
     def _engage_due(self, now_ns: int) -> Refusal | None:
@@ -281,13 +304,16 @@ class ChunkExecutor:
         ahead_ns = self._ahead_ns(chunk)
         if chunk.end_ns + chunk.period_ns <= commit_ns + ahead_ns:
             return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
-        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns - ahead_ns, chunk.period_ns)
+        slow_down_ns = int(self.config.slow_down_ms * _MS) if chunk.source == "policy" else 0
+        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns - ahead_ns, chunk.period_ns, slow_down_ns)
         gap = np.abs(curve(np.array([commit_ns])).position[0] - self._command.sample(commit_ns).position)
         worst = int(gap.argmax())
         if gap[worst] > self.config.max_jump_rad:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
-        if self._target is not None and _goes_on(self._chunk, chunk):
+        if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
+            self._plans.forget()
+        if isinstance(self._target, HandOver) and _goes_on(self._chunk, chunk):
             self._target.curve = curve
         else:
             self._target = None
@@ -342,6 +368,7 @@ class ChunkExecutor:
 
     def _forget(self) -> None:
         self._pending, self._chunk, self._curve, self._target = [], None, None, None
+        self._plans.forget()
 
     def _held_reference(self, measured: FloatArray, now_ns: int) -> FloatArray | None:
         """The reference, if a controller still holds it and it is close: anchoring there makes no step."""

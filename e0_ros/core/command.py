@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ class Command:
         """Time from which the command rests."""
         return int(self.times_ns[-1])
 
-    @property
+    @cached_property
     def jerk(self) -> FloatArray:
         """Jerk of each segment `(k - 1, n)` [rad/s^3]."""
         jerk: FloatArray = np.diff(self.state.acceleration, axis=0) / (np.diff(self.times_ns) * 1e-9)[:, None]
@@ -70,6 +71,19 @@ class Command:
         jerk = (state.acceleration[n] - acceleration) / span
         moved = s * (velocity + s * (acceleration / 2 + s * jerk / 6))
         return State(state.position[i] + moved, velocity + s * (acceleration + s * jerk / 2), acceleration + s * jerk)
+
+    def positions(self, times_ns: TimeArray) -> FloatArray:
+        """Positions at times `(m,)`, `(m, n)`: `sample` for those who need no more."""
+        knots, (position, velocity, acceleration) = self.times_ns, self.state
+        i = np.clip(np.searchsorted(knots, times_ns, side="right") - 1, 0, len(knots) - 1)
+        s = (np.clip(times_ns, knots[0], knots[-1]) - knots[i])[:, None] * 1e-9
+        moved: FloatArray = np.append(self.jerk / 6, np.zeros_like(position[:1]), axis=0)[i] * s
+        moved += acceleration[i] / 2
+        moved *= s
+        moved += velocity[i]
+        moved *= s
+        moved += position[i]
+        return moved
 
     def since(self, start_ns: int) -> Command:
         """The same motion, told from `start_ns` on."""

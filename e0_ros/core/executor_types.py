@@ -9,10 +9,12 @@ from e0_policy.types import ActionChunk
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.core.admission import AdmissionConfig
 from e0_ros.core.command import Command, State
+from e0_ros.core.handover import STRATEGIES
+from e0_ros.core.workspace import WorkspaceConfig
 
 
 @dataclass(frozen=True)
-class ExecutorConfig(AdmissionConfig):
+class ExecutorConfig(AdmissionConfig, WorkspaceConfig):
     """How chunks become commands."""
 
     embodiment: str = setting("fr3", "embodiment: a shipped name or the path of a YAML file")
@@ -32,7 +34,11 @@ class ExecutorConfig(AdmissionConfig):
     )
     overlap_ms: float = setting(20.0, "a trajectory starts this long before it is sent", unit="ms", low=0, high=200)
     span_ms: float = setting(100.0, "motion in a command before it brakes to rest", unit="ms", low=10, high=1000)
+    hand_over: str = setting("committed", "from one plan to the next (e0_ros.core.handover)", choices=STRATEGIES)
     blend_ms: float = setting(100.0, "hand-over between chunks", unit="ms", low=1, high=2000)
+    slow_down_ms: float = setting(
+        100.0, "a policy's plan that no other follows ends this long after its last row", unit="ms", low=0, high=1000
+    )
     latency_ms: float = setting(0.0, "a chunk acts from in_reply_to + this (simulated)", unit="ms", low=0, high=10000)
     exhausted_ms: float = setting(100.0, "time on the last row before a hold", unit="ms", low=0, high=10000)
     joint_max_age_ms: float = setting(50.0, "oldest joint state", unit="ms", low=1, high=1000)

@@ -140,32 +140,28 @@ def brake(limits: Limits, start: State, start_ns: int) -> Command:
 
 def _phases(start: State, durations: FloatArray, peak: FloatArray, start_ns: int) -> Command:
     """Knots common to all joints of phases `(3, n)` [ms] whose accelerations end at `peak`, `peak` and 0."""
-    n = peak.shape[0]
-    ends = np.vstack((np.zeros(n), np.cumsum(durations, axis=0)))
-    a = np.stack((start.acceleration, peak, peak, np.zeros(n)))
-    h = durations * (_GRID_NS * 1e-9)
-    v, q = np.empty((4, n)), np.empty((4, n))
-    v[0], q[0] = start.velocity, start.position
-    for i in range(3):
-        q[i + 1] = q[i] + h[i] * (v[i] + h[i] * (2 * a[i] + a[i + 1]) / 6)
-        v[i + 1] = v[i] + h[i] * (a[i] + a[i + 1]) / 2
-    v[3] = 0.0
-    times = np.unique(ends)
-    phase = (times[:, None, None] >= ends[None, 1:]).sum(axis=1)
-    joint = np.arange(n)
-    after = np.minimum(phase + 1, 3)
-    s = np.where(phase < 3, times[:, None] - ends[phase, joint], 0.0) * (_GRID_NS * 1e-9)
-    span = np.maximum(ends[after, joint] - ends[phase, joint], 1.0) * (_GRID_NS * 1e-9)
-    a0, v0 = a[phase, joint], v[phase, joint]
-    jerk = (a[after, joint] - a0) / span
-    state = State(q[phase, joint] + s * (v0 + s * (a0 / 2 + s * jerk / 6)), v0 + s * (a0 + s * jerk / 2), a0 + s * jerk)
-    return Command(start_ns + times.astype(np.int64) * _GRID_NS, state)
+    ends, none = np.cumsum(durations, axis=0), np.zeros_like(peak)
+    times = np.unique(np.append(ends, 0.0))
+    q, v, a = (np.repeat(part[None], len(times), axis=0) for part in start)
+    speed, pull, begin = start.velocity, start.acceleration, none
+    for end, then in zip(ends, (peak, peak, none), strict=True):
+        h = (end - begin) * (_GRID_NS * 1e-9)
+        s = np.clip(times[:, None] - begin, 0.0, end - begin) * (_GRID_NS * 1e-9)
+        s_jerk = s * ((then - pull) / np.maximum(h, 1e-9))
+        q += s * (speed + s * (pull / 2 + s_jerk / 6))
+        v += s * (pull + s_jerk / 2)
+        a += s_jerk
+        speed, pull, begin = speed + h * (pull + then) / 2, then, end
+    still = times[:, None] >= ends[-1]
+    v[still] = a[still] = 0.0
+    return Command(start_ns + times.astype(np.int64) * _GRID_NS, State(q, v, a))
 
 
 def legal(limits: Limits, command: Command) -> NDArray[np.bool_]:
     """Which joints `(n,)` stay inside the embodiment's own limits for the whole command."""
     arm = limits.embodiment
-    grid = np.arange(command.start_ns, command.end_ns, _CHECK_NS)
+    grid, knots = np.arange(command.start_ns, command.end_ns, _CHECK_NS), command.times_ns
+    grid = grid[(np.diff(knots) > _CHECK_NS)[np.searchsorted(knots, grid, side="right") - 1]]
     q, v, a = (np.concatenate(p) for p in zip(command.state, command.sample(grid), strict=True))
     speed_up = np.minimum(0.998 * arm.velocity, envelope(arm, arm.envelope_upper - q) - 1e-3)
     speed_down = np.minimum(0.998 * arm.velocity, envelope(arm, q - arm.envelope_lower) - 1e-3)

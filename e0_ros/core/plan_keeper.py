@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from e0_policy.embodiment import Embodiment
 from e0_policy.policy import Plan, PolicyOutput
@@ -32,16 +35,23 @@ class PlanKeeper:
         embodiment: whose rows these are.
         execution_horizon: rows of a plan that run before the next plan is due.
         checkpoint: for the records.
+        doubt_nats: the next plan is due sooner, at the first row whose uncertainty is above this.
 
     """
 
     def __init__(
-        self, source: str, session: str, embodiment: Embodiment, execution_horizon: int, checkpoint: str = ""
+        self,
+        source: str,
+        session: str,
+        embodiment: Embodiment,
+        execution_horizon: int,
+        checkpoint: str = "",
+        doubt_nats: float = math.inf,
     ) -> None:
         if execution_horizon < 1:
             raise ValueError(f"the policy's execution_horizon is {execution_horizon}; at least 1 is needed")
         self._source, self._session, self._embodiment = source, session, embodiment
-        self._horizon, self._checkpoint = execution_horizon, checkpoint
+        self._horizon, self._checkpoint, self._doubt_nats = execution_horizon, checkpoint, doubt_nats
         self._sequence = 0
         self._chunks: list[ActionChunk] = []
 
@@ -54,7 +64,14 @@ class PlanKeeper:
         if not self._chunks:
             return True
         last = self._chunks[-1]
-        return stamp_ns < last.t0_ns or stamp_ns >= last.t0_ns + self._horizon * last.period_ns
+        return stamp_ns < last.t0_ns or stamp_ns >= last.t0_ns + self.rows_meant(last) * last.period_ns
+
+    def rows_meant(self, chunk: ActionChunk) -> int:
+        """Rows of a chunk that run before the next plan is due, at least one: up to the first that is in doubt."""
+        if chunk.uncertainty is None:
+            return self._horizon
+        doubted = np.flatnonzero(chunk.uncertainty[: self._horizon] > self._doubt_nats)
+        return max(int(doubted[0]), 1) if len(doubted) else self._horizon
 
     def plan(self, in_force: InForce | None) -> Plan | None:
         """The plan that the executor follows, if it is of this session since the last reset, and at its own time."""

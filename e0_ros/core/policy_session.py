@@ -5,8 +5,10 @@ The policy node and the direct loop of the simulator share it. Nothing here read
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from e0_policy.embodiment import Embodiment
 from e0_policy.policy import Policy
@@ -36,6 +38,7 @@ class PolicySession:
         lockstep: answer every observation, whatever its age.
         max_age_ns: live, an observation older than this gets no plan.
         steady_ns: a steady clock, to measure inference with.
+        doubt_nats: uncertainty of a row at which the next plan is due, if that is sooner than the policy's horizon.
 
     Raises:
         ValueError: the policy's rows are for another embodiment, or its execution horizon is below 1.
@@ -51,12 +54,13 @@ class PolicySession:
         lockstep: bool,
         max_age_ns: int,
         steady_ns: Callable[[], int],
+        doubt_nats: float = math.inf,
     ) -> None:
         if policy.embodiment != arm.name:
             raise ValueError(f"the policy's rows are for {policy.embodiment!r}; this node drives {arm.name!r}")
         self.policy = policy
         self._arm, self._lockstep, self._max_age_ns, self._steady_ns = arm, lockstep, max_age_ns, steady_ns
-        self._keeper = PlanKeeper(source, session, arm, policy.execution_horizon, policy.checkpoint)
+        self._keeper = PlanKeeper(source, session, arm, policy.execution_horizon, policy.checkpoint, doubt_nats)
         self.counts: Counter[str] = Counter()
         self.latency_ns = self.age_ns = 0
         self.error = ""
@@ -104,6 +108,8 @@ class PolicySession:
             self.counts["too old"] += 1
             return f"observation too old: {self.age_ns / 1e6:.0f} ms when inference would start"
         plan = self._keeper.plan(in_force())
+        if plan and not self._lockstep:  # those rows will have run when the answer is there
+            plan = replace(plan, committed_until_ns=max(plan.committed_until_ns, now_ns + self.latency_ns))
         started_ns = self._steady_ns()
         output = self.policy.infer(observation, plan)
         self.latency_ns = self._steady_ns() - started_ns

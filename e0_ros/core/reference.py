@@ -1,7 +1,7 @@
 """The target that a chunk means: a curve through its rows in time, and the hand-over to it.
 
 Row i is reached at `t0 + i * period`. Times, never indices, decide what is in force: a row whose time has gone is
-past, and after the last row the last row holds.
+past, and after the last row the last row holds, or the motion slows down to rest.
 """
 
 from __future__ import annotations
@@ -20,16 +20,33 @@ class RowCurve:
 
     Quintic segments through the rows with central differences for velocity and acceleration. Both are limited as
     van Leer's monotonised central scheme does, so that a corner between rows is not overshot; on smooth rows the
-    limits do nothing.
+    limits do nothing. With `slow_down_ns` the last row is passed at its own speed, which ends within that time: a plan
+    that breaks off in the middle of a motion is no reason to stop within its last period.
     """
 
-    def __init__(self, rows: FloatArray, t0_ns: int, period_ns: int) -> None:
-        self._rows, self._t0_ns, self._period_ns = rows, t0_ns, period_ns
-        self._h = period_ns * 1e-9
+    def __init__(self, rows: FloatArray, t0_ns: int, period_ns: int, slow_down_ns: int = 0) -> None:
+        self._rows, self._t0_ns, self._period_ns, self._slow_down_ns = rows, t0_ns, period_ns, slow_down_ns
+        self._h, slow_s = period_ns * 1e-9, slow_down_ns * 1e-9
         velocity, acceleration = _derivatives(rows, self._h)
-        self._polynomials = quintic(
+        if slow_down_ns and len(rows) > 2:
+            velocity[-1] = _last_velocity(rows, self._h)
+        self._rest = rows[-1] + velocity[-1] * slow_s / 2
+        still = np.zeros_like(self._rest)
+        tail = quintic(State(rows[-1], velocity[-1], still), State(self._rest, still, still), max(slow_s, 1e-9))
+        between = quintic(
             State(rows[:-1], velocity[:-1], acceleration[:-1]), State(rows[1:], velocity[1:], acceleration[1:]), self._h
         )
+        self._polynomials = np.concatenate((between, tail[:, None]), axis=1)
+
+    @property
+    def t0_ns(self) -> int:
+        """Time of row 0."""
+        return self._t0_ns
+
+    @property
+    def end_ns(self) -> int:
+        """Time of the last row."""
+        return self._t0_ns + (len(self._rows) - 1) * self._period_ns
 
     def joined(self, position: FloatArray, at_ns: int) -> RowCurve:
         """The curve from where the reference is at `at_ns`: rows whose time has come are no targets any more.
@@ -42,25 +59,33 @@ class RowCurve:
             return self
         rows = self._rows.copy()
         rows[: past + 1] += position - self(np.array([at_ns])).position[0]
-        return RowCurve(rows, self._t0_ns, self._period_ns)
+        return RowCurve(rows, self._t0_ns, self._period_ns, self._slow_down_ns)
 
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`; before row 0 row 0 holds."""
         last = len(self._rows) - 1
         elapsed = np.asarray(times_ns) - self._t0_ns
-        i = np.clip(elapsed // self._period_ns, 0, max(last - 1, 0))
-        outside = (elapsed < 0) | (elapsed >= last * self._period_ns)
+        i = np.clip(elapsed // self._period_ns, 0, last)
+        outside = (elapsed < 0) | (elapsed >= last * self._period_ns + self._slow_down_ns)
+        held = np.where((elapsed < 0)[:, None], self._rows[0], self._rest)
         if outside.all():
-            rows = self._rows[np.where(elapsed < 0, 0, last)]
-            return State(rows, np.zeros_like(rows), np.zeros_like(rows))
+            return State(held, np.zeros_like(held), np.zeros_like(held))
         state = evaluate(self._polynomials[:, i], ((elapsed - i * self._period_ns) * 1e-9)[:, None])
         hold = outside[:, None]
-        held = self._rows[np.where(elapsed < 0, 0, last)]
         return State(
             np.where(hold, held, state.position),
             np.where(hold, 0.0, state.velocity),
             np.where(hold, 0.0, state.acceleration),
         )
+
+
+def _last_velocity(rows: FloatArray, h: float) -> FloatArray:
+    """Speed at the last of three or more rows, as the rows before have it, and not more than they had last."""
+    slope = np.diff(rows[-3:], axis=0) / h
+    ahead = 1.5 * slope[1] - 0.5 * slope[0]
+    speed = np.minimum(np.abs(ahead), np.abs(slope[1]))
+    velocity: FloatArray = np.where(ahead * slope[1] > 0, np.copysign(speed, slope[1]), 0.0)
+    return velocity
 
 
 def _derivatives(rows: FloatArray, h: float) -> tuple[FloatArray, FloatArray]:

@@ -57,6 +57,9 @@ class PolicyConfig:
     max_observation_age_ms: float = setting(
         200.0, "an older observation is dropped when inference would start", unit="ms", low=1.0, high=10e3
     )
+    doubt_nats: float = setting(
+        100.0, "the next plan is due at the first row whose entropy is above this", unit="nats", low=0.0, high=100.0
+    )
     camera_places: bool = setting(
         False, "tell the policy how far cameras stand from their places in training: /tf_static has both, "
         "<view>_color_optical_frame and <view>_trained_optical_frame"
@@ -109,7 +112,8 @@ class PolicyNode(Node):
             self._subscribe(interfaces.TF_STATIC, placed.hear)
         source, age_ns = "replay" if config.policy == "replay" else "policy", int(config.max_observation_age_ms * 1e6)
         steady = time.monotonic_ns
-        self._session = PolicySession(policy, source, new_session(), arm, config.lockstep, age_ns, steady)
+        terms = config.lockstep, age_ns, steady, config.doubt_nats
+        self._session = PolicySession(policy, source, new_session(), arm, *terms)
         self._mailbox: Mailbox[Observation | Stale] = Mailbox()
         self._state = threading.Condition()
         self._in_force: InForce | None = None

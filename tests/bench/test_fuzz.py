@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from e0_policy.embodiment import load_embodiment
+from e0_ros.core import workspace
 from e0_ros.core.command import Command
 from e0_ros.core.limiter import Limits, plan
 from e0_ros.core.reference import RowCurve
@@ -17,6 +18,7 @@ from sim.hostile import MS
 def test_no_hostile_chunk_makes_the_limiter_illegal(name: str) -> None:
     found = hostile.fuzz_limiter(name, chunks=4000, seed=1, copies=32)
     assert found.illegal == 0 and found.chunks >= 4000
+    assert found.kept_in > 50, "arms in narrow workspaces are asked to leave them"
     assert found.setpoints > 20 * found.chunks, "30 ms of each, on average"
     rounding_s = 0.0 if name == "fr3" else 0.003  # phases of braking last whole milliseconds
     assert (found.stop_s > 0.05).all() and (found.stop_s <= found.stop_limit_s + rounding_s).all()
@@ -50,10 +52,17 @@ def test_the_judge_of_the_fuzz_sees_a_limiter_that_is_wrong(monkeypatch) -> None
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize(("name", "worst_ms"), [("fr3", 1.0), ("panda", 200.0)])
-def test_no_hostile_message_makes_the_executor_illegal(name: str, worst_ms: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "worst_ms", "narrow"), [("fr3", 1.0, False), ("panda", 200.0, False), ("fr3", 9.0, True)]
+)
+def test_no_hostile_message_makes_the_executor_illegal(name: str, worst_ms: float, narrow: bool) -> None:
     from e0_ros.bench.fuzz import fuzz_executor
 
-    found = fuzz_executor(name, 60, 3, worst_ms)
+    found = fuzz_executor(name, 60, 3, worst_ms, narrow)
     assert found["illegal"] == 0
     assert found["accepted"] > 10 and found["refused"] > 5
+
+
+def test_the_judge_of_the_fuzz_sees_arms_that_leave_their_workspaces(monkeypatch) -> None:
+    monkeypatch.setattr(workspace, "_MARGIN_M", -0.01)
+    assert hostile.fuzz_limiter("fr3", chunks=1000, seed=1, copies=8).illegal > 0

@@ -12,6 +12,7 @@ from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.executor_types import ExecutorConfig, Tick
 from sim.controllers import JointTrajectoryController, Point, Trajectory
 from sim.judge import Judge, Violation
+from sim.judge_workspace import Bounds
 
 MS = 1_000_000
 START = 1_000 * MS
@@ -35,7 +36,7 @@ class Driven:
         self.arm = load_embodiment(self.config.embodiment)
         self.home = self.arm.home if home is None else home
         self.controller = JointTrajectoryController(self.arm.joint_names, self.home)
-        self.judge = Judge(self.arm, self.home)
+        self.judge = Judge(self.arm, self.home, bounds=narrowed(self.arm, self.config))
         self.now_ns = START
         self.delay_ms = delay_ms or (lambda: transport_ms)
         self.measured = delay_ms is not None
@@ -111,6 +112,16 @@ class Driven:
     @property
     def mode(self) -> str:
         return self.status.mode.name
+
+
+def narrowed(arm, config: ExecutorConfig) -> Bounds:
+    """The workspace that the settings leave, for the judge."""
+    return Bounds(
+        np.maximum(arm.workspace_lower, config.workspace_lower_m),
+        np.minimum(arm.workspace_upper, config.workspace_upper_m),
+        np.array(config.table_height_m),
+        np.array(min(arm.speed_m_s, config.max_speed_m_s)),
+    )
 
 
 def as_trajectory(command, names: tuple[str, ...]) -> Trajectory:

@@ -119,7 +119,7 @@ def test_a_dead_executor_leaves_an_arm_that_stops() -> None:
 def test_a_command_that_was_not_sent_in_time_never_was() -> None:
     d = Driven(embodiment="panda").arm_it()
     rows = d.home + 0.3 * np.sin(np.linspace(0, 3, 60))[:, None]
-    d.offer(d.chunk(rows))
+    d.offer(d.chunk(rows, source="scripted"))
     random, withdrawn = np.random.default_rng(3), 0
     for _ in range(700):
         held_up = bool(random.random() < 0.4)
@@ -160,7 +160,7 @@ REFUSED = {
     "embodiment": ({"embodiment": "other"}, "embodiment 'other'"),
     "order of joints": ({"joint_names": FR3.joint_names[::-1]}, "joint names"),
     "no joint names": ({"joint_names": ()}, "joint names"),
-    "pose": ({"representation": Representation.EE_POSE}, "EE_POSE"),
+    "pose": ({"representation": Representation.EE_POSE}, "needed are none with poses"),
     "deltas": ({"representation": Representation.EE_DELTA_STEP}, "EE_DELTA_STEP"),
 }
 

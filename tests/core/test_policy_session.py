@@ -111,3 +111,29 @@ def test_a_reset_forgets_the_plans_and_numbering_goes_on() -> None:
 def test_a_policy_of_another_arm_is_refused() -> None:
     with pytest.raises(ValueError, match="rows are for 'fr3'; this node drives 'panda'"):
         PolicySession(Fake(), "policy", "s", load_embodiment("panda"), True, 0, Clock())
+
+
+def test_live_the_rows_that_run_while_the_policy_thinks_are_committed() -> None:
+    """It took 3 ms before, and looks at an observation that is 20 ms old."""
+    s, word = session(lockstep=False), InForce(SECOND, "policy", "s", 1, SECOND + PERIOD, SECOND)
+    assert isinstance(s.answer(seen(SECOND), SECOND, none_in_force), ActionChunk)
+    at = SECOND + 3 * PERIOD
+    assert isinstance(s.answer(seen(at), at + 20_000_000, lambda: word), ActionChunk)
+    plan = s.policy.plans[-1]  # type: ignore[attr-defined]
+    assert plan is not None and plan.committed_until_ns == at + 23_000_000
+
+
+def test_a_plan_in_doubt_is_due_to_be_replaced_sooner() -> None:
+    class Doubting(Fake):
+        execution_horizon = 4
+
+        def infer(self, observation: Observation, plan: Plan | None) -> PolicyOutput:
+            return PolicyOutput(np.zeros((6, 8)), PERIOD, uncertainty=np.array(self.nats, np.float32))
+
+    for nats, rows in (([0.1] * 6, 4), ([0.1, 0.2, 0.9, 0.1, 0.1, 0.1], 2), ([2.0] * 6, 1), ([0, 0, 0, 0, 9, 9], 4)):
+        fake = Doubting()
+        fake.nats = nats  # type: ignore[attr-defined]
+        s = PolicySession(fake, "policy", "s", ARM, True, 0, Clock(), doubt_nats=0.5)
+        assert isinstance(s.answer(seen(SECOND), 0, none_in_force), ActionChunk)
+        due = [s.due(SECOND + k * PERIOD) for k in range(6)]
+        assert due == [k >= rows for k in range(6)], nats

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from e0_policy.kinematics import flange_pose, tcp_position_m
+from e0_policy.kinematics import ARM_POINTS, arm_points_m, flange_pose, tcp_pose_and_jacobian, tcp_position_m
 
 
 def test_known_poses_of_the_panda():
@@ -31,3 +31,32 @@ def test_the_flange_is_a_rigid_pose_below_the_tool():
     np.testing.assert_allclose(tool, tcp_position_m(q), atol=1e-12)
     turned = flange_pose(np.array([0, 0, 0, 0, 0, 0, np.pi / 2]))  # the flange points down and the last joint turns it
     np.testing.assert_allclose(turned[:3, :3], [[0, -1, 0], [-1, 0, 0], [0, 0, -1]], atol=1e-12)
+
+
+def test_the_arms_points_are_where_its_frames_are():
+    q = np.random.default_rng(1).uniform(-1.5, 1.5, (4, 7))
+    points, flange = dict(zip(ARM_POINTS, arm_points_m(q), strict=True)), flange_pose(q)
+    np.testing.assert_allclose(points["flange"], flange[:, :3, 3], atol=1e-12)
+    np.testing.assert_allclose(points["tool"], tcp_position_m(q), atol=1e-12)
+    upright = dict(zip(ARM_POINTS, arm_points_m(np.zeros(7)), strict=True))
+    np.testing.assert_allclose(upright["elbow"], [0.0825, 0.0, 0.649], atol=1e-12)
+    np.testing.assert_allclose(upright["wrist"], [0.0, 0.0, 1.033], atol=1e-12)
+    span = points["hand, one end"] - points["hand, other end"]
+    np.testing.assert_allclose(np.linalg.norm(span, axis=1), 0.1, atol=1e-12)
+    pose, _ = tcp_pose_and_jacobian(q)
+    np.testing.assert_allclose(span, 0.1 * pose[:, :3, 1], atol=1e-12)
+
+
+def test_the_jacobian_is_the_poses_derivative():
+    q, step = np.random.default_rng(2).uniform(-1.5, 1.5, 7), 1e-6
+    pose, jacobian = tcp_pose_and_jacobian(q)
+    np.testing.assert_allclose(pose[:3, 3], tcp_position_m(q), atol=1e-12)
+    np.testing.assert_allclose(pose[:3, 2], flange_pose(q)[:3, 2], atol=1e-12)
+    for joint in range(7):
+        moved = q + step * np.eye(7)[joint]
+        change = (tcp_pose_and_jacobian(moved)[0] - pose) / step
+        np.testing.assert_allclose(change[:3, 3], jacobian[:3, joint], atol=1e-5)
+        spin = change[:3, :3] @ pose[:3, :3].T
+        np.testing.assert_allclose([spin[2, 1], spin[0, 2], spin[1, 0]], jacobian[3:, joint], atol=1e-5)
+    both = tcp_pose_and_jacobian(np.stack([q, q + 0.1]))
+    np.testing.assert_allclose(both[1][0], jacobian, atol=1e-12)

@@ -13,6 +13,8 @@ LIVE, BYTES = "tests/faults/test_live.py::test_", "tests/faults/test_malformed.p
 STOPS = "tests/faults/test_stops.py::test_"
 DEATHS = "tests/graph/test_deaths.py::test_"
 MODES, EXECUTOR = "tests/core/test_chunk_executor_modes.py::test_", "tests/core/test_chunk_executor.py::test_"
+POSES = "tests/core/test_inverse_kinematics.py::test_"
+WORKSPACE = "tests/core/test_workspace.py::test_"
 LIMITER, LEAD = "tests/core/test_limiter.py::test_", "tests/core/test_lead.py::test_"
 FUZZ, ADMISSION = "tests/bench/test_fuzz.py::test_", "tests/core/test_admission.py::test_"
 READER, WRITER = "tests/core/test_bag_reader.py::test_", "tests/core/test_bag_writer.py::test_"
@@ -170,9 +172,13 @@ MATRIX = (
     ),
     Row(
         20,
-        "pushes against the limits of joints 5 and 7",
-        "0 overshoot",
+        "pushes against the limits of joints 5 and 7, and out of the workspace",
+        "0 overshoot; refused or held inside, with a reason",
         (
+            WORKSPACE + "no_target_takes_the_arm_out_and_it_comes_to_rest_inside",
+            WORKSPACE + "a_chunk_that_would_leave_is_refused_with_its_reason_and_holds",
+            WORKSPACE + "rows_inside_between_which_the_arm_would_leave_are_held_with_a_reason",
+            WORKSPACE + "stops_and_holds_near_a_wall_stay_inside",
             LIMITER + "the_envelope_of_the_fr3_is_kept_at_full_push",
             EXECUTOR + "targets_outside_the_position_limits_are_limited",
         ),
@@ -181,8 +187,13 @@ MATRIX = (
         21,
         "quaternions, flips, unreachable poses",
         "refused or held",
-        (CHUNKS + "another_unit_frame_or_arm_is_refused_as_a_whole",),
-        "end-effector chunks are refused as a whole; there is no inverse kinematics to try",
+        (
+            POSES + "what_cannot_be_is_told",
+            POSES + "a_tool_turned_upside_down_and_too_many_rows_are_told",
+            POSES + "an_arm_that_is_stretched_out_is_no_reason_to_jump",
+            POSES + "a_wrong_chunk_of_poses_is_refused_and_holds",
+            POSES + "whatever_the_poses_every_command_is_legal",
+        ),
     ),
     Row(
         22,

@@ -9,6 +9,7 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.types import FloatArray
 from sim import judge as j
 from sim.judge import Judge, Violation
+from sim.judge_workspace import SPEED
 
 MS = 1_000_000
 FR3, PANDA = load_embodiment("fr3"), load_embodiment("panda")
@@ -126,7 +127,7 @@ def test_position_limits() -> None:
 
 def test_a_step_is_found_in_every_derivative() -> None:
     found = judged(along(0, np.array([0, 0, 0.01, 0.01, 0.01, 0.01])))
-    assert errors(found) == {j.VELOCITY, j.ACCELERATION, j.JERK}
+    assert errors(found) == {j.VELOCITY, j.ACCELERATION, j.JERK, SPEED}
 
 
 def test_the_smallest_illegal_first_step_from_rest() -> None:

@@ -1,0 +1,197 @@
+"""Where the arm may be, and how fast its parts may move: a box for the tool, a table for all of the arm, a top speed.
+
+`plan_inside` is `limiter.plan` under these rules. Every command is checked as a whole, its braking included, so the arm
+comes to rest inside; what cannot be had so is braked, and at last the motion goes on that was checked when it was made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e0_policy.embodiment import Embodiment
+from e0_policy.kinematics import ARM_POINTS, POINT_RADII_M, arm_points_m
+from e0_policy.types import FloatArray
+from e0_ros.config import ConfigError, setting
+from e0_ros.core.command import Command, State, TimeArray
+from e0_ros.core.limiter import Limits, Target, plan
+
+_JOINTS = 7
+_TOOL = ARM_POINTS.index("tool")
+_CHECK_NS = 4_000_000
+_MARGIN_M = 2e-4  # what a point that turns back between two checks may go further: 80 m/s^2 * (4 ms)^2 / 8
+_SPEED_SHARE, _SPEED_MARGIN_M_S = 0.99, 0.02  # what 10,000 m/s^3 add within 2 ms
+_WITHIN = 0.375  # a speed over 1 ms at the end of 4 ms is off by 1.5 ms of the acceleration, of which 4 ms are known
+_SLOWER, _CAUTION = 0.5, 0.9  # shares of speed for a second attempt: near a bound, and above the top speed
+
+
+@dataclass(frozen=True)
+class WorkspaceConfig:
+    """What a lab narrows; wider than the embodiment has no effect."""
+
+    workspace_lower_m: tuple[float, ...] = setting(
+        (-2.0, -2.0, -2.0), "the tool stays above these x, y, z of the base frame", unit="m", low=-2.0, high=2.0
+    )
+    workspace_upper_m: tuple[float, ...] = setting(
+        (2.0, 2.0, 2.0), "the tool stays below these x, y, z of the base frame", unit="m", low=-2.0, high=2.0
+    )
+    table_height_m: float = setting(
+        -2.0, "nothing of the arm comes below this z of the base frame", unit="m", low=-2.0, high=2.0
+    )
+    max_speed_m_s: float = setting(3.0, "no part of the arm moves faster", unit="m/s", low=0.05, high=3.0)
+
+
+class Motion(NamedTuple):
+    """How far a command goes beyond each bound `(12, arms)` [m], above 0 if it does, and top speeds `(arms,)` [m/s]."""
+
+    beyond: FloatArray
+    speed: FloatArray
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A box for the tool, a table for everything, a speed for everything.
+
+    Args:
+        lower: corner of the box `(3,)` [m] in the base frame; or `(arms, 3)` for arms side by side.
+        upper: the other corner.
+        table_m: height of the table, or `(arms,)`.
+        speed_m_s: top speed, or `(arms,)`.
+
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    table_m: FloatArray
+    speed_m_s: FloatArray
+
+    @classmethod
+    def of(cls, arm: Embodiment, config: WorkspaceConfig) -> Workspace:
+        """The arm's own, narrowed.
+
+        Raises:
+            ConfigError: not three numbers, or nothing is left of the box.
+
+        """
+        lower, upper = (np.array(v) for v in (config.workspace_lower_m, config.workspace_upper_m))
+        if lower.shape != (3,) or upper.shape != (3,):
+            raise ConfigError("workspace_lower_m and workspace_upper_m need three numbers each: x, y, z")
+        lower, upper = np.maximum(lower, arm.workspace_lower), np.minimum(upper, arm.workspace_upper)
+        if not (lower < upper).all():
+            raise ConfigError(f"nothing is left of the workspace: it is from {lower.tolist()} to {upper.tolist()} m")
+        speed = min(arm.speed_m_s, config.max_speed_m_s)
+        return cls(lower, upper, np.array(config.table_height_m), np.array(speed))
+
+    def outside(self, joint_positions: FloatArray) -> str:
+        """How the first of positions `(rows, 7)` [rad] that is outside is so, in words; empty if none is."""
+        beyond = self._beyond(arm_points_m(joint_positions)) + _MARGIN_M
+        bad = (beyond > 0).any(axis=0)
+        if not bad.any():
+            return ""
+        row = int(bad.argmax())
+        return self.reason(beyond[:, row])
+
+    def motion(self, command: Command) -> Motion:
+        """Where a command takes the arms, until it rests."""
+        times = _checked(command)
+        points = arm_points_m(command.positions(times).reshape(len(times), -1, _JOINTS))
+        velocities = np.diff(points, axis=1) / (_CHECK_NS * 1e-9)
+        speed, change = (np.sqrt(np.einsum("pmac,pmac->pma", v, v)) for v in (velocities, np.diff(velocities, axis=1)))
+        fastest = np.maximum(speed[:, :-1], speed[:, 1:]) + _WITHIN * change
+        return Motion(self._beyond(points).max(axis=1) + _MARGIN_M, fastest.max(axis=(0, 1), initial=0.0))
+
+    @property
+    def planned_speed(self) -> FloatArray:
+        """What planning aims at: a little below the top speed, for what happens between two checks."""
+        return np.maximum(_SPEED_SHARE * self.speed_m_s - _SPEED_MARGIN_M_S, 1e-3)
+
+    def reason(self, beyond: FloatArray, arm: int = 0) -> str:
+        """How an arm leaves, from `(12,)` beyond each bound [m], in words; empty if it does not."""
+        if not (beyond > 0).any():
+            return ""
+        worst = int(beyond.argmax())
+        if worst < len(ARM_POINTS):
+            table = float(np.ravel(self.table_m)[arm if np.ndim(self.table_m) else 0])
+            return f"the {ARM_POINTS[worst]} would be {beyond[worst]:.3f} m below the table, z = {table:.3f} m"
+        side, axis = divmod(worst - len(ARM_POINTS), 3)
+        corner = np.atleast_2d((self.lower, self.upper)[side])[arm if self.lower.ndim > 1 else 0]
+        bound = f"{'xyz'[axis]} {'<' if side else '>'} {corner[axis]:.3f} m"
+        return f"the tool would be {beyond[worst]:.3f} m outside of the workspace, {bound}"
+
+    def part(self, arms: NDArray[np.intp]) -> Workspace:
+        """The workspace of some of the arms."""
+        if self.lower.ndim == 1:
+            return self
+        return Workspace(self.lower[arms], self.upper[arms], self.table_m[arms], self.speed_m_s[arms])
+
+    def _beyond(self, points: FloatArray) -> FloatArray:
+        """`(12, ...)`: each point below the table, the tool below the lower and above the upper corner [m]."""
+        radii = POINT_RADII_M.reshape(-1, *(1,) * (points.ndim - 2))
+        below = np.moveaxis(self.lower - points[_TOOL], -1, 0)
+        above = np.moveaxis(points[_TOOL] - self.upper, -1, 0)
+        return np.concatenate((self.table_m + radii - points[..., 2], below, above))
+
+
+def plan_inside(
+    limits: Limits, workspace: Workspace, last: Command, target: Target | None, commit_ns: int, span_ns: int
+) -> tuple[Command, list[str]]:
+    """As `limiter.plan`, inside the workspace; arms side by side are `7 * arms` joints.
+
+    First as asked, then with slower joints, then braking, then as `last` has it: for each arm the first that is inside.
+
+    Returns:
+        The command, and for each arm why it would have left the workspace and brakes instead; empty while it goes on.
+
+    """
+    waiting = np.arange(last.state.position.shape[1] // _JOINTS)
+    why, pace = [""] * len(waiting), limits
+    parts: list[tuple[NDArray[np.intp], Command]] = []
+    for aim in (target, target, None) if target else (None,):
+        joints, here = _joints(waiting), workspace.part(waiting)
+        command = plan(pace, last.of(joints), _of(aim, joints), commit_ns, span_ns)
+        motion = here.motion(command)
+        fast = motion.speed > here.planned_speed
+        good = (motion.beyond <= 0).all(axis=0) & ~fast
+        if aim:
+            for k, arm in enumerate(waiting):
+                why[arm] = here.reason(motion.beyond[:, k], k)
+        if good.all() and not parts:
+            return command, why
+        if good.any():
+            parts.append((_joints(waiting[good]), command.of(_joints(np.flatnonzero(good)))))
+        share = np.where(fast, _CAUTION * here.planned_speed / np.maximum(motion.speed, 1e-9), _SLOWER)
+        rest = _joints(np.flatnonzero(~good))
+        pace, waiting = _slower(pace.part(rest), command.of(rest), share[~good]), waiting[~good]
+        if not len(waiting):
+            return Command.together(parts), why
+    joints = _joints(waiting)
+    return Command.together([*parts, (joints, last.since(commit_ns).of(joints))]), why
+
+
+def _slower(limits: Limits, command: Command, share: FloatArray) -> Limits:
+    """Limits with which the arms reach no more than their shares of a command's joint speeds."""
+    peak = np.abs(command.sample(_checked(command)).velocity).max(axis=0)
+    return replace(limits, velocity=np.minimum(limits.velocity, peak * np.repeat(share, _JOINTS)))
+
+
+def _checked(command: Command) -> TimeArray:
+    """The times at which a command is looked at, to its end."""
+    return np.arange(command.start_ns, command.end_ns + _CHECK_NS, _CHECK_NS)
+
+
+def _joints(arms: NDArray[np.intp]) -> NDArray[np.intp]:
+    return (arms[:, None] * _JOINTS + np.arange(_JOINTS)).ravel()
+
+
+def _of(target: Target | None, joints: NDArray[np.intp]) -> Target | None:
+    """The target of some joints."""
+    if target is None:
+        return None
+
+    def some(times: TimeArray) -> State:
+        return State(*(part[:, joints] for part in target(times)))
+
+    return some
