@@ -33,8 +33,8 @@ from tests.graph.test_record_by_hand import Person  # noqa: E402
 ARM = load_embodiment("fr3")
 LAG_MS = 40.0
 PATIENT = {
-    "bridge": {"judge": True, "lag_ms": LAG_MS},
-    "chunk_executor": {"max_lead_ms": 2000.0, "arm_fault_ms": 10000.0},
+    "bridge": {"judge": True},
+    "chunk_executor": {"max_lead_ms": 2000.0, "arm_fault_ms": 10000.0, "max_tracking_error_rad": 5.0},
     "arm_session": {"pose_speed_rad_s": 0.8, "state_timeout_ms": 5000.0, "step_s": 60.0},
 }
 
@@ -78,8 +78,14 @@ def graph(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         monkeypatch.setenv(name, value)
     plant = SIMULATORS["fr3_plant"]  # joint states of a busy machine come late; that alone is no reason here
     monkeypatch.setitem(SIMULATORS, "fr3_plant", replace(plant, joint_max_age_ms=1000.0))
-    values = {"simulator": "fr3_plant", "size": 64, "bag_dir": str(tmp_path / "bags"), "fci": request.param}
-    with Launcher(resolve("sim", values, PATIENT), log_dir=tmp_path / "logs") as launcher:
+    values = {
+        "simulator": "fr3_plant",
+        "size": 64,
+        "bag_dir": str(tmp_path / "bags"),
+        "fci": request.param.split("+")[0],
+    }
+    settings = {**PATIENT, "bridge": {"judge": True, "lag_ms": LAG_MS * ("lag" in request.param)}}
+    with Launcher(resolve("sim", values, settings), log_dir=tmp_path / "logs") as launcher:
 
         def health() -> None:
             assert launcher.running(), launcher.status()
@@ -154,10 +160,11 @@ def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph:
     assert person.end() == 0
 
 
-@pytest.mark.parametrize("graph", ["jazzy"], indirect=True)
+@pytest.mark.parametrize("graph", ["jazzy+lag"], indirect=True)
 def test_the_arm_waves_and_its_latencies_are_those_of_the_plant(graph: Watcher, tmp_path: Path, capsys) -> None:
     graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
     out = tmp_path / "bench.yaml"
+    graph.until(lambda: "bridge" in graph.said, "the bridge")
     before_ms, heard = float(graph.said["bridge"]["overrun_ms"]), len(graph.states)
     status = main(["calibrate", "latency", "--out", str(out)])
     said = capsys.readouterr()
