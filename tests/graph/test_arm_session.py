@@ -161,7 +161,7 @@ def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph:
 
 
 @pytest.mark.parametrize("graph", ["jazzy+lag"], indirect=True)
-def test_the_arm_waves_and_its_latencies_are_those_of_the_plant(graph: Watcher, tmp_path: Path, capsys) -> None:
+def test_the_arm_waves_and_its_lag_is_that_of_the_plant(graph: Watcher, tmp_path: Path, capsys) -> None:
     graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
     out = tmp_path / "bench.yaml"
     graph.until(lambda: "bridge" in graph.said, "the bridge")
@@ -171,8 +171,8 @@ def test_the_arm_waves_and_its_latencies_are_those_of_the_plant(graph: Watcher, 
     graph.until(lambda: len(graph.states) > heard + 200, "what was said meanwhile")
     if (lost_ms := float(graph.said["bridge"]["overrun_ms"]) - before_ms) > 500:
         pytest.skip(f"this machine could not play {lost_ms:.0f} ms of the wave")
-    assert status == 0, said.err
+    assert status == 1 and "not measured: base: the camera sees too little" in said.err, "bars of a pixel's width"
     found = read_bench(out)
     assert found.arm_lag_ms == pytest.approx(LAG_MS, abs=15.0), "a first-order lag, on a busy machine"
-    assert dict(found.camera_latency_ms) == {"base": pytest.approx(0, abs=15.0), "wrist": pytest.approx(0, abs=15.0)}
+    assert not found.camera_latency_ms
     graph.until(lambda: graph.mode == ExecutorState.DISARMED, "the end")
