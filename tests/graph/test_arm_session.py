@@ -112,6 +112,8 @@ def test_a_reflex_in_motion_ends_all_commands_and_one_call_brings_the_arm_back(g
         graph.call(interfaces.ARM)
     assert takes.end("failure", f"arm: {graph.arm_fault}").outcome == "failure"
     sent = graph.states[-1].commands
+    with pytest.raises(GraphCallError, match="reflex: cartesian_reflex"):
+        graph.bring(interfaces.HOME)
     graph.fail("user_stopped")
     graph.until(lambda: "user stop" in graph.arm_fault, "word of the button")
     with pytest.raises(GraphCallError, match="release it, then recover"):
@@ -133,6 +135,11 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
         graph.bring(service)
         graph.until(lambda: graph.mode == ExecutorState.DISARMED, "the end")
         np.testing.assert_allclose(graph.states[-1].positions, pose, atol=0.01)
+    with pytest.raises(GraphCallError, match="nothing to recover"):
+        graph.bring(interfaces.RECOVER)
+    graph.call(interfaces.STOP)
+    with pytest.raises(GraphCallError, match="could not arm: stopped: stopped on request; reset_stop first"):
+        graph.bring(interfaces.HOME)
     assert "home" in {s.source for s in graph.states}
     assert graph.said["bridge"]["violations"] == "0"
 
@@ -142,8 +149,9 @@ def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph:
     graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
     person = Person(["--attach", "--task", "Reach-v0"])
     person.wait_for("space start")
-    person.press("-")
-    person.wait_for("speed 75%")
+    for speed in (75, 50, 25, 10, 5):  # slow enough that the task is not solved before the reflex
+        person.press("-")
+        person.wait_for(f"speed {speed}%")
     person.press(" ")
     person.wait_for("recording ")
     graph.until(lambda: graph.mode == ExecutorState.RUNNING, "motion")
