@@ -52,6 +52,7 @@ SETTLE_S, ARM_AGAIN_S = 0.5, 0.1
 AHEAD_NS, TAKEN_NS = 200_000_000, 1_000_000_000
 MOVES = 5
 THERE_RAD, THERE_RAD_S = 0.005, 0.01
+NOTHING_TO_RECOVER = f"the arm is fit to move: nothing to recover; {interfaces.HOME.name} goes home"
 MOTIONS = (Step.HOME, Step.REST, Step.WAVE)
 
 
@@ -131,9 +132,10 @@ class ArmSessionNode(Node):
     def _refusal(self, steps: tuple[Step, ...]) -> str:
         if self._session.step:
             return f"busy: {self._session.progress}"
-        if Step.CLEAR in steps:
-            return self._watch.beyond_recovery()
-        return self._watch.trouble(time.monotonic_ns())
+        trouble = self._watch.trouble(time.monotonic_ns())
+        if Step.CLEAR not in steps:
+            return trouble
+        return self._watch.beyond_recovery() or ("" if trouble else NOTHING_TO_RECOVER)
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
@@ -218,7 +220,8 @@ class ArmSessionNode(Node):
         """Ask until the executor agrees: it waits for a reference at rest, and for joint states after a recovery."""
 
         def answered(well: bool, reason: str) -> None:
-            if well or number != self._steps_begun:
+            stopped = self._executor is not None and self._executor.mode == ExecutorState.STOPPED
+            if well or stopped or number != self._steps_begun:
                 self._ended(number, well, reason)
                 return
             self._session.waits_for, self._arm_next_s = reason, time.monotonic() + ARM_AGAIN_S

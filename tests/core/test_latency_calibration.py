@@ -6,6 +6,8 @@ import pytest
 from e0_policy.embodiment import load_embodiment
 from e0_ros.core.arm_session import wave
 from e0_ros.core.latency_calibration import MotionError, arm_latency, image_latency
+from e0_ros.core.reference import RowCurve
+from sim.fr3_plant import Fr3Plant
 
 MS = 1_000_000
 START = 1_700_000_000 * 10**9
@@ -85,3 +87,16 @@ def test_the_wave_stays_within_the_limits_and_ends_where_it_began() -> None:
     d.run(move.duration_ns // MS + 200)
     q = np.array(d.positions)
     assert not d.violations and 0.18 < np.ptp(q[:, 0]) < 0.22 and np.abs(q[-1] - d.home).max() < 1e-3
+
+
+def test_the_lag_of_a_first_order_plant_is_its_time_constant() -> None:
+    plant = Fr3Plant(width_px=16, height_px=16, lag_s=0.04)
+    move = wave(plant.joint_state()[0], ARM.position_lower, ARM.position_upper)
+    reference = RowCurve(move.rows, 0, move.period_ns)(np.arange(12_000) * MS).position
+    reached = []
+    for row in reference:
+        plant.step(row, np.zeros(7), 1.0)
+        reached.append(plant.joint_state()[0])
+    times = START + np.arange(12_000) * MS
+    found = arm_latency(times, np.array(reached), times[::20], reference[::20])
+    assert found.ms == pytest.approx(39.0, abs=1.5) and found.agreement > 0.99

@@ -33,8 +33,8 @@ from tests.graph.test_record_by_hand import Person  # noqa: E402
 ARM = load_embodiment("fr3")
 LAG_MS = 40.0
 PATIENT = {
-    "bridge": {"judge": True, "lag_ms": LAG_MS},
-    "chunk_executor": {"max_lead_ms": 2000.0, "arm_fault_ms": 10000.0},
+    "bridge": {"judge": True},
+    "chunk_executor": {"max_lead_ms": 2000.0, "arm_fault_ms": 10000.0, "max_tracking_error_rad": 5.0},
     "arm_session": {"pose_speed_rad_s": 0.8, "state_timeout_ms": 5000.0, "step_s": 60.0},
 }
 
@@ -78,8 +78,14 @@ def graph(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         monkeypatch.setenv(name, value)
     plant = SIMULATORS["fr3_plant"]  # joint states of a busy machine come late; that alone is no reason here
     monkeypatch.setitem(SIMULATORS, "fr3_plant", replace(plant, joint_max_age_ms=1000.0))
-    values = {"simulator": "fr3_plant", "size": 64, "bag_dir": str(tmp_path / "bags"), "fci": request.param}
-    with Launcher(resolve("sim", values, PATIENT), log_dir=tmp_path / "logs") as launcher:
+    values = {
+        "simulator": "fr3_plant",
+        "size": 64,
+        "bag_dir": str(tmp_path / "bags"),
+        "fci": request.param.split("+")[0],
+    }
+    settings = {**PATIENT, "bridge": {"judge": True, "lag_ms": LAG_MS * ("lag" in request.param)}}
+    with Launcher(resolve("sim", values, settings), log_dir=tmp_path / "logs") as launcher:
 
         def health() -> None:
             assert launcher.running(), launcher.status()
@@ -106,6 +112,8 @@ def test_a_reflex_in_motion_ends_all_commands_and_one_call_brings_the_arm_back(g
         graph.call(interfaces.ARM)
     assert takes.end("failure", f"arm: {graph.arm_fault}").outcome == "failure"
     sent = graph.states[-1].commands
+    with pytest.raises(GraphCallError, match="reflex: cartesian_reflex"):
+        graph.bring(interfaces.HOME)
     graph.fail("user_stopped")
     graph.until(lambda: "user stop" in graph.arm_fault, "word of the button")
     with pytest.raises(GraphCallError, match="release it, then recover"):
@@ -127,6 +135,11 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
         graph.bring(service)
         graph.until(lambda: graph.mode == ExecutorState.DISARMED, "the end")
         np.testing.assert_allclose(graph.states[-1].positions, pose, atol=0.01)
+    with pytest.raises(GraphCallError, match="nothing to recover"):
+        graph.bring(interfaces.RECOVER)
+    graph.call(interfaces.STOP)
+    with pytest.raises(GraphCallError, match="could not arm: stopped: stopped on request; reset_stop first"):
+        graph.bring(interfaces.HOME)
     assert "home" in {s.source for s in graph.states}
     assert graph.said["bridge"]["violations"] == "0"
 
@@ -136,8 +149,9 @@ def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph:
     graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
     person = Person(["--attach", "--task", "Reach-v0"])
     person.wait_for("space start")
-    person.press("-")
-    person.wait_for("speed 75%")
+    for speed in (75, 50, 25, 10, 5):  # slow enough that the task is not solved before the reflex
+        person.press("-")
+        person.wait_for(f"speed {speed}%")
     person.press(" ")
     person.wait_for("recording ")
     graph.until(lambda: graph.mode == ExecutorState.RUNNING, "motion")
@@ -154,18 +168,19 @@ def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph:
     assert person.end() == 0
 
 
-@pytest.mark.parametrize("graph", ["jazzy"], indirect=True)
-def test_the_arm_waves_and_its_latencies_are_those_of_the_plant(graph: Watcher, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("graph", ["jazzy+lag"], indirect=True)
+def test_the_arm_waves_and_its_lag_is_that_of_the_plant(graph: Watcher, tmp_path: Path, capsys) -> None:
     graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
     out = tmp_path / "bench.yaml"
+    graph.until(lambda: "bridge" in graph.said, "the bridge")
     before_ms, heard = float(graph.said["bridge"]["overrun_ms"]), len(graph.states)
     status = main(["calibrate", "latency", "--out", str(out)])
     said = capsys.readouterr()
     graph.until(lambda: len(graph.states) > heard + 200, "what was said meanwhile")
     if (lost_ms := float(graph.said["bridge"]["overrun_ms"]) - before_ms) > 500:
         pytest.skip(f"this machine could not play {lost_ms:.0f} ms of the wave")
-    assert status == 0, said.err
+    assert status == 1 and "not measured: base: the camera sees too little" in said.err, "bars of a pixel's width"
     found = read_bench(out)
     assert found.arm_lag_ms == pytest.approx(LAG_MS, abs=15.0), "a first-order lag, on a busy machine"
-    assert dict(found.camera_latency_ms) == {"base": pytest.approx(0, abs=15.0), "wrist": pytest.approx(0, abs=15.0)}
+    assert not found.camera_latency_ms
     graph.until(lambda: graph.mode == ExecutorState.DISARMED, "the end")
