@@ -192,7 +192,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> Path:
             bands = zip(*(_points(r, name)[1:] for r in own), strict=True)
             axis.fill_between(x, *bands, color=line.get_color(), alpha=0.12)
             axis.set(xlabel="latency [ms]", ylabel=label)
-            axis.set_ylim(bottom=0)
+    for axis in axes:
+        axis.set_ylim(bottom=0)
     axes[0].legend()
     figure.suptitle(f"{rows[0]['source']}: medians and quartiles, n = {rows[0]['n']}", fontsize=10)
     figure.savefig(path, dpi=130)

@@ -25,6 +25,7 @@ from e0_ros.core.reference import HandOver, RowCurve
 
 STRATEGIES = ("committed", "blend", "ensemble", "replace")
 _CATCH_UP = 1.0  # share of the acceleration that a hand-over alone may use
+_LOOK_NS, _LOOKS = 5_000_000, 40
 _ENSEMBLE_DECAY = 0.01  # ACT's m: plan i, the oldest being 0, weighs exp(-m i)
 
 
@@ -47,7 +48,11 @@ def strategy_named(name: str, blend_ns: int, velocity: FloatArray, acceleration:
 
 
 class Committed:
-    """The new plan, by the shorter of two blends: from its rows as they are, or joined where the reference is."""
+    """The new plan, by the gentler of two ways: joined where the reference is, or all of the difference decays.
+
+    Joining is right where the plan's row of now is off, and wrong where the reference is: behind late rows it would
+    have to leap to the next one within a period.
+    """
 
     def __init__(self, blend_ns: int, velocity: FloatArray, acceleration: FloatArray) -> None:
         self._blend_ns, self._velocity, self._acceleration = blend_ns, velocity, _CATCH_UP * acceleration
@@ -56,7 +61,8 @@ class Committed:
         """C2 from the reference to the plan."""
         bounds = at_ns, self._blend_ns, self._velocity, self._acceleration
         ways = [HandOver(c, state, *bounds) for c in (curve.joined(state.position, at_ns), curve)]
-        return min(ways, key=lambda way: way.blend_ns)
+        times = at_ns + _LOOK_NS * np.arange(_LOOKS)
+        return min(ways, key=lambda way: np.abs(way(times).acceleration / self._acceleration).max())
 
     def forget(self) -> None:
         """Nothing is remembered."""

@@ -160,3 +160,18 @@ def test_in_lockstep_what_is_committed_covers_the_latency() -> None:
     d = Driven(embodiment="panda", lockstep=True, latency_ms=150.0).arm_it()
     d.offer(d.chunk(wave(d, np.arange(12) * 0.05), in_reply_to_ns=d.now_ns))
     assert d.tick().status.committed_until_ns == d.now_ns + 150 * MS
+
+
+def test_committed_rows_join_where_a_row_is_off_and_catch_up_without_a_leap_where_the_reference_is_behind() -> None:
+    committed = strategy_named("committed", 100 * MS, *LIMITS)
+    rows = 0.02 * np.arange(9)[:, None]
+    at, times = 2 * P, 2 * P + MS * np.arange(1, 300)
+    off = rows.copy()
+    off[:3] += 0.02
+    here = State(rows[2], np.array([0.4]), np.zeros(1))
+    joined = committed.join(RowCurve(off, 0, P), here, at)
+    assert np.abs(joined(times[:200]).position[:, 0] - 0.4e-9 * times[:200]).max() < 1e-3, "as if no row had been off"
+    behind = State(rows[2] - 0.1, np.array([0.4]), np.zeros(1))
+    late = committed.join(RowCurve(rows, 0, P), behind, at)
+    assert np.abs(late(times[:200]).acceleration).max() < 12.0 and np.abs(late(times[:200]).velocity).max() < 2.0
+    assert late(np.array([4 * P])).position < rows[4] - 0.02, "not there by the next row"
