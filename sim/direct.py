@@ -259,5 +259,5 @@ def _in_force(status: Status, now_ns: int) -> InForce:
     """What the executor's state says of the plan that it follows."""
     chunk, until_ns = status.chunk, status.committed_until_ns
     if chunk is None:
-        return InForce(now_ns, "", "", 0, until_ns)
-    return InForce(now_ns, chunk.source, chunk.session, chunk.sequence, until_ns)
+        return InForce(now_ns, "", "", 0, until_ns, 0)
+    return InForce(now_ns, chunk.source, chunk.session, chunk.sequence, until_ns, chunk.t0_ns)

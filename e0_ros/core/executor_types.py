@@ -47,6 +47,10 @@ class ExecutorConfig(AdmissionConfig, WorkspaceConfig):
     velocity_scale: float = setting(0.95, "share of the velocity limit to plan with", low=0.01, high=0.98)
     acceleration_scale: float = setting(0.97, "share of the acceleration limit to plan with", low=0.05, high=0.98)
     jerk_scale: float = setting(0.5, "share of the jerk limit to plan with", low=0.02, high=0.8)
+    arm_lag_ms: float = setting(
+        0.0, "how long the arm takes to be where its reference is (e0 calibrate latency); plans of machines are "
+        "followed that much earlier", unit="ms", low=0.0, high=300.0,
+    )  # fmt: skip
     gripper_hysteresis: float = setting(0.05, "smallest change of opening that is sent", low=0.0, high=1.0)
 
     def __post_init__(self) -> None:

@@ -51,7 +51,13 @@ class Bridge(Node):
             lockstep.Lockstep(self) if stepped else realtime.Realtime(self)
         )
         self._subscribe()
+        self.fci = self._franka() if self.config.fci else None
         self._diagnosed_ns = 0
+
+    def _franka(self) -> Any:
+        from sim.bridge.franka import FrankaFace
+
+        return FrankaFace(self, self.config.fci)
 
     def _disturbance(self, adapter: SimAdapter) -> Disturbance | None:
         if not self.config.disturbance_rad:
@@ -124,6 +130,8 @@ class Bridge(Node):
         self.refused += len(played.refused)
         for reason in played.refused[:1]:
             self.get_logger().error(f"controller refused a command: {reason}", throttle_duration_sec=1.0)
+        if self.fci and played.violations:
+            self.fci.fail(played.violations[0].error)
         for violation in played.violations[:1]:
             more = f" ({len(played.violations) - 1} more)" if len(played.violations) > 1 else ""
             self.get_logger().error(f"judge: {violation}{more}", throttle_duration_sec=0.2)

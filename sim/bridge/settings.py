@@ -38,6 +38,8 @@ class BridgeConfig:
         low=0.0, high=60.0,
     )  # fmt: skip
     camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
+    fci: str = setting("", "behave as franka_ros2 of this distribution: robot state, reflexes, recovery",
+                       choices=("", "humble", "jazzy"))  # fmt: skip
     timeout_s: float = setting(10.0, "lock-step: longest wait for an answer", unit="s", low=0.1, high=3600.0)
 
     def __post_init__(self) -> None:
