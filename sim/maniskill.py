@@ -112,6 +112,11 @@ class ManiSkillAdapter:
                 _yield_to_others(_threads() - before)
         return Scene(task, seed, known.instruction, known.max_steps)
 
+    @property
+    def environment(self) -> Any:
+        """ManiSkill's environment of the present task."""
+        return self._env
+
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Positions, velocities, and efforts as the joint drives compute them."""
         position = self._robot.get_qpos()[0, :JOINTS].double().numpy()
