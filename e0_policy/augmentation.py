@@ -152,7 +152,7 @@ def spherical_homography(offset: Tensor, camera: Tensor, depth_m: float) -> Tens
     turn_x = _matrix(one, zero, zero, zero, c, -s, zero, s, c)
     shift = torch.zeros_like(turn_x)
     shift[..., 2, 2] = radial / depth_m
-    warp: Tensor = camera @ (turn_x @ turn_y + shift) @ torch.linalg.inv(camera)
+    warp: Tensor = camera @ (turn_x @ turn_y + shift) @ _inverse(camera)
     return warp
 
 
@@ -174,13 +174,20 @@ def homographies(draw: Draw, cameras: Mapping[str, Camera], views: Sequence[str]
     zoom = _matrix(scale, zero, -scale * shift[..., 0], zero, scale, -scale * shift[..., 1], zero, zero, one)
     middle = one * (side - 1) / 2.0
     centre = _matrix(one, zero, -middle, zero, one, -middle, zero, zero, one)
-    maps: Tensor = torch.linalg.inv(centre) @ zoom @ turn @ centre @ torch.stack(warps, 1)
+    maps: Tensor = _inverse(centre) @ zoom @ turn @ centre @ torch.stack(warps, 1)
     return maps
 
 
 def _matrix(*entries: Tensor) -> Tensor:
     """`(..., 3, 3)` of nine entries `(...)`, row by row."""
     return torch.stack(entries, -1).reshape(*entries[0].shape, 3, 3)
+
+
+def _inverse(matrices: Tensor) -> Tensor:
+    """Of `(..., 3, 3)`, from cross products of the rows: LAPACK takes milliseconds for small ones on many threads."""
+    a, b, c = matrices.unbind(-2)
+    columns = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -1)
+    return columns / (a * columns[..., 0]).sum(-1)[..., None, None]
 
 
 def augment(images: Tensor, draw: Draw, maps: Tensor) -> Tensor:
@@ -209,7 +216,7 @@ def augment(images: Tensor, draw: Draw, maps: Tensor) -> Tensor:
     moved = torch.nonzero((flat - torch.eye(3, dtype=maps.dtype)).abs().amax((1, 2)) > 1e-9).squeeze(1)
     if moved.numel():
         index = moved.to(images.device)
-        grid = _grid(torch.linalg.inv(flat[moved]).to(images), images.shape[-1])
+        grid = _grid(_inverse(flat[moved]).to(images), images.shape[-1])
         inside = ((grid[..., 0].abs() <= 1.0) & (grid[..., 1].abs() <= 1.0))[:, None]
         sampled = torch.nn.functional.grid_sample(unit[index], grid, "bilinear", "border", align_corners=False)
         unit.index_copy_(0, index, sampled * inside)

@@ -75,6 +75,11 @@ class Backbone(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.language = Stack(config, config.width, config.mlp)
         self.expert = Stack(config, config.expert_width, config.expert_mlp, adaptive)
+        self.layer = _layer
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """From now on run every layer as compiled code, one and the same for all layers of a stack."""
+        self.layer = torch.compile(_layer, backend=backend, fullgraph=True)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Text embeddings `(B, L, W)`, multiplied by sqrt(W) as Gemma does."""
@@ -90,10 +95,9 @@ class Backbone(nn.Module):
         Only keys and values are wanted, so the last layer stops there.
         """
         turn = self.turn((mask.cumsum(1) - 1).clamp(min=0))
-        x, keys, values = _run(
-            self.language.blocks[:-1], self.language.checkpointing, x, turn, mask[:, None], None, None
-        )
-        last = self.language.blocks[-1]
+        stack = self.language
+        x, keys, values = self._run(stack.blocks[:-1], stack.checkpointing, x, turn, mask[:, None], None, None)
+        last = stack.blocks[-1]
         _, k, v = last.self_attn.project(last.input_layernorm(x, None)[0], turn)
         return Cache((*keys, k), (*values, v), mask)
 
@@ -116,7 +120,7 @@ class Backbone(nn.Module):
         visible = torch.cat([cache.mask[:, None].expand(-1, tokens, -1), own], 2)
         positions = cache.length[:, None] + torch.arange(tokens, device=x.device)
         stack = self.language
-        x, _, _ = _run(stack.blocks, stack.checkpointing, x, self.turn(positions), visible, cache, None)
+        x, _, _ = self._run(stack.blocks, stack.checkpointing, x, self.turn(positions), visible, cache, None)
         return stack.norm(x, None)[0]
 
     def suffix(self, x: Tensor, cache: Cache, condition: Condition | None, blocks: tuple[int, ...]) -> Tensor:
@@ -138,31 +142,31 @@ class Backbone(nn.Module):
         own = index[:, None] >= index[None, :] if len(blocks) > 1 else x.new_ones(1, tokens, dtype=torch.bool)
         visible = torch.cat([cache.mask[:, None].expand(-1, own.shape[0], -1), own[None].expand(batch, -1, -1)], 2)
         stack = self.expert
-        x, _, _ = _run(stack.blocks, stack.checkpointing, x, self.turn(positions), visible, cache, condition)
+        x, _, _ = self._run(stack.blocks, stack.checkpointing, x, self.turn(positions), visible, cache, condition)
         return stack.norm(x, condition)[0]
 
-
-def _run(
-    blocks: list[Block],
-    checkpointing: bool,
-    x: Tensor,
-    turn: tuple[Tensor, Tensor],
-    visible: Tensor,
-    cache: Cache | None,
-    condition: Condition | None,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Blocks in order; also their own keys and values."""
-    keys: list[Tensor] = []
-    values: list[Tensor] = []
-    for index, block in enumerate(blocks):
-        past = None if cache is None else (cache.keys[index], cache.values[index])
-        if checkpointing and torch.is_grad_enabled():
-            x, k, v = checkpoint(_layer, block, x, turn, visible, past, condition, use_reentrant=False)
-        else:
-            x, k, v = _layer(block, x, turn, visible, past, condition)
-        keys.append(k)
-        values.append(v)
-    return x, keys, values
+    def _run(
+        self,
+        blocks: list[Block],
+        checkpointing: bool,
+        x: Tensor,
+        turn: tuple[Tensor, Tensor],
+        visible: Tensor,
+        cache: Cache | None,
+        condition: Condition | None,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Blocks in order; also their own keys and values."""
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        for index, block in enumerate(blocks):
+            past = None if cache is None else (cache.keys[index], cache.values[index])
+            if checkpointing and torch.is_grad_enabled():
+                x, k, v = checkpoint(self.layer, block, x, turn, visible, past, condition, use_reentrant=False)
+            else:
+                x, k, v = self.layer(block, x, turn, visible, past, condition)
+            keys.append(k)
+            values.append(v)
+        return x, keys, values
 
 
 def _layer(

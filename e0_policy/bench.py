@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report["devices"][device] = UNMEASURED
             continue
         dtype = torch.bfloat16 if device == "cuda" or options.dtype == "bfloat16" else torch.float32
-        report["devices"][device] = measure(configs, settings, device, dtype, options.repeat)
+        report["devices"][device] = measure(configs, settings, device, dtype, options.repeat, options.kernels)
     print(table(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -78,6 +78,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--horizon", type=_numbers, help="rows of a chunk, as 10,50 (default: the size's)")
     parser.add_argument("--device", choices=("all", "cpu", "cuda"), default="all", help="default: all")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="on the CPU")
+    parser.add_argument("--kernels", action="store_true", help="on a GPU, the fast path in kernels of our own")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--repeat", type=int, default=50, help="timed calls per figure (default: 50)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
@@ -111,7 +112,12 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def measure(
-    configs: Sequence[E0Config], settings: Sequence[SamplerSettings], device: str, dtype: torch.dtype, repeat: int
+    configs: Sequence[E0Config],
+    settings: Sequence[SamplerSettings],
+    device: str,
+    dtype: torch.dtype,
+    repeat: int,
+    kernels: bool = False,
 ) -> dict[str, Any]:
     """Figures of one device: parameters, ceilings, and a row per number of views, of rows and of steps."""
     ceilings = {"matmul_gflops": matmul_gflops(device, dtype), "copy_gb_s": copy_gb_s(device)}
@@ -119,7 +125,7 @@ def measure(
     for config in configs:
         model = random_model(config, device, dtype)
         parameters = parameters or sum(p.numel() for p in model.parameters())
-        rows += [measure_steps(model, s, repeat, ceilings) for s in settings]
+        rows += [measure_steps(model, s, repeat, ceilings, kernels) for s in settings]
         del model
     return {
         "dtype": str(dtype).removeprefix("torch."),
@@ -163,7 +169,9 @@ def random_observation(config: E0Config, words: int = 12) -> Batch:
     )
 
 
-def measure_steps(model: E0Model, settings: SamplerSettings, repeat: int, ceilings: dict[str, float]) -> dict[str, Any]:
+def measure_steps(
+    model: E0Model, settings: SamplerSettings, repeat: int, ceilings: dict[str, float], kernels: bool = False
+) -> dict[str, Any]:
     """Eager and fast in turns, then the stages of the fast path, and the floor that the ceilings set.
 
     Both start, as in use, from bytes on the host.
@@ -172,7 +180,7 @@ def measure_steps(model: E0Model, settings: SamplerSettings, repeat: int, ceilin
     batch = random_observation(model.config)
     generator = torch.Generator(device).manual_seed(0)
     noise = diffusion.draw_noise(model.config, settings, settings.samples, generator)
-    engine = Engine(model, settings)
+    engine = Engine(model, settings, kernels=kernels and device == "cuda")
     ways: dict[str, Callable[[], Sample]] = {
         "eager": lambda: model.sample(on_device(batch, device), settings, noise),
         "fast": _prepared(engine, batch, noise),

@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         configs = [preset(options.size, committed_max=rows, **changes) for rows in options.committed]
         size = options.batch or BATCH[options.size]
-        runs = [TrainConfig(model=c, batch_size=size, precision=options.precision) for c in configs]
+        shared: dict[str, Any] = {"batch_size": size, "precision": options.precision, "compiled": options.compiled}
+        runs = [TrainConfig(model=c, **shared) for c in configs]
     except ValueError as error:
         print(f"e0 bench train: {error}", file=sys.stderr)
         return 2
@@ -69,6 +70,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--committed", type=int, nargs="+", default=[0, 4], help="most committed rows, one row each (default: 0 4)"
     )
+    parser.add_argument("--compiled", action="store_true", help="torch.compile (on a CPU it needs g++)")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="default: bf16")
     parser.add_argument("--device", choices=("all", "cpu", "cuda"), default="all", help="default: all")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
@@ -91,6 +93,8 @@ def random_run(config: TrainConfig, device: str) -> Run:
     """A run with fresh weights and no data."""
     where = torch.device(device)
     model = E0Model(config.model).to(where)
+    if config.compiled:
+        model.compile_parts()
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     step = TrainStep(model, config.writing_weight)
     return Run(config, Workers(0, 1, where), cast(Data, None), model, step, average, make_optimizer(model, config))

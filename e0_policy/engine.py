@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +28,10 @@ from e0_policy.model_config import E0Config
 SHAPES_KEPT = 8
 """Sets of views and instruction lengths whose buffers and graphs are kept, the latest used."""
 
-Capture = Callable[[Callable[[], Sample]], "tuple[Callable[[], None], Sample]"]
+ALIGNMENT = 64
+"""Bytes between the beginnings of what travels in one block."""
+
+Capture = Callable[[Callable[[], Any]], "tuple[Callable[[], None], Any]"]
 """Takes a run on static inputs; returns how to repeat it, and where the repetition leaves its answer."""
 
 
@@ -34,9 +39,50 @@ class EngineError(ValueError):
     """The fast path cannot run this; the message says what to use instead."""
 
 
+class _Static:
+    """Inputs in memory of their own; what comes from the host travels in one block and one copy."""
+
+    def __init__(self, inputs: Inputs, device: torch.device) -> None:
+        given = {name: t for name, t in vars(inputs).items() if t is not None}
+        here = {name: t for name, t in given.items() if t.device.type == "cpu" and device.type != "cpu"}
+        size = sum(_padded(t) for t in here.values())
+        self._host = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._there = torch.empty(size, dtype=torch.uint8, device=device)
+        self._sent = torch.cuda.Event() if device.type == "cuda" else None
+        self._written = _views(self._host, here)
+        own = {name: torch.empty_like(t, device=device) for name, t in given.items() if name not in here}
+        self.inputs = replace(inputs, **own, **_views(self._there, here))
+        self.load(inputs)
+
+    def load(self, inputs: Inputs) -> None:
+        """Copy the inputs of a call, of the same shapes."""
+        if self._sent is not None:
+            self._sent.synchronize()  # the block may still be on its way for the call before
+        given = {name: t for name, t in vars(inputs).items() if t is not None}
+        there = {name: t for name, t in given.items() if name not in self._written or t.device.type != "cpu"}
+        for name in given.keys() - there.keys():
+            self._written[name].copy_(given[name])
+        self._there.copy_(self._host, non_blocking=True)
+        if self._sent is not None:
+            self._sent.record()
+        for name, t in there.items():
+            getattr(self.inputs, name).copy_(t, non_blocking=True)
+
+
+def _padded(t: Tensor) -> int:
+    return -(-t.nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _views(block: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of these shapes, one behind the other in a block of bytes."""
+    parts = block.split([_padded(t) for t in like.values()])
+    pairs = zip(like.items(), parts, strict=True)
+    return {name: part[: t.nbytes].view(t.dtype).view(t.shape) for (name, t), part in pairs}
+
+
 @dataclass(frozen=True)
 class _Captured:
-    inputs: Inputs
+    static: _Static
     replay: Callable[[], None]
     out: Sample
 
@@ -58,14 +104,18 @@ class Engine:
         model: the model, on its device and in its dtype, in evaluation mode.
         settings: the sampler; N, alpha, noise policy and sample count are baked in.
         capture: how to record a run; by default a CUDA graph on a GPU and nothing on a CPU.
+        kernels: run the expert in kernels of our own (`gpu_path.py`). Tested against torch's operations in Triton's
+            interpreter, not yet timed on a GPU, and therefore not the default.
 
     Raises:
-        EngineError: a regression head, or a hybrid whose time enters by `concat_mlp`, which no published weights are;
-            use `E0Model.sample`.
+        EngineError: kernels where they do not run; a regression head, or a hybrid whose time enters by `concat_mlp`,
+            which no published weights are; use `E0Model.sample`.
 
     """
 
-    def __init__(self, model: E0Model, settings: SamplerSettings, capture: Capture | None = None) -> None:
+    def __init__(
+        self, model: E0Model, settings: SamplerSettings, capture: Capture | None = None, *, kernels: bool = False
+    ) -> None:
         if not supports(model.config):
             lacks = "a regression head, and hybrid_continuous with concat_mlp"
             raise EngineError(f"the fast path has not {lacks}; use the eager E0Model.sample")
@@ -73,7 +123,7 @@ class Engine:
         self.device = model.action_in.weight.device
         self._capture = capture_cuda if capture is None and self.device.type == "cuda" else capture
         with torch.inference_mode():
-            self._path = FastPath(model, settings)
+            self._path = _kernel_path(model, settings) if kernels else FastPath(model, settings)
         self._noise: tuple[Tensor, Tensor | None, Tensor | None] | None = None
         self._slots: OrderedDict[Shape, _Slot] = OrderedDict()
 
@@ -108,9 +158,7 @@ class Engine:
             return self._path.run(shape, slot.buffers, self._moved(inputs))
         if slot.captured is None:
             slot.captured = self._record(shape, slot.buffers, inputs)
-        for name, value in vars(inputs).items():
-            if value is not None:
-                getattr(slot.captured.inputs, name).copy_(value, non_blocking=True)
+        slot.captured.static.load(inputs)
         slot.captured.replay()
         out = slot.captured.out
         rest = (t if t is None else t.clone() for t in (out.flow, out.mean))
@@ -118,18 +166,24 @@ class Engine:
 
     @torch.inference_mode()
     def stages(self, batch: Batch, noise: NoiseDraw) -> dict[str, Callable[[], object]]:
-        """The parts of one call, to be timed apart: embedding the observation, the prefix, all steps."""
+        """The parts of one call, to be timed apart: embedding the observation, the prefix, all steps.
+
+        Each is captured by itself where calls are captured.
+        """
         self.prepare(noise)
         assert self._noise is not None
         shape, inputs = self._inputs(batch, *self._noise)
         path, buffers, inputs = self._path, self._slot(shape).buffers, self._moved(inputs)
         x = path.embed(shape, inputs)
         path.fill(buffers, x)
-        return {
+        parts: dict[str, Callable[[], object]] = {
             "embed": lambda: path.embed(shape, inputs),
             "prefix": lambda: path.fill(buffers, x),
             "steps": lambda: path.denoise(shape, buffers, inputs),
         }
+        if self._capture is None:
+            return parts
+        return {name: _repeated(part, self._capture(part)[0]) for name, part in parts.items()}
 
     def _inputs(self, batch: Batch, noise: Tensor, gumbel: Tensor | None, flow: Tensor | None) -> tuple[Shape, Inputs]:
         """What a call reads, still where it is: a captured run copies it straight into its static inputs."""
@@ -159,9 +213,36 @@ class Engine:
 
     def _record(self, shape: Shape, buffers: Buffers, inputs: Inputs) -> _Captured:
         assert self._capture is not None
-        copies = {name: t.to(self.device, copy=True) for name, t in vars(inputs).items() if t is not None}
-        static = replace(inputs, **copies)
-        return _Captured(static, *self._capture(lambda: self._path.run(shape, buffers, static)))
+        static = _Static(inputs, self.device)
+        return _Captured(static, *self._capture(lambda: self._path.run(shape, buffers, static.inputs)))
+
+
+def _kernel_path(model: E0Model, settings: SamplerSettings) -> FastPath:
+    """The fast path in kernels of its own.
+
+    Raises:
+        EngineError: no GPU, no Triton, or a model that they are not made for.
+
+    """
+    if not (model.action_in.weight.is_cuda and find_spec("triton")):
+        raise EngineError("kernels need a CUDA GPU and triton, which torch's CUDA wheels bring; use the fast path")
+    from e0_policy import gpu_path
+
+    if not gpu_path.applies(model):
+        raise EngineError(
+            "kernels need bfloat16, adaRMS, one key head and widths in multiples of 128; use the fast path"
+        )
+    return gpu_path.GpuPath(model, settings)
+
+
+def _repeated(run: Callable[[], object], replay: Callable[[], None]) -> Callable[[], object]:
+    """A replay that keeps what its run reads."""
+
+    def repeat() -> object:
+        replay()
+        return run
+
+    return repeat
 
 
 def supports(config: E0Config) -> bool:
@@ -169,8 +250,11 @@ def supports(config: E0Config) -> bool:
     return config.head not in REGRESSION and not (config.hybrid_continuous and config.time_cond == "concat_mlp")
 
 
-def capture_cuda(run: Callable[[], Sample]) -> tuple[Callable[[], None], Sample]:
-    """Record a run as a CUDA graph, after two runs that let libraries allocate and choose their kernels."""
+def capture_cuda(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """Record a run as a CUDA graph, after two runs that let libraries allocate and choose their kernels.
+
+    Other threads may go on using the GPU meanwhile.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -178,6 +262,6 @@ def capture_cuda(run: Callable[[], Sample]) -> tuple[Callable[[], None], Sample]
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         out = run()
     return graph.replay, out

@@ -141,14 +141,13 @@ class FastPath:
             x = torch.add(entry.bias[step], inputs.noise[step % len(inputs.noise)], alpha=tau if annealed else 1.0)
             if step:
                 x = torch.add(x, entry.columns(tokens), alpha=settings.alpha * (1.0 - tau if annealed else 1.0))
-            norms = self.norms[step]
+            every = None
             if per_token is not None and kept is not None:
                 x, every = torch.where(per_token, kept, x), pad(per_token, (0, 0, self.flow_tokens, 0))
-                norms = [norm.where(every, clean) for norm, clean in zip(norms, self.norms[-1], strict=True)]
             x = entry.finish(x)
             if flow is not None:
                 x = torch.cat([self.model.flow_in(flow.to(x.dtype)), x], 1)
-            hidden = self._expert(x, norms, buffers)
+            hidden = self._expert(x, step, every, buffers)
             if flow is not None:
                 flow = flow - self.model.flow_out(hidden[:, : self.flow_tokens]) / settings.steps
             logits = self._logits(hidden[:, self.flow_tokens :])
@@ -163,9 +162,14 @@ class FastPath:
         logits = linear(hidden, self.model.action_out.weight, self.model.action_out.bias)
         return logits.reshape(self.settings.samples, config.prediction_horizon, config.action_dim, config.bins)
 
-    def _expert(self, x: Tensor, norms: list[Norm], buffers: Buffers) -> Tensor:
-        """The expert over `(samples, T, E)`; its keys and values overwrite the tail of the buffers."""
-        start, turn = buffers.prefix, buffers.action_turn
+    def _expert(self, x: Tensor, step: int, clean: Tensor | None, buffers: Buffers) -> Tensor:
+        """The expert over `(samples, T, E)`; its keys and values overwrite the tail of the buffers.
+
+        Norms are those of the step's diffusion time, or of time 0 where tokens are clean `(T, 1)`.
+        """
+        start, turn, norms = buffers.prefix, buffers.action_turn, self.norms[step]
+        if clean is not None:
+            norms = [norm.where(clean, held) for norm, held in zip(norms, self.norms[-1], strict=True)]
         for index, (layer, (keys, values)) in enumerate(zip(self.expert, buffers.layers, strict=True)):
             before, after = norms[2 * index : 2 * index + 2]
             q, keys[:, :, start:], values[:, :, start:] = self._split(linear(_normalise(x, before), layer.qkv), turn)

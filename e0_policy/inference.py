@@ -41,7 +41,8 @@ class InferenceSettings:
     """Run-time settings beside those of the sampler (`SamplerSettings`).
 
     Attributes:
-        engine: "fast", or "eager" for the reference, which also runs where the fast path lacks something.
+        engine: "fast", "eager" for the reference, which also runs where the fast path lacks something, or "kernels"
+            for the fast path in kernels of our own on a GPU (`Engine`).
         dtype: "float32", "bfloat16", or "auto": bfloat16 on a GPU, and on a CPU that multiplies it faster if the
             model is wide enough to gain.
         seed: of the noise. An episode's noise depends on it and on the number of calls since the reset.
@@ -67,7 +68,7 @@ class InferenceSettings:
             if type(getattr(self, f.name)) is not type(f.default):
                 kind = type(f.default).__name__
                 raise InferenceError(f"setting {f.name} is {getattr(self, f.name)!r}; it must be of type {kind}")
-        for name, allowed in (("engine", ("fast", "eager")), ("dtype", ("auto", "float32", "bfloat16"))):
+        for name, allowed in (("engine", ("fast", "eager", "kernels")), ("dtype", ("auto", "float32", "bfloat16"))):
             if getattr(self, name) not in allowed:
                 raise InferenceError(f"setting {name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
 
@@ -118,7 +119,7 @@ class E0Policy:
         self._transform = PolicyTransform.from_json(checkpoint.transform, text_file)
         self._arm = load_embodiment(checkpoint.embodiment)
         self._device = model.action_in.weight.device
-        self._engine = Engine(model, sampler) if settings.engine == "fast" and supports(model.config) else None
+        self._engine = _engine(model, sampler, settings.engine)
         self._generator = torch.Generator(self._device)
         self._calls = 0
         rows = model.config.prediction_horizon
@@ -242,6 +243,13 @@ class E0Policy:
         if sample.flow is not None:  # the release averages both heads
             values = 0.5 * values + 0.5 * sample.flow[0].double().cpu().numpy()
         return self._transform.physical(values, proprioception)
+
+
+def _engine(model: E0Model, sampler: SamplerSettings, name: str) -> Engine | None:
+    """The engine of that name; None is the eager reference."""
+    if name == "kernels":
+        return Engine(model, sampler, kernels=True)
+    return Engine(model, sampler) if name == "fast" and supports(model.config) else None
 
 
 def resample(plan: Plan, times_ns: NDArray[np.int64]) -> FloatArray:

@@ -266,6 +266,8 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
     if config.activation_checkpointing:
         for module in model.modules():
             vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
+    if config.compiled:
+        model.compile_parts()
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = make_optimizer(model, config)

@@ -71,6 +71,7 @@ class TrainConfig:
     ema: float = 0.995
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
+    compiled: bool = False  # torch.compile of the layers, on a GPU also of the encoder; on a CPU it needs g++
     parallel: Literal["ddp", "fsdp"] = "ddp"
     device: str = "auto"
     initial_weights: str = (

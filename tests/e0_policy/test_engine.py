@@ -149,6 +149,8 @@ def test_buffers_of_few_shapes_are_kept() -> None:
 def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(EngineError, match="hybrid_continuous"):
         engine_of(tiny_model(hybrid_continuous=True, time_cond="concat_mlp"))
+    with pytest.raises(EngineError, match="kernels need a CUDA GPU"):
+        Engine(tiny_model(), SamplerSettings(), kernels=True)
     with pytest.raises(EngineError, match="2 observations"):
         model = tiny_model()
         engine_of(model).sample(random_batch(model.config, 2))

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
-from e0_policy import diffusion
+from e0_policy import cpu_training, diffusion
 from e0_policy.diffusion import SamplerSettings
 from e0_policy.model import E0Model
 from e0_policy.model_config import preset
@@ -220,3 +221,25 @@ def test_sizes(name: str, low: float, high: float) -> None:
 def test_tiny_config_is_valid_json() -> None:
     config = tiny_config()
     assert type(config).from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("changes", [{}, {"vision": "siglip", "patch_size": 8, "vision_depth": 1}])
+@pytest.mark.parametrize("own_gradients", [False, True])
+def test_compiled_parts_give_the_same_gradient(
+    changes: dict[str, object], own_gradients: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced without a break, once per kind of layer, as for a GPU and with a CPU's own gradients."""
+    if not own_gradients:
+        monkeypatch.setattr(cpu_training, "applies", lambda x: False)
+    torch._dynamo.reset()
+    counters.clear()
+    found = []
+    for compiled in (False, True):
+        model = tiny_model(**changes)
+        if compiled:
+            model.compile_parts("aot_eager")
+        loss = model.loss(random_batch(model.config), generator()).total
+        loss.backward()
+        found.append((loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+    assert 2 <= counters["stats"]["unique_graphs"] <= 3 and not counters["graph_break"]
+    torch.testing.assert_close(found[1], found[0])
