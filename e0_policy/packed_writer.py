@@ -1,18 +1,21 @@
-"""Writes a packed folder episode by episode, when nobody knows yet how many there will be.
+"""Writes a packed folder episode by episode, when nobody knows yet how many there will be; a killed run goes on.
 
-Besides what `PackedSource` reads, a table of labels per frame may be written: with it the folder is one of scenes, too
+Until it is whole the folder is called NAME.partial. A line of its journal follows each episode's arrays to the disk, and
+who opens it again cuts off whatever no line tells of. Besides what `PackedSource` reads, a table of labels per frame may be written: with it the folder is one of scenes, too
 (`SceneData`), whose labels teach an encoder where things are and are never inputs.
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +25,15 @@ from e0_policy.files import sync
 from e0_policy.types import ImageArray
 
 FORMAT = 1
+_BEGUN, _JOURNAL = "begun.json", "journal.jsonl"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What all episodes have in common. `labels` are names of columns; `tasks` names of tasks, in order."""
+    """What all episodes have in common. `labels` are names of columns; `tasks` names of tasks, in order.
+
+    `origin` says how the episodes are made; a folder that was begun otherwise is not continued.
+    """
 
     embodiment: str
     period_ns: int
@@ -35,13 +42,17 @@ class Header:
     names: tuple[str, ...]  # columns of proprioception and of actions
     labels: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
+    origin: str = ""
 
 
 class PackedWriter:
     """A folder that appears under its name when `close` is called, with all episodes added until then.
 
+    Attributes:
+        journal: a line for every episode, added or left out, also of runs that were interrupted.
+
     Raises:
-        DatasetError: the folder exists.
+        DatasetError: the folder exists, was begun with another header, or is being written by another process.
 
     """
 
@@ -50,20 +61,20 @@ class PackedWriter:
             raise DatasetError(f"{folder} exists; give a new folder")
         self._folder, self._header = folder, header
         self._partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
-        side, columns = header.side_px, len(header.names)
-        self._arrays = {f"view_{view}": _Growing(self._partial, f"view_{view}", (side, side, 3), np.uint8)
-                        for view in header.views}  # fmt: skip
-        self._arrays |= {n: _Growing(self._partial, n, (columns,), np.float64) for n in ("proprioception", "actions")}
-        self._arrays["labels"] = _Growing(self._partial, "labels", (len(header.labels),), np.float32)
-        self._arrays["task"] = _Growing(self._partial, "task", (), np.uint8)
-        self.episodes: list[dict[str, str | int]] = []
+        _begin(self._partial, json.dumps(asdict(header)))
+        self.journal, self._journal = _open_journal(self._partial / _JOURNAL)
+        rows, shapes = self.frames, _shapes(header)
+        self._arrays = {name: _Growing(self._partial, name, *shapes[name], rows) for name in shapes}
 
     @property
     def frames(self) -> int:
         """Frames of all episodes so far."""
-        return self._arrays["task"].rows
+        return sum(line["frames"] for line in self.journal)
+
+    @property
+    def kept(self) -> int:
+        """Episodes added so far."""
+        return sum(line["frames"] > 0 for line in self.journal)
 
     def add(
         self,
@@ -71,6 +82,7 @@ class PackedWriter:
         images: Mapping[str, ImageArray],
         task: int = 0,
         labels: NDArray[np.float32] | None = None,
+        note: Mapping[str, Any] | None = None,
     ) -> None:
         """Append an episode: `(T, side, side, 3)` images of every view, `(T, labels)` and the task's index.
 
@@ -87,9 +99,12 @@ class PackedWriter:
             self._arrays[name].check(table, count, episode.identifier)
         for name, table in tables.items():
             self._arrays[name].append(table)
-        self.episodes.append(
-            {"identifier": episode.identifier, "instruction": episode.instruction, "frames": len(episode)}
-        )
+        about = {"identifier": episode.identifier, "instruction": episode.instruction, "frames": count}
+        self._note({**about, **(note or {})})
+
+    def leave_out(self, note: Mapping[str, Any]) -> None:
+        """An episode that was run and is not kept."""
+        self._note({"frames": 0, **note})
 
     def close(self) -> Path:
         """Finish the folder, which needs an episode."""
@@ -102,7 +117,9 @@ class PackedWriter:
             "views": list(header.views),
             "proprioception_names": list(header.names),
             "action_names": list(header.names),
-            "episodes": self.episodes,
+            "episodes": [line for line in self.journal if line["frames"]],
+            "left_out": [line for line in self.journal if not line["frames"]],
+            "origin": header.origin,
         }
         if header.labels:
             index |= {"format": FORMAT, "count": count, "side_px": header.side_px}
@@ -112,7 +129,51 @@ class PackedWriter:
             sync(path)
         self._partial.replace(self._folder)
         sync(self._folder.parent)
+        self._journal.close()
+        for name in (_BEGUN, _JOURNAL):
+            (self._folder / name).unlink()
         return self._folder
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self._journal.write(json.dumps(line).encode() + b"\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+        self.journal.append(line)
+
+
+def _begin(partial: Path, plan: str) -> None:
+    """The unfinished folder: the one that is there, if it was begun alike, or a new one."""
+    begun = partial / _BEGUN
+    if begun.is_file():
+        if begun.read_text(encoding="utf-8") != plan:
+            raise DatasetError(f"{partial} was begun with other values; delete it, or give another folder")
+        (partial / "index.json").unlink(missing_ok=True)
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    begun.write_text(plan, encoding="utf-8")
+
+
+def _open_journal(path: Path) -> tuple[list[dict[str, Any]], IO[bytes]]:
+    """The whole lines of a journal, and the file behind them, which is this process's alone."""
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DatasetError(f"{path.parent} is being written by another process") from None
+    file.seek(0)
+    whole, _, _ = file.read().rpartition(b"\n")
+    file.truncate(len(whole) + 1 if whole else 0)
+    return [json.loads(line) for line in whole.splitlines()], file
+
+
+def _shapes(header: Header) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Of every array: the shape of a row, and the type."""
+    side, columns = header.side_px, len(header.names)
+    views = {f"view_{view}": ((side, side, 3), np.uint8) for view in header.views}
+    numbers = {name: ((columns,), np.float64) for name in ("proprioception", "actions")}
+    return {**views, **numbers, "labels": ((len(header.labels),), np.float32), "task": ((), np.uint8)}
 
 
 @dataclass
@@ -127,8 +188,15 @@ class _Growing:
     _file: IO[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._file = (self.folder / f"{self.name}.npy").open("wb")
-        self._file.write(self._head())
+        path = self.folder / f"{self.name}.npy"
+        path.touch()
+        self._file, head = path.open("r+b"), self._head()
+        end = len(head) + self.rows * int(np.prod(self.shape)) * np.dtype(self.kind).itemsize
+        if self.rows and path.stat().st_size < end:
+            raise DatasetError(f"{path} has {path.stat().st_size} of {end} bytes; delete {self.folder}")
+        self._file.write(head)
+        self._file.truncate(end)
+        self._file.seek(end)
 
     def check(self, table: NDArray[np.generic], count: int, episode: str) -> None:
         if table.shape != (count, *self.shape) or table.dtype != self.kind:
@@ -136,7 +204,10 @@ class _Growing:
             raise DatasetError(f"episode {episode}: {self.name} is {table.dtype} {table.shape}; needed is {needed}")
 
     def append(self, table: NDArray[np.generic]) -> None:
-        self._file.write(np.ascontiguousarray(table).data)
+        if table.size:
+            self._file.write(np.ascontiguousarray(table).data)
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self.rows += len(table)
 
     def close(self) -> None:

@@ -135,7 +135,9 @@ class LiveExpert:
     def __init__(self, loop: DirectLoop, arm: Embodiment) -> None:
         self._loop, self._plan = loop, GrowingPlan(arm)
 
-    def run(self, task: str, seed: int, onlooker: Callable[[Moment], None] | None = None) -> DirectEpisode:
+    def run(
+        self, task: str, seed: int, onlooker: Callable[[Moment], None] | None = None, max_steps: int = 0
+    ) -> DirectEpisode:
         """Run an episode. A solution that finds no further path ends it without success.
 
         Raises:
@@ -144,7 +146,7 @@ class LiveExpert:
         """
         plan, known = self._plan, task_named(task)
         plan.reset(task, seed)
-        run = self._loop.begin(task, seed, plan, onlooker=onlooker)
+        run = self._loop.begin(task, seed, plan, max_steps, onlooker)
         scene = _Scene(self._loop, run, plan)
         try:
             with quiet_and_seeded(seed), _played_at_once():

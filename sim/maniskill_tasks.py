@@ -13,8 +13,8 @@ class Task:
 
     `max_steps` leaves time for ManiSkill's own experts; its registered limit, `official_steps`, ends before many of
     them do. `environment` is ManiSkill's name of it where ours differs; a `scattered` task starts with the arm where
-    `sim.scattered` puts it, to demonstrate recoveries. `object_name` and `goal_name` are actors: what is moved, and what
-    tells where to.
+    `sim.scattered` puts it, to demonstrate recoveries. `object_name` and `goal_name` are actors: what is moved, and
+    what tells where to.
     """
 
     instruction: str
