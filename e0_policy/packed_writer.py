@@ -1,7 +1,9 @@
 """Writes a packed folder episode by episode, when nobody knows yet how many there will be; a killed run goes on.
 
-Until it is whole the folder is called NAME.partial. A line of its journal follows each episode's arrays to the disk, and
-who opens it again cuts off whatever no line tells of. Besides what `PackedSource` reads, a table of labels per frame may be written: with it the folder is one of scenes, too
+Until it is whole the folder is called NAME.partial. A line of its journal follows each episode's arrays to the disk,
+and who opens it again cuts off whatever no line tells of.
+
+Besides what `PackedSource` reads, a table of labels per frame may be written: with it the folder is one of scenes, too
 (`SceneData`), whose labels teach an encoder where things are and are never inputs.
 """
 
@@ -172,7 +174,7 @@ def _shapes(header: Header) -> dict[str, tuple[tuple[int, ...], type]]:
     """Of every array: the shape of a row, and the type."""
     side, columns = header.side_px, len(header.names)
     views = {f"view_{view}": ((side, side, 3), np.uint8) for view in header.views}
-    numbers = {name: ((columns,), np.float64) for name in ("proprioception", "actions")}
+    numbers = dict.fromkeys(("proprioception", "actions"), ((columns,), np.float64))
     return {**views, **numbers, "labels": ((len(header.labels),), np.float32), "task": ((), np.uint8)}
 
 

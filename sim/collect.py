@@ -1,9 +1,9 @@
 """Demonstrations without topics and bags: `e0 collect --task PickCube-v1 --episodes 500 --out data/pick`
 
-The experts move the direct loop (`sim.live_expert`), and every tick becomes a frame of a packed folder that `e0 train`
-reads: what `e0 record` and `e0 convert` would make of it, many times faster and with pictures as they were drawn. It
-needs a simulator and no ROS. The folder is also one of scenes: where things are is written beside the frames, to teach
-an encoder (`auxiliary_scenes`, `e0 pretrain`); no policy reads it. Failed episodes are left out.
+The experts move the direct loop, and every tick becomes a frame of a packed folder that `e0 train` reads: what
+`e0 record` and `e0 convert` would make of it, many times faster and with pictures as they were drawn. It needs a
+simulator and no ROS. With ManiSkill the folder is also one of scenes: where things are is written beside the frames, to
+teach an encoder (`auxiliary_scenes`, `e0 pretrain`); no policy reads it. Failed episodes are left out.
 """
 
 from __future__ import annotations
@@ -11,201 +11,169 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from e0_policy.dataset import Episode
 from e0_policy.embodiment import load_embodiment
 from e0_policy.packed_writer import Header, PackedWriter
-from e0_policy.types import ImageArray
-from e0_ros.config import ConfigError, check, setting
+from sim.collect_config import VIEWS, CollectConfig
+from sim.collect_episode import Outcome, take
 from sim.demonstration import PERIOD_NS
-from sim.direct import DirectLoop, Moment
-from sim.disturbance import Disturbance
-from sim.live_expert import LiveExpert
-from sim.maniskill import VIEWS, ManiSkillAdapter
-from sim.maniskill_arm import JOINTS
-from sim.maniskill_tasks import task_named
 from sim.scenes import LABELS
+from sim.statistics import wilson_interval
 
 _AHEAD = 2
 """Episodes per process that are handed out at a time: they are written in the order of their seeds."""
+_TOLD = ("task", "seed", "success", "steps", "processor_s")
+Note = dict[str, Any]
+"""An `Outcome` without its frames."""
 
 
-@dataclass(frozen=True)
-class CollectConfig:
-    """Which demonstrations. The same values give the same folder, whatever the number of processes."""
+def collect(config: CollectConfig, out: Path | None, workers: int = 2, limit_s: float = 0.0) -> list[Note]:
+    """Run the episodes that an interrupted run left, or those of them that begin within the limit.
 
-    tasks: tuple[str, ...] = setting(("PickCube-v1", "PushCube-v1"), "ManiSkill tasks, one episode of each in turn")
-    views: tuple[str, ...] = setting(VIEWS, "cameras", choices=VIEWS)
-    episodes: int = setting(1000, "episodes that are run in all", low=1, high=10_000_000)
-    first_seed: int = setting(100_000, "of each task", low=0, high=2**31 - 1)
-    size_px: int = setting(128, "width and height of a picture", unit="px", low=16, high=1024)
-    disturbance_rad: float = setting(0.0, "largest push on a joint", unit="rad", low=0.0, high=0.2)
-    disturbance_share: float = setting(0.6, "share of the episodes that are disturbed", low=0.0, high=1.0)
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.tasks or not self.views:
-            raise ConfigError(
-                f"CollectConfig has {len(self.tasks)} tasks and {len(self.views)} views; 1 or more needed"
-            )
-        for task in self.tasks:
-            task_named(task)
-
-    def job(self, index: int) -> tuple[str, int]:
-        """Task and seed of an episode; a task that is named several times has its own seeds each time."""
-        turn, place = divmod(index, len(self.tasks))
-        task = self.tasks[place]
-        times, before = self.tasks.count(task), self.tasks[:place].count(task)
-        return task, self.first_seed + turn * times + before
-
-
-@dataclass(frozen=True)
-class Taken:
-    """An episode's frames; `images` is `(views, T, side, side, 3)`."""
-
-    episode: Episode
-    task: str
-    images: ImageArray
-    labels: NDArray[np.float32]
-
-
-def collect(config: CollectConfig, out: Path, workers: int = 2, limit_s: float = 0.0) -> Counter[str]:
-    """Run all episodes, or those that begin within the limit, and write the successful ones.
+    Args:
+        config: which.
+        out: folder for the successful ones, which appears when all are there; None: nothing is kept.
+        workers: processes.
+        limit_s: begin no episode after so long; 0: no limit.
 
     Returns:
-        By task how many were run, and how many kept (`TASK kept`).
+        What every episode came to, also those of an interrupted run.
 
     Raises:
-        DatasetError: the folder exists.
+        DatasetError: the folder exists, or was begun with other values.
         RuntimeError: no episode succeeded, or a process died.
 
     """
-    arm = load_embodiment(ManiSkillAdapter.embodiment)
+    writer = PackedWriter(out, _header(config)) if out else None
+    notes: list[Note] = writer.journal[:] if writer else []
+    if notes:
+        print(f"{len(notes)} episodes are there already, {writer.kept if writer else 0} of them kept", flush=True)
+    began_s, before = time.monotonic(), len(notes)
+    for outcome in _outcomes(config, len(notes), workers, limit_s, out is not None):
+        notes.append({name: getattr(outcome, name) for name in _TOLD})
+        if writer:
+            _write(writer, config, outcome, notes[-1])
+        if not len(notes) % 20:
+            good = sum(note["success"] for note in notes)
+            rate = (len(notes) - before) / (time.monotonic() - began_s) * 3600
+            print(f"{len(notes)} of {config.episodes} episodes, {good} solved, {rate:.0f} per hour", flush=True)
+    if writer and not writer.kept:
+        raise RuntimeError(f"none of {len(notes)} episodes succeeded")
+    if writer:
+        writer.close()
+    return notes
+
+
+def _header(config: CollectConfig) -> Header:
+    arm = load_embodiment("panda")  # of ManiSkill, and what fr3_plant is asked for
+    tasks, labels = tuple(dict.fromkeys(config.tasks)), LABELS if config.simulator == "maniskill" else ()
     names = (*arm.joint_names, "gripper")
-    tasks = tuple(dict.fromkeys(config.tasks))
-    header = Header(arm.name, PERIOD_NS, config.views, config.size_px, names, LABELS, tasks)
-    writer, counts, began = PackedWriter(out, header), Counter[str](), time.monotonic()
-    for index, taken in _episodes(config, workers, limit_s):
-        task = config.job(index)[0]
-        counts[task] += 1
-        if taken is not None:
-            counts[f"{task} kept"] += 1
-            images = dict(zip(config.views, taken.images, strict=True))
-            writer.add(taken.episode, images, tasks.index(task), taken.labels)
-        if not (index + 1) % 20:
-            rate = writer.frames / (time.monotonic() - began)
-            print(f"{index + 1} episodes, {len(writer.episodes)} kept, {rate:.0f} frames/s", flush=True)
-    if not writer.episodes:
-        raise RuntimeError(f"none of {sum(counts.values())} episodes succeeded")
-    writer.close()
-    return counts
+    return Header(arm.name, PERIOD_NS, config.views, config.size_px, names, labels, tasks, config.origin)
 
 
-def _episodes(config: CollectConfig, workers: int, limit_s: float) -> Iterator[tuple[int, Taken | None]]:
-    """Episodes in order, from several processes."""
+def _write(writer: PackedWriter, config: CollectConfig, outcome: Outcome, note: Note) -> None:
+    if (taken := outcome.taken) is None:
+        writer.leave_out(note)
+        return
+    task = tuple(dict.fromkeys(config.tasks)).index(outcome.task)
+    writer.add(taken.episode, dict(zip(config.views, taken.images, strict=True)), task, taken.labels, note)
+
+
+def _outcomes(config: CollectConfig, first: int, workers: int, limit_s: float, keep: bool) -> Iterator[Outcome]:
+    """Episodes from `first` on, in order, from several processes."""
     os.environ.setdefault("LP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    until = time.monotonic() + limit_s if limit_s else float("inf")
-    running: deque[tuple[int, Future[Taken | None]]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    until_s = time.monotonic() + limit_s if limit_s else float("inf")
+    running: deque[Future[Outcome]] = deque()
+    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
         try:
-            for index in range(config.episodes):
-                if time.monotonic() > until:
+            for index in range(first, config.episodes):
+                if time.monotonic() > until_s:
                     break
-                running.append((index, pool.submit(take, config, *config.job(index))))
+                running.append(pool.submit(take, config, *config.job(index), keep))
                 while len(running) >= _AHEAD * workers:
-                    done, future = running.popleft()
-                    yield done, future.result()
-            for index, future in running:
-                yield index, future.result()
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
         except BrokenProcessPool:
-            raise RuntimeError("a process that collects died") from None
+            raise RuntimeError("a process that collects died; the same command goes on where it ended") from None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def take(config: CollectConfig, task: str, seed: int) -> Taken | None:
-    """Run one episode in this process; None without success."""
-    recorder = _Recorder(task)
-    episode = _expert(config, task).run(task, seed, recorder)
-    return recorder.taken(seed, config.views) if episode.success else None
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next episode for ever."""
+
+    def watch() -> None:
+        if parent := parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
-class _Recorder:
-    """Turns the moments of an episode into frames. The last one has no action any more."""
-
-    def __init__(self, task: str) -> None:
-        self._task, self._moments = task, list[Moment]()
-
-    def __call__(self, moment: Moment) -> None:
-        if moment.row is not None and not moment.success:
-            self._moments.append(moment)
-
-    def taken(self, seed: int, views: Sequence[str]) -> Taken | None:
-        """The frames; None if there are none, because the scene was solved at its start."""
-        moments, known = self._moments, task_named(self._task)
-        if len(moments) < 2:
-            return None
-        states = np.array([np.append(m.joint_positions, m.gripper_opening) for m in moments])
-        episode = Episode(f"{self._task}-{seed}", known.instruction, states, np.array([m.row for m in moments]))
-        things = (known.object_name, known.goal_name, "tcp")
-        poses = np.array([np.concatenate([m.poses[name] for name in things]) for m in moments])
-        labels = np.column_stack([poses, states[:, :JOINTS], states[:, -1]]).astype(np.float32)
-        images = np.array([[m.images[view] for m in moments] for view in views])
-        return Taken(episode, self._task, images, labels)
+def table(notes: Sequence[Note]) -> str:
+    """Success of each task with its 95 % Wilson interval, median steps of the solved, processor time per episode."""
+    lines = ["| task | solved | 95 % Wilson | median steps | processor s per episode |", "|---|---|---|---|---|"]
+    for task in dict.fromkeys(note["task"] for note in notes):
+        mine = [note for note in notes if note["task"] == task]
+        solved = [note["steps"] for note in mine if note["success"]]
+        low, high = (100 * bound for bound in wilson_interval(len(solved), len(mine)))
+        steps, spent_s = f"{median(solved):.0f}" if solved else "-", sum(n["processor_s"] for n in mine) / len(mine)
+        lines.append(f"| {task} | {len(solved)}/{len(mine)} | {low:.0f} to {high:.0f} % | {steps} | {spent_s:.1f} |")
+    return "\n".join(lines)
 
 
-@lru_cache(maxsize=8)
-def _expert(config: CollectConfig, task: str) -> LiveExpert:
-    """One per task and process: a scene of another task takes a while to make."""
-    adapter = ManiSkillAdapter(config.views, config.size_px, config.size_px)
-    arm = load_embodiment(adapter.embodiment)
-    pushes = Disturbance(len(arm.joint_names), config.disturbance_rad, config.disturbance_share)
-    return LiveExpert(DirectLoop(adapter, task, pushes if config.disturbance_rad else None), arm)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`e0 collect`: 0 done, 1 failed, 2 wrong arguments."""
-    default = CollectConfig()
+def _parser(default: CollectConfig) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="e0 collect",
-        description="Demonstrations of ManiSkill's experts as a packed folder, without ROS.",
-        epilog="Example: e0 collect --task PickCube-v1 --task StackCube-v1 --episodes 1000 --workers 16 --out data/two",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Demonstrations of a simulator's experts as a packed folder that e0 train reads, without ROS.\n"
+        "A run that was killed goes on with the same command: finished episodes are kept in OUT.partial.",
+        epilog="examples:\n"
+        "  e0 collect --task PickCube-v1 --task StackCube-v1 --episodes 1000 --workers 16 --out data/two\n"
+        "  e0 collect --task PickCube-v1 --disturbance-rad 0.02 --out data/pick    # with ways back to the path\n"
+        "  e0 collect --task Detour-v0 --episodes 100 --out data/detour            # no simulator to install\n"
+        "  e0 collect --task PegInsertionSide-v1 --episodes 20 --dry-run           # how good is the expert?",
     )
     parser.add_argument("--task", action="append", help=f"repeat for several (default: {', '.join(default.tasks)})")
     parser.add_argument("--view", action="append", choices=VIEWS, help=f"repeat (default: {', '.join(default.views)})")
     parser.add_argument("--episodes", type=int, default=default.episodes, help="in all (default: %(default)s)")
-    parser.add_argument(
-        "--first-seed", type=int, default=default.first_seed, help="of each task (default: %(default)s)"
-    )
+    parser.add_argument("--first-seed", type=int, default=default.first_seed, help="of a task (default: %(default)s)")
     parser.add_argument("--size", type=int, default=default.size_px, help="of a picture in px (default: %(default)s)")
+    parser.add_argument("--max-steps", type=int, default=0, help="of an episode (default: the task's own)")
     parser.add_argument("--disturbance-rad", type=float, default=0.0, help="largest push on a joint (default: none)")
     parser.add_argument("--disturbance-share", type=float, default=default.disturbance_share, help="of the episodes")
-    parser.add_argument("--limit-s", type=float, default=0.0, help="begin no episode after so many seconds")
+    parser.add_argument("--limit-s", type=float, default=0.0, help="begin no episode after so long, and finish")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    a = parser.parse_args(argv)
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--out", type=Path, help="folder to make")
+    goal.add_argument("--dry-run", action="store_true", help="keep nothing and draw nothing: the experts' success")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`e0 collect`: 0 done, 1 failed, 2 wrong arguments; the same command goes on after a kill."""
+    default = CollectConfig()
+    a = _parser(default).parse_args(argv)
+    numbers = (a.episodes, a.first_seed, a.size, a.max_steps, a.disturbance_rad, a.disturbance_share)
     try:
-        tasks, views = tuple(a.task or default.tasks), tuple(a.view or default.views)
-        numbers = (a.episodes, a.first_seed, a.size, a.disturbance_rad, a.disturbance_share)
-        counts = collect(CollectConfig(tasks, views, *numbers), a.out, max(1, a.workers), a.limit_s)
-    except (ValueError, RuntimeError) as error:
+        config = CollectConfig(tuple(a.task or default.tasks), tuple(a.view or default.views), *numbers)
+        notes = collect(config, a.out, max(1, a.workers), a.limit_s)
+    except (ValueError, RuntimeError, ImportError) as error:
         print(f"e0 collect: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
-    for task in dict.fromkeys(tasks):
-        print(f"{task}: {counts[f'{task} kept']} of {counts[task]} episodes")
+    print(table(notes))
     return 0
 
 

@@ -44,7 +44,7 @@ def test_what_is_read_back_is_what_was_added(tmp_path: Path) -> None:
     source = PackedSource(writer.close())
     assert (source.embodiment, source.period_ns, source.views) == ("panda", 50_000_000, ("base", "wrist"))
     for i, got in enumerate(source.episodes):
-        made, images, task, labels = episode(i, 3 + i)
+        made, images, _, labels = episode(i, 3 + i)
         assert (got.identifier, got.instruction) == (made.identifier, made.instruction)
         np.testing.assert_array_equal(got.proprioception, made.proprioception)
         np.testing.assert_array_equal(got.actions, made.actions)
@@ -88,7 +88,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_killed_run_reads_as_nothing_and_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = subprocess.run([sys.executable, "-c", CHILD, str(out)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    done = subprocess.run([sys.executable, "-c", CHILD, str(out)], env={**os.environ, "PYTHONPATH": str(Path.cwd())})
     assert done.returncode == -signal.SIGKILL and not out.exists()
     with pytest.raises(DatasetError, match=r"no index\.json"):
         PackedSource(tmp_path / "out.partial")
