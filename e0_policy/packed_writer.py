@@ -221,5 +221,5 @@ class _Growing:
         """As long for every number of rows: numpy leaves room for the first axis to grow."""
         described = {"descr": np.dtype(self.kind).str, "fortran_order": False, "shape": (self.rows, *self.shape)}
         head = io.BytesIO()
-        np.lib.format.write_array_header_1_0(head, described)  # type: ignore[no-untyped-call]
+        np.lib.format.write_array_header_1_0(head, described)
         return head.getvalue()

@@ -75,7 +75,7 @@ def collect(config: CollectConfig, out: Path | None, workers: int = 2, limit_s: 
 
 
 def _header(config: CollectConfig) -> Header:
-    arm = load_embodiment("panda")  # of ManiSkill, and what fr3_plant is asked for
+    arm = load_embodiment(config.embodiment)
     tasks, labels = tuple(dict.fromkeys(config.tasks)), LABELS if config.simulator == "maniskill" else ()
     names = (*arm.joint_names, "gripper")
     return Header(arm.name, PERIOD_NS, config.views, config.size_px, names, labels, tasks, config.origin)

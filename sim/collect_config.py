@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from e0_ros.config import ConfigError, check, setting
+from e0_ros.graph import SIMULATORS
 from sim import fr3_plant
 from sim.maniskill_tasks import task_named
 
@@ -43,6 +44,11 @@ class CollectConfig:
     def simulator(self) -> str:
         """Whose tasks they are."""
         return "fr3_plant" if set(self.tasks) & set(fr3_plant.TASKS) else "maniskill"
+
+    @property
+    def embodiment(self) -> str:
+        """The arm that does them."""
+        return SIMULATORS[self.simulator].embodiment
 
     @property
     def origin(self) -> str:

@@ -102,8 +102,8 @@ def expert(config: CollectConfig, task: str, keep: bool) -> Expert:
     """One per task and process: a scene of another task takes a while to make."""
     size_px = config.size_px if keep else _DRY_PX
     views = config.views if keep else config.views[:1]
-    adapter = make_adapter(config.simulator, views, (size_px, size_px))
-    arm = load_embodiment(adapter.embodiment)
+    adapter = make_adapter(config.simulator, views, (size_px, size_px), config.embodiment)
+    arm = load_embodiment(config.embodiment)
     pushes = Disturbance(len(arm.joint_names), config.disturbance_rad, config.disturbance_share)
     loop = DirectLoop(adapter, task, pushes if config.disturbance_rad else None)
     if config.simulator != "maniskill":

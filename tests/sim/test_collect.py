@@ -73,7 +73,7 @@ def test_the_number_of_processes_changes_nothing(plant_folder: Path, tmp_path: P
 
 def test_a_folder_holds_what_the_loop_saw(plant_folder: Path) -> None:
     """States and set-points to the bit, and the very pictures, beside a loop and a source of one's own."""
-    arm, source = load_embodiment("panda"), PackedSource(plant_folder)
+    arm, source = load_embodiment("fr3"), PackedSource(plant_folder)
     loop, expert = DirectLoop(Fr3Plant(("base",), 16, 16, arm.name)), ExpertSource("fr3_plant", arm)
     for index, held in enumerate(source.episodes):
         task, seed = held.identifier.rsplit("-", 1)
