@@ -16,6 +16,7 @@ VERBS = {
     "launch": ("e0_ros.launch_command:main", "run a graph: e0 launch sim simulator:=fr3_plant"),
     "demo": ("sim.demo:main", "pick cubes in a simulator, from bridge to recorder: e0 demo --episodes 3"),
     "record": ("sim.record_command:main", "record takes: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
+    "collect": ("sim.collect:main", "demonstrations without ROS: e0 collect --task PickCube-v1 --out data/pick"),
     "convert": ("e0_ros.convert:main", "bags to a LeRobotDataset v3.0: e0 convert bags --out datasets/pick"),
     "import": ("sim.import_command:main", "ManiSkill's and LIBERO's HDF5 files to a dataset: e0 import FILE --out DIR"),
     "episode": ("e0_ros.episode_report:main", "video and plot of a bag: e0 episode bags/<episode>"),

@@ -124,6 +124,11 @@ class ManiSkillAdapter:
                 yield_to_others(self.renderers, _RENDER_NICE)
         return Scene(task, seed, known.instruction, known.max_steps)
 
+    @property
+    def environment(self) -> Any:
+        """ManiSkill's environment of the present task."""
+        return self._env
+
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Positions, velocities, and efforts as the joint drives compute them."""
         body = self._robot._objs[0]  # through torch it takes six times as long
