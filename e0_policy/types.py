@@ -19,7 +19,7 @@ ImageArray = NDArray[np.uint8]
 
 MAX_ROWS = 1024
 MAX_COLUMNS = 64
-SOURCES = ("policy", "teleop", "replay", "scripted")
+SOURCES = ("policy", "teleop", "replay", "scripted", "home")
 _SESSION = re.compile(r"[a-z0-9_-]{1,64}")
 
 

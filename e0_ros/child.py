@@ -58,6 +58,13 @@ class Child:
         """Process id, also of its group."""
         return self._process.pid
 
+    def processor_s(self) -> float:
+        """Processor time that its threads have used so far [s]; 0 if it has ended, or the system does not tell."""
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{self.pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime of proc(5)
+        return 0.0
+
     def poll(self) -> int | None:
         """Exit status, negative for a signal; None while it runs."""
         return self._process.poll()

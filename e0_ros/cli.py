@@ -16,6 +16,7 @@ VERBS = {
     "launch": ("e0_ros.launch_command:main", "run a graph: e0 launch sim simulator:=fr3_plant"),
     "demo": ("sim.demo:main", "pick cubes in a simulator, from bridge to recorder: e0 demo --episodes 3"),
     "record": ("sim.record_command:main", "record takes: e0 record --task PickCube-v1 --seeds 0:20 --out bags"),
+    "collect": ("sim.collect:main", "demonstrations without ROS: e0 collect --task PickCube-v1 --out data/pick"),
     "convert": ("e0_ros.convert:main", "bags to a LeRobotDataset v3.0: e0 convert bags --out datasets/pick"),
     "import": ("sim.import_command:main", "ManiSkill's and LIBERO's HDF5 files to a dataset: e0 import FILE --out DIR"),
     "episode": ("e0_ros.episode_report:main", "video and plot of a bag: e0 episode bags/<episode>"),
@@ -47,6 +48,19 @@ VERBS = {
         "variants trained and evaluated alike: e0 ablate --suite heads --out runs/heads",
     ),
     "estop": ("e0_ros.estop_command:main", "stop the arm by any key, or by this terminal's end: e0 estop"),
+    "calibrate latency": (
+        "e0_ros.calibrate_command:latency",
+        "how late images and the arm are: e0 calibrate latency --out bench.yaml",
+    ),
+    "calibrate camera": (
+        "e0_ros.calibrate_command:camera",
+        "where a camera is: e0 calibrate camera --bag BAG --view wrist --parent flange",
+    ),
+    "calibrate view": (
+        "e0_ros.calibrate_command:view",
+        "whether a camera has moved: e0 calibrate view --reference BAG --out overlays",
+    ),
+    "calibrate board": ("e0_ros.calibrate_command:board", "the board to print: e0 calibrate board --out board.svg"),
     "gello calibrate": (
         "e0_ros.gello_command:calibrate",
         "a leader arm's file: e0 gello calibrate --out my_gello.yaml",
@@ -92,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def usage() -> str:
     """The verbs with an example each."""
     lines = ["usage: e0 VERB ...   (e0 VERB --help)", ""]
-    return "\n".join([*lines, *(f"  {verb:<17}{text}" for verb, (_, text) in VERBS.items())])
+    return "\n".join([*lines, *(f"  {verb:<19}{text}" for verb, (_, text) in VERBS.items())])
 
 
 def _cure(module: str) -> str:

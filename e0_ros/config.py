@@ -145,14 +145,15 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def declare_parameters(node: Any, cls: type[T]) -> T:
     """Declare every setting as a read-only, described ROS parameter of `node` and return the configuration.
 
-    An empty tuple is declared as `[""]`, because a ROS parameter cannot hold an empty list without a type.
+    An empty tuple is declared as `[""]`, because a ROS parameter cannot hold an empty list without a type; another
+    value of it may be of any type, and is checked as everything is.
     """
     from rcl_interfaces.msg import ParameterDescriptor
 
     values: dict[str, Any] = {}
     for f in fields(cls):  # type: ignore[arg-type]
         default = list(f.default) or [""] if isinstance(f.default, tuple) else f.default
-        descriptor = ParameterDescriptor(description=describe(f), read_only=True)
+        descriptor = ParameterDescriptor(description=describe(f), read_only=True, dynamic_typing=default == [""])
         values[f.name] = node.declare_parameter(f.name, default, descriptor).value
     return from_mapping(cls, values, f"parameters of {node.get_name()}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 
-from builtin_interfaces.msg import Duration
+import numpy as np
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from e0_msgs.msg import ExecutorState
@@ -14,17 +14,41 @@ from e0_ros.core.command import Command
 from e0_ros.core.executor_types import Status
 
 
-def trajectory_to_msg(command: Command, joint_names: tuple[str, ...]) -> JointTrajectory:
-    """A trajectory whose stamp is the command's start; every point has position, velocity and acceleration."""
-    msg = JointTrajectory(joint_names=list(joint_names))
-    msg.header.stamp = to_time(command.start_ns)
-    offsets = (command.times_ns - command.start_ns).tolist()
-    for offset_ns, q, v, a in zip(offsets, *command.state, strict=True):
+class TrajectoryMessage:
+    """A trajectory message that is filled anew for each command: to make its points takes ten times as long."""
+
+    def __init__(self, joint_names: tuple[str, ...]) -> None:
+        self._message = JointTrajectory(joint_names=list(joint_names))
+        self._joints = len(joint_names)
+        self._points: list[JointTrajectoryPoint] = []
+        self._values: list[tuple[FloatArray, ...]] = []
+
+    def of(self, command: Command) -> JointTrajectory:
+        """The message of a command, until the next call. Every point has position, velocity and acceleration.
+
+        Its stamp is the command's start.
+        """
+        count = len(command.times_ns)
+        while len(self._points) < count:
+            self._grow()
+        message = self._message
+        message.header.stamp = to_time(command.start_ns)
+        message.points = self._points[:count]
+        offsets = (command.times_ns - command.start_ns).tolist()
+        for point, values, offset_ns, *state in zip(self._points, self._values, offsets, *command.state, strict=False):
+            point.time_from_start.sec, point.time_from_start.nanosec = divmod(offset_ns, 10**9)
+            for kept, new in zip(values, state, strict=True):
+                kept[:] = new
+        return message
+
+    def _grow(self) -> None:
         point = JointTrajectoryPoint()
-        point.positions, point.velocities, point.accelerations = floats(q), floats(v), floats(a)
-        point.time_from_start = Duration(sec=offset_ns // 10**9, nanosec=offset_ns % 10**9)
-        msg.points.append(point)
-    return msg
+        point.positions, point.velocities, point.accelerations = (
+            array.array("d", bytes(8 * self._joints)) for _ in range(3)
+        )
+        self._points.append(point)
+        fields = point.positions, point.velocities, point.accelerations
+        self._values.append(tuple(np.frombuffer(field) for field in fields))
 
 
 def status_to_msg(status: Status, now_ns: int, commands: int, joint_names: tuple[str, ...]) -> ExecutorState:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from e0_ros.config import ConfigError, check, setting
+from e0_ros.interfaces import optical_frame
+
+if TYPE_CHECKING:
+    from e0_ros.core.bench_calibration import BenchCalibration
 
 SHUTDOWN, RESTART, CONTINUE = "shutdown", "restart", "continue"
 
@@ -74,6 +79,8 @@ _EXECUTOR = (
     "e0_ros.nodes.chunk_executor:NodeConfig",
     "e0_ros.core.chunk_executor:ExecutorConfig",
     "e0_ros.core.heartbeat:HeartbeatConfig",
+    "e0_ros.core.arm_fault:ArmFaultConfig",
+    "e0_ros.core.pace:PaceConfig",
 )
 _RECORDER = (
     "e0_ros.nodes.episode_recorder:RecorderConfig",
@@ -88,12 +95,20 @@ EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
 GRIPPER = Process("gripper", "e0_ros.nodes.gripper", _GRIPPER)
+_SESSION = (
+    "e0_ros.nodes.arm_session:ArmSessionNodeConfig",
+    "e0_ros.core.arm_session:ArmSessionConfig",
+    "e0_ros.core.fci:FciConfig",
+)
+ARM_SESSION = Process("arm_session", "e0_ros.nodes.arm_session", _SESSION, on_death=RESTART)
 _TELEOP = ("e0_ros.nodes.gello_teleop:TeleopConfig", "e0_ros.core.gello:GelloConfig")
 TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", _TELEOP)
-NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, RECORDER, TELEOP)
+NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER, TELEOP)
 """Every node of ours. In a simulation the death of any of them ends the graph."""
 
 
+CONTROLLERS = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
+"""Name of the arm's controller by the executor's output."""
 TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
 """What the executor does otherwise where a hand leads: commands at the leader's rate, a hold soon after silence."""
 
@@ -102,7 +117,7 @@ TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
 class Simulator:
     """What a graph has to know of a simulator: its arm, and in real time its rates and how late its joints may be.
 
-    ManiSkill's joint states wait for a picture now and then, which a robot's do not.
+    ManiSkill's joint states wait for the processor now and then, which a robot's do not.
     """
 
     embodiment: str
@@ -110,12 +125,11 @@ class Simulator:
     joint_rate_hz: float
     gripper_rate_hz: float
     joint_max_age_ms: float
-    render_ms: int
 
 
 SIMULATORS = {
-    "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0, render_ms=30),
-    "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0, render_ms=0),
+    "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0),
+    "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0),
 }
 
 
@@ -135,9 +149,14 @@ class SimArguments:
                               choices=("joint_trajectory", "impedance"))  # fmt: skip
     embodiment: str = setting("", "arm; empty: the simulator's own")
     checkpoint: str = setting("", "source:=policy: folder of the checkpoint")
+    shadow: bool = setting(False, "the checkpoint's policy only watches, whoever moves the arm")
     recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; empty: that of e0 gello fake")
     gello_port: str = setting("", "serial port of the leader; given, it can take over from any other source")
+    fci: str = setting("", "real time: behave as franka_ros2 of this distribution does, with its state, reflexes and "
+                       "recovery (needs franka_msgs)", choices=("", "humble", "jazzy"))  # fmt: skip
+    speed: float = setting(1.0, "share of a plan's own speed", low=0.0, high=1.0)
+    step_through: bool = setting(False, "follow each plan of a machine only when /e0/step releases it")
     record: bool = setting(True, "write a bag per episode")
     bag_dir: str = setting("bags", "folder of the bags")
     settings: str = setting("", "YAML file with settings by node")
@@ -147,11 +166,15 @@ class SimArguments:
 
     def __post_init__(self) -> None:
         check(self)
-        needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source)
+        needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source) or (self.shadow and "checkpoint")
         if needed and not getattr(self, needed):
-            raise ConfigError(f"source:={self.source} needs {needed}:=PATH")
+            raise ConfigError(f"{'shadow:=true' if self.shadow else f'source:={self.source}'} needs {needed}:=PATH")
+        if self.shadow and (self.source in ("policy", "replay") or self.mode == "lockstep"):
+            raise ConfigError("shadow:=true needs mode:=realtime and a source other than a policy, which it is itself")
         if (self.source == "teleop" or self.gello_port) and self.mode == "lockstep":
             raise ConfigError("a leader needs mode:=realtime; a hand does not wait")
+        if (self.fci or self.speed != 1.0 or self.step_through) and self.mode == "lockstep":
+            raise ConfigError("fci, speed and step_through need mode:=realtime")
 
 
 @dataclass(frozen=True)
@@ -165,9 +188,13 @@ class BenchArguments:
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     serials: tuple[str, ...] = setting((), "RealSense serial number per view; empty: any camera for a single view")
     cameras: bool = setting(True, "start the cameras; false: they run elsewhere")
+    calibration: str = setting("", "file of the bench, by e0 calibrate: latencies, and places of cameras")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; with a policy: it can take over")
     gello_port: str = setting("", "serial port of the leader; empty: as in its file")
     gripper: bool = setting(True, "drive the Franka Hand; its stand-in with use_fake_hardware has no actions")
+    arm_session: bool = setting(True, "watch the arm's state, recover it, move it home; not with use_fake_hardware")
+    speed: float = setting(1.0, "share of a plan's own speed", low=0.0, high=1.0)
+    step_through: bool = setting(False, "follow each plan of a machine only when /e0/step releases it")
     instruction: str = setting("", "instruction at start")
     record: bool = setting(True, "write a bag per episode")
     bag_dir: str = setting("bags", "folder of the bags")
@@ -187,9 +214,14 @@ class TeleopArguments(BenchArguments):
     """A GELLO leader arm on a Franka Research 3 with RealSense cameras, or on the fake bench."""
 
     simulator: str = setting("", "fr3_plant: the fake bench in the place of arm and cameras", choices=("", "fr3_plant"))
+    checkpoint: str = setting("", "with shadow:=true: checkpoint of a policy that watches")
+    shadow: bool = setting(False, "the checkpoint's policy plans beside the human, and nothing follows its plans")
+    policy_python: str = setting("", "interpreter of the policy; empty: as python")
     sim_python: str = setting("", "interpreter of the simulator; empty: as python")
 
     def __post_init__(self) -> None:
+        if self.shadow != bool(self.checkpoint):
+            raise ConfigError("shadow:=true and checkpoint:=PATH go together: beside a leader a policy only watches")
         if self.simulator:
             check(self)
             return
@@ -203,6 +235,7 @@ class FrankaArguments(BenchArguments):
     """A policy on a Franka Research 3 with RealSense cameras."""
 
     checkpoint: str = setting("", "checkpoint of the policy")
+    shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")
 
     def __post_init__(self) -> None:
@@ -223,13 +256,18 @@ def sim_graph(a: SimArguments) -> Graph:
     size = {"image_height": a.size, "image_width": a.size}
     patience.update(TELEOP_PACE if a.source == "teleop" else {})
     takeover = (_takeover(a, common),) if a.gello_port and a.source != "teleop" else ()
+    session = (_session(a, str(common["embodiment"]), distribution=a.fci),) if a.fci else ()
+    pace = {"speed": a.speed, "step_through": a.step_through} | ({"arm_fault_required": True} if session else {})
     expected = a.source if lockstep and a.source != "external" else ""
+    watcher = (_policy(a, {**common, "shadow": True}),) if a.shadow else ()
     processes = (
-        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size, render_ms=simulator.render_ms),
+        _with(BRIDGE, robot, scene, views=views, width_px=a.size, height_px=a.size, fci=a.fci),
         _with(SYNC, common, rates, size, views=views),
         *_source(a, common),
+        *watcher,
         *takeover,
-        _with(EXECUTOR, common, patience, output=a.controller, expected_source=expected),
+        _with(EXECUTOR, common, patience, pace, output=a.controller, expected_source=expected),
+        *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
     return Graph("sim", a, processes, use_sim_time=lockstep)
@@ -237,7 +275,7 @@ def sim_graph(a: SimArguments) -> Graph:
 
 def franka_graph(a: FrankaArguments) -> Graph:
     """The real arm, its cameras and a policy. Without the policy the executor holds and says so."""
-    policy = replace(_policy(a, {"embodiment": a.embodiment}), on_death=CONTINUE)
+    policy = replace(_policy(a, {"embodiment": a.embodiment, "shadow": a.shadow}), on_death=CONTINUE)
     sync, *others = _bench_processes(a)
     takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
     return Graph("franka", a, (sync, policy, *takeover, *others), _bench(a))
@@ -253,7 +291,11 @@ def teleop_graph(a: TeleopArguments) -> Graph:
         return replace(graph, name="teleop", processes=tuple(told))
     sync, executor, *others = _bench_processes(a)
     leader = replace(_teleop(a, {"embodiment": a.embodiment}), on_death=RESTART)
-    return Graph("teleop", a, (sync, leader, _with(executor, executor.settings, TELEOP_PACE), *others), _bench(a))
+    watcher = (
+        (replace(_policy(a, {"embodiment": a.embodiment, "shadow": True}), on_death=CONTINUE),) if a.shadow else ()
+    )
+    nodes = (sync, leader, *watcher, _with(executor, executor.settings, TELEOP_PACE), *others)
+    return Graph("teleop", a, nodes, _bench(a))
 
 
 def _teleop(a: SimArguments | BenchArguments, common: Mapping[str, Any]) -> Process:
@@ -274,7 +316,7 @@ def _source(a: SimArguments, common: Mapping[str, Any]) -> tuple[Process, ...]:
     return (_with(EXPERTS, common, simulator=a.simulator),) if a.source == "scripted" else (_policy(a, common),)
 
 
-def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Process:
+def _policy(a: SimArguments | FrankaArguments | TeleopArguments, common: Mapping[str, Any]) -> Process:
     if isinstance(a, SimArguments) and a.source == "replay":
         return _with(POLICY, common, policy="replay", recording=a.recording)
     return _with(POLICY, common, policy="e0", checkpoint=a.checkpoint)
@@ -283,28 +325,62 @@ def _policy(a: SimArguments | FrankaArguments, common: Mapping[str, Any]) -> Pro
 def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:
     views = list(a.views)
     gripper = (_with(GRIPPER, embodiment=a.embodiment),) if a.gripper and not a.use_fake_hardware else ()
+    session = (_session(a, a.embodiment),) if a.arm_session and not a.use_fake_hardware else ()
+    pace = {"speed": a.speed, "step_through": a.step_through, "arm_fault_required": bool(session)}
+    bench = _measured(a)
+    late = {"camera_latency_ms": list(bench.latencies_ms(a.views))} if bench and bench.camera_latency_ms else {}
+    lag = {"arm_lag_ms": bench.arm_lag_ms} if bench and bench.arm_lag_ms is not None else {}
     return (
-        _with(SYNC, embodiment=a.embodiment, views=views, instruction=a.instruction),
-        _with(EXECUTOR, embodiment=a.embodiment, output=a.controller),
+        _with(SYNC, late, embodiment=a.embodiment, views=views, instruction=a.instruction),
+        _with(EXECUTOR, pace, lag, embodiment=a.embodiment, output=a.controller),
         *gripper,
+        *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )
+
+
+def _session(a: SimArguments | BenchArguments, embodiment: str, **settings: Any) -> Process:
+    return _with(ARM_SESSION, settings, embodiment=embodiment, controller=CONTROLLERS[a.controller])
+
+
+def _measured(a: BenchArguments) -> BenchCalibration | None:
+    from e0_ros.core.bench_calibration import read_bench
+
+    return read_bench(Path(a.calibration)) if a.calibration else None
+
+
+def _places(a: BenchArguments) -> dict[str, Foreign]:
+    """Per calibrated view who tells /tf_static of its place."""
+    from e0_policy.embodiment import load_embodiment
+    from e0_ros.core.camera_model import FLANGE, quaternion_xyzw
+
+    bench = _measured(a)
+    base = load_embodiment(a.embodiment).base_frame
+    frames, told = {"base": base, "flange": base.removesuffix("link0") + FLANGE}, {}
+    for view, place in bench.cameras.items() if bench else ():
+        numbers = [*place.pose[:3, 3].tolist(), *quaternion_xyzw(place.pose[:3, :3]).tolist()]
+        words = [f for name, x in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), numbers, strict=True)
+                 for f in (f"--{name}", f"{x:.9f}")]  # fmt: skip
+        words += ["--frame-id", frames[place.parent], "--child-frame-id", optical_frame(view)]
+        told[view] = Foreign(f"place_{view}", "run", "tf2_ros", "static_transform_publisher", tuple(words), RESTART)
+    return told
 
 
 def _bench(a: BenchArguments) -> tuple[Foreign, ...]:
     """The arm's driver, the controller and one RealSense camera per view."""
     fake = str(a.use_fake_hardware).lower()
     arm = (f"robot_ip:={a.robot_ip or 'dont-care'}", f"use_fake_hardware:={fake}", "load_gripper:=true")
-    controller = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
     foreign = [
         Foreign("franka", "launch", "franka_bringup", "franka.launch.py", arm),
-        Foreign("controller", "run", "controller_manager", "spawner", (controller[a.controller],), CONTINUE),
+        Foreign("controller", "run", "controller_manager", "spawner", (CONTROLLERS[a.controller],), CONTINUE),
     ]
+    places = _places(a)
     for view, serial in zip(a.views, a.serials or ("",) * len(a.views), strict=True):
-        names = (f"camera_name:={view}", "camera_namespace:=cameras", *([f"serial_no:='{serial}'"] if serial else []))
+        names = [f"camera_name:={view}", "camera_namespace:=cameras", *([f"serial_no:='{serial}'"] if serial else [])]
+        names += ["publish_tf:=false"] if view in places else []  # a frame has one parent
         if a.cameras:
-            foreign.append(Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", names))
-    return tuple(foreign)
+            foreign.append(Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", tuple(names)))
+    return (*foreign, *(places[view] for view in a.views if view in places))
 
 
 def _with(process: Process, *groups: Mapping[str, Any], **settings: Any) -> Process:

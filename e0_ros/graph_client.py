@@ -19,6 +19,8 @@ from e0_ros.core.live_status import Status, streams_of
 from e0_ros.core.traces import MODES
 from e0_ros.interfaces import Service, Topic, message_class
 
+SPEEDS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+BRING_S = 180.0
 SILENT_S = 3.0
 """Nodes that report every second and have not for so long are silent."""
 
@@ -48,12 +50,18 @@ class GraphClient(Node):  # type: ignore[misc]
         self._values: dict[str, str] = {}
         self._complaint = ""
         self._mode = ""
+        self._executor_values: dict[str, str] = {}
+        self._session_values: dict[str, str] = {}
+        self.arm_fault = ""
         self.recorder = RecorderState()
         self.sim: SimState | None = None
         self._listen(interfaces.DIAGNOSTICS, self._on_diagnostics)
         self._listen(interfaces.RECORDER_STATE, self._on_recorder)
         self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
         self._listen(interfaces.SIM_STATE, self._on_sim)
+        self._listen(interfaces.ARM_FAULT, self._on_arm_fault)
+        topic = interfaces.SPEED
+        self._speed = self.create_publisher(message_class(topic.type), topic.name, topic.qos.profile())
 
     def close(self) -> None:
         """Leave the graph."""
@@ -131,6 +139,38 @@ class GraphClient(Node):  # type: ignore[misc]
                 raise GraphCallError(f"{interfaces.ARM.owner} did not arm: {reply.message}")
             self.spin(0.05)
 
+    def bring(self, service: Service) -> None:
+        """Have `arm_session` bring the arm somewhere and wait until it is there.
+
+        Raises:
+            GraphCallError: it refused, failed, or took too long; the message says which step.
+
+        """
+
+        def wait(done: Callable[[], bool], what: str) -> None:
+            deadline = time.monotonic() + BRING_S
+            while not done():
+                self._health()
+                if time.monotonic() > deadline:
+                    raise GraphCallError(f"{service.owner} {what} within {BRING_S:.0f} s")
+                self.spin(0.05)
+
+        wait(lambda: "ended" in self._session_values, "said nothing on /diagnostics")
+        before = self._session_values["ended"]
+        self.call(service)
+        wait(lambda: self._session_values["ended"] != before, f"did not end {service.name}")
+        if failed := self._session_values.get("failed", ""):
+            raise GraphCallError(f"{service.owner}: {failed}")
+
+    def change_speed(self, faster: bool) -> float:
+        """Have plans followed at the next of `SPEEDS`; returns it."""
+        now = float(self._executor_values.get("speed", "1"))
+        others = [s for s in SPEEDS if s > now + 1e-3] if faster else [s for s in SPEEDS[::-1] if s < now - 1e-3]
+        speed = others[0] if others else now
+        self._executor_values["speed"] = str(speed)
+        self._speed.publish(message_class(interfaces.SPEED.type)(data=speed))
+        return speed
+
     def status(self, instruction: str, bytes_per_s: float) -> Status:
         """What a live view shows."""
         recorder, now = self.recorder, time.monotonic()
@@ -138,7 +178,7 @@ class GraphClient(Node):  # type: ignore[misc]
         complaint = recorder.reason if recorder.mode == RecorderState.FAULT else self._complaint
         return Status(
             streams=streams_of(self._values),
-            trouble=complaint,
+            trouble=f"the arm: {self.arm_fault}" if self.arm_fault else complaint,
             instruction=instruction,
             recording=recorder.mode != RecorderState.IDLE,
             duration_s=recorder.duration,
@@ -168,6 +208,10 @@ class GraphClient(Node):  # type: ignore[misc]
                 self._heard_s[status.name] = time.monotonic()
                 self._values = {value.key: value.value for value in status.values}
                 self._complaint = "" if status.level == b"\0" else status.message
+            elif status.name == "chunk_executor":
+                self._executor_values = {value.key: value.value for value in status.values}
+            elif status.name == "arm_session":
+                self._session_values = {value.key: value.value for value in status.values}
 
     def _on_recorder(self, msg: RecorderState) -> None:
         self._heard_s["episode_recorder"] = time.monotonic()
@@ -176,6 +220,9 @@ class GraphClient(Node):  # type: ignore[misc]
     def _on_executor(self, msg: ExecutorState) -> None:
         name = MODES[msg.mode] if msg.mode < len(MODES) else str(msg.mode)
         self._mode = f"{name}: {msg.reason}" if name in ("HOLD", "STOPPED") else name
+
+    def _on_arm_fault(self, msg: Any) -> None:
+        self.arm_fault = msg.data
 
     def _on_sim(self, msg: SimState) -> None:
         self.sim = msg

@@ -127,6 +127,9 @@ OBSERVATION = Topic(
     steady=True,
 )
 ACTION_CHUNK = Topic("/e0/action_chunk", "e0_msgs/msg/ActionChunk", Qos(), "per plan", "publishing")
+SHADOW_CHUNK = Topic(
+    "/e0/shadow_chunk", "e0_msgs/msg/ActionChunk", Qos(), "per plan of a policy that only watches", "publishing"
+)
 EXECUTOR_STATE = Topic("/e0/executor_state", "e0_msgs/msg/ExecutorState", Qos(), "per tick", "tick", steady=True)
 EPISODE_EVENT = Topic(
     "/e0/episode_event", "e0_msgs/msg/EpisodeEvent", Qos(depth=10, latched=True), "on change", "event"
@@ -136,6 +139,18 @@ RECORDER_STATE = Topic(
 )
 INSTRUCTION = Topic("/e0/instruction", "std_msgs/msg/String", Qos(depth=1, latched=True), "on change", "-")
 HEARTBEAT = Topic("/e0/heartbeat", "std_msgs/msg/Bool", Qos(depth=10), "20 Hz, if there is one; false: stop", "-")
+ARM_FAULT = Topic(
+    "/e0/arm_fault", "std_msgs/msg/String", Qos(depth=10, latched=True), "10 Hz, if the arm is watched; empty: fit", "-"
+)
+SPEED = Topic("/e0/speed", "std_msgs/msg/Float64", Qos(depth=1, latched=True), "on change; share of full speed", "-")
+SIM_FAULT = Topic(
+    "/e0/sim/fault",
+    "std_msgs/msg/String",
+    Qos(depth=10),
+    "an error of Franka's for the plant to have",
+    "-",
+    privileged=True,
+)
 SIM_STATE = Topic("/e0/sim/state", "e0_msgs/msg/SimState", Qos(), "per control step", "control step", privileged=True)
 TF_STATIC = Topic("/tf_static", "tf2_msgs/msg/TFMessage", Qos(latched=True), "on change", "-")
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos(), "1 Hz", "publishing")
@@ -149,16 +164,29 @@ TOPICS = (
     GRIPPER_COMMAND,
     OBSERVATION,
     ACTION_CHUNK,
+    SHADOW_CHUNK,
     EXECUTOR_STATE,
     EPISODE_EVENT,
     RECORDER_STATE,
     INSTRUCTION,
     HEARTBEAT,
+    ARM_FAULT,
+    SPEED,
+    SIM_FAULT,
     SIM_STATE,
     TF_STATIC,
     DIAGNOSTICS,
 )
 """All but the cameras', which are one per view: `camera_topic(view)` and `camera_info_topic(view)`."""
+
+ROBOT_STATE = Topic(
+    "/franka_robot_state_broadcaster/robot_state",
+    "franka_msgs/msg/FrankaRobotState",
+    Qos(depth=1, reliable=False),
+    "1 kHz",
+    "measurement",
+)
+"""Franka's own state, which `arm_session` reads. Its type comes with franka_ros2; bags have what follows from it."""
 
 TRIGGER = "std_srvs/srv/Trigger"
 ARM = Service("/e0/arm", "e0_msgs/srv/Arm", "chunk_executor")
@@ -166,6 +194,11 @@ DISARM = Service("/e0/disarm", TRIGGER, "chunk_executor")
 HOLD = Service("/e0/hold", TRIGGER, "chunk_executor")
 STOP = Service("/e0/stop", TRIGGER, "chunk_executor")
 RESET_STOP = Service("/e0/reset_stop", TRIGGER, "chunk_executor")
+STEP = Service("/e0/step", TRIGGER, "chunk_executor")
+RECOVER = Service("/e0/arm/recover", TRIGGER, "arm_session")
+HOME = Service("/e0/arm/home", TRIGGER, "arm_session")
+REST = Service("/e0/arm/rest", TRIGGER, "arm_session")
+WAVE = Service("/e0/arm/wave", TRIGGER, "arm_session")
 START_EPISODE = Service("/e0/start_episode", "e0_msgs/srv/StartEpisode", "episode_recorder")
 END_EPISODE = Service("/e0/end_episode", "e0_msgs/srv/EndEpisode", "episode_recorder")
 SET_INSTRUCTION = Service("/e0/set_instruction", "e0_msgs/srv/SetInstruction", "observation_sync")
@@ -181,6 +214,11 @@ SERVICES = (
     HOLD,
     STOP,
     RESET_STOP,
+    STEP,
+    RECOVER,
+    HOME,
+    REST,
+    WAVE,
     START_EPISODE,
     END_EPISODE,
     SET_INSTRUCTION,

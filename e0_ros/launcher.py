@@ -112,6 +112,10 @@ class Launcher:
         """Process id of a node (fault tests kill it)."""
         return self._children[name].pid
 
+    def processor_s(self) -> dict[str, float]:
+        """Processor time that each process has used so far [s]."""
+        return {name: child.processor_s() for name, child in self._children.items()}
+
     def running(self) -> bool:
         """Whether the graph runs and is not being stopped."""
         return self._thread.is_alive() and not self._stopping.is_set()

@@ -1,7 +1,8 @@
 """Record takes by hand: `e0 record --attach` in a running graph, or `e0 record sim ...`, `e0 record teleop ...`.
 
 Keys: space start, s success, f failure, d discard, r discard and record again, i next instruction, n new instruction,
-t take over, b hand back (with a leader, from a policy), q quit. A foot pedal can press them: --pedal.
+t take over, b hand back (with a leader, from a policy), v recover the arm, h home, x step (in step-through), + and -
+speed, q quit. A foot pedal can press them: --pedal.
 """
 
 from __future__ import annotations
@@ -14,26 +15,34 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from e0_ros.calibrate_command import compare_views
 from e0_ros.config import ConfigError
+from e0_ros.core.bag_reader import Bag, BagReadError
+from e0_ros.core.calibration_bag import first_images
 from e0_ros.core.live_status import Status, line, lines
 from e0_ros.core.take_session import (
     KEYS,
+    ChangeSpeed,
     DiscardLast,
     End,
     HandBack,
+    Home,
     Instruct,
     Quit,
+    Recover,
     Refused,
+    Release,
     Start,
     TakeOver,
     TakeSession,
 )
 from e0_ros.graph import GRAPHS
 from e0_ros.graph_client import GraphCallError, GraphClient
-from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE
+from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE, STEP
 from e0_ros.keyboard import Keyboard
 from e0_ros.launcher import Launcher
 from e0_ros.pedal import PEDAL_KEYS, PedalKeys, open_pedal, pedal_keys
+from e0_ros.picture import pictures
 from e0_ros.record_take import Takes, throw_away
 from e0_ros.resolve import GraphError, parse, resolve
 
@@ -57,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--instruction", action="append", default=[], help="what the robot is told; several to go through")
     p.add_argument("--task", default="", help="task of the simulator, or a name for the records")
     p.add_argument("--seed", type=int, default=0, help="seed of the first scene; each further take adds 1")
+    p.add_argument(
+        "--reference", type=Path, metavar="BAG", help="first compare the fixed cameras' views with this take"
+    )
     p.add_argument("--no-arm", action="store_true", help="never arm: something else than the executor moves the arm")
     p.add_argument("--log-dir", type=Path, default=Path("logs"), help="logs of a graph started here (default: logs)")
     p.add_argument("--pedal", default="", metavar="DEVICE", help="foot pedal: /dev/input/by-id/...-event-kbd")
@@ -82,14 +94,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             client = GraphClient(health=health)
             stack.callback(client.close)
             client.wait_for(START_EPISODE, END_EPISODE, SET_INSTRUCTION)
+            if options.reference:
+                _compare_views(options.reference, options.log_dir)
             takes = Takes(client, options.task, options.seed, not options.no_arm)
             pedal = _pedal(options, stack)
             with Keyboard() as keyboard:
                 Recorder(takes, TakeSession(options.instruction), keyboard, pedal).run()
-    except (GraphError, GraphCallError, ConfigError) as error:
+    except (GraphError, GraphCallError, ConfigError, BagReadError) as error:
         print(f"e0 record: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _compare_views(reference: Path, folder: Path) -> None:
+    """Say whether a fixed camera has moved since a take; overlays go to the logs."""
+    before = {view: image for view, image in first_images(Bag(reference)).items() if view != "wrist"}
+    if any(shift.moved for shift in compare_views(before, pictures(list(before), 10.0), folder).values()):
+        print(f"a camera has moved since {reference.name}: put it back, or the policy sees another scene", flush=True)
 
 
 def _pedal(options: argparse.Namespace, stack: ExitStack) -> PedalKeys | None:
@@ -123,7 +144,7 @@ class Recorder:
         before = {number: signal.signal(number, self._leave) for number in (signal.SIGINT, signal.SIGTERM)}
         self._view.say(
             "space start, s success, f failure, d discard, r again, i / n next / new instruction, "
-            "t / b take over / hand back, q quit"
+            "t / b take over / hand back, v recover, h home, x step, + / - speed, q quit"
         )
         try:
             while not self._leaving:
@@ -134,6 +155,7 @@ class Recorder:
                 elif self._keyboard.ended:
                     self._leaving = True
                 self._follow_simulator()
+                self._follow_arm()
             if self._session.recording:
                 self._end("unlabelled", "interrupted")
         finally:
@@ -163,6 +185,12 @@ class Recorder:
             elif isinstance(action, HandBack):
                 self._takes.hand_back()
                 self._view.say("handed back")
+            elif isinstance(action, Recover | Home):
+                self._bring(isinstance(action, Recover))
+            elif isinstance(action, Release):
+                self._view.say(self._takes.client.call(STEP).message)
+            elif isinstance(action, ChangeSpeed):
+                self._view.say(f"speed {self._takes.client.change_speed(action.faster):.0%}")
             elif isinstance(action, Refused):
                 self._view.say(action.reason)
             if isinstance(action, End | DiscardLast) and action.again:
@@ -188,6 +216,21 @@ class Recorder:
             if text:
                 self._session.add_instruction(text)
         self._view.say(f"next instruction: {self._session.instruction!r}")
+
+    def _bring(self, recover: bool) -> None:
+        self._view.say("recovering: errors, hardware, controllers, home" if recover else "going home")
+        self._view.say(self._takes.bring_home(recover))
+
+    def _follow_arm(self) -> None:
+        """An arm that stops by itself ends the take, with its reason."""
+        fault = self._takes.client.arm_fault
+        if self._session.recording and fault:
+            self._view.say(f"the arm: {fault}; v brings it back")
+            try:
+                self._end("failure", f"arm: {fault}")
+            except GraphCallError as error:
+                self._view.say(f"error: {error}")
+                self._session.ended("")
 
     def _follow_simulator(self) -> None:
         """A simulator says itself when an episode is over, and how it went."""

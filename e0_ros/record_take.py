@@ -102,6 +102,21 @@ class Takes:
         if self.arm:
             self.client.arm(Time())
 
+    def bring_home(self, recover: bool) -> str:
+        """Bring the arm home, after recovering it or as it is; returns what came of it.
+
+        A recovery ends with an armed arm; beside a policy, which would go on at once, the next take arms it.
+
+        Raises:
+            GraphCallError: nobody watches the arm, a step failed, or the arm cannot be recovered by software.
+
+        """
+        self.client.bring(interfaces.RECOVER if recover else interfaces.HOME)
+        if recover and self.client.has(interfaces.RESET_POLICY):
+            self.client.call(interfaces.DISARM)
+            return "recovered, at home; the next take arms"
+        return "recovered, at home" if recover else "at home"
+
     def end(self, outcome: str, note: str = "") -> Ended:
         """End the running take with a label and judge what was recorded.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from e0_ros.core.bag_reader import Bag, BagReadError
-from e0_ros.core.shadow import Errors, ShadowError, run_shadow
+from e0_ros.core.shadow import Errors, ShadowError, recorded_shadow, run_shadow
 from e0_ros.core.shadow_plot import shadow_plot
 from e0_ros.json_file import write_json
 from e0_ros.policies import load_checkpoint, read_card
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example: e0 replay --shadow bags/20260101-120000 --checkpoint runs/pick/checkpoint --action teleop",
     )
     parser.add_argument("--shadow", type=Path, required=True, metavar="BAG", help="the recorded episode")
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="the policy")
+    parser.add_argument("--checkpoint", metavar="DIR", help="the policy; else the one that watched the take (shadow)")
     parser.add_argument("--action", choices=("commanded", "teleop", "measured_next"), default="commanded",
                         help="what was done, as in e0 convert (default: commanded)")  # fmt: skip
     parser.add_argument("--every", type=int, default=0, help="frames between plans (default: its execution horizon)")
@@ -35,22 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args(argv)
     try:
-        card = read_card(Path(options.checkpoint))
-        policy = load_checkpoint(options.checkpoint)
-        shadow = run_shadow(Bag(options.shadow), policy, options.action, card.views, max(options.every, 0))
+        if options.checkpoint:
+            card = read_card(Path(options.checkpoint))
+            policy, name = load_checkpoint(options.checkpoint), card.identifier
+            shadow = run_shadow(Bag(options.shadow), policy, options.action, card.views, max(options.every, 0))
+        else:
+            shadow, name = recorded_shadow(Bag(options.shadow), options.action), "as recorded"
     except (BagReadError, ShadowError) as error:
         print(f"e0 replay: {error}", file=sys.stderr)
         return 1
     errors = shadow.errors()
     print(f"{options.shadow.name}: {len(shadow.stamps_ns)} plans beside what was done ({options.action})")
     print("\n".join(table(errors)))
-    name = options.shadow.resolve().name.removesuffix(".mcap")
-    path = options.plot or options.shadow.resolve().parent / f"{name}-shadow.svg"
+    bag = options.shadow.resolve().name.removesuffix(".mcap")
+    path = options.plot or options.shadow.resolve().parent / f"{bag}-shadow.svg"
     path.write_text(shadow_plot(shadow), encoding="utf-8")
     print(path)
     if options.json:
         figures = {key: [float(v) for v in values] for key, values in asdict(errors).items()}
-        write_json(options.json, {"bag": name, "checkpoint": card.identifier, "action": options.action, **figures})
+        write_json(options.json, {"bag": bag, "checkpoint": name, "action": options.action, **figures})
     return 0
 
 

@@ -23,6 +23,7 @@ from e0_ros.interfaces import (
     GRIPPER_STATES,
     JOINT_STATES,
     OBSERVATION,
+    SHADOW_CHUNK,
     SIM_STATE,
     Qos,
     Topic,
@@ -58,6 +59,8 @@ class SyntheticEpisode:
     embodiment: str = "fr3"
     teleop: bool = False
     privileged: int = 0
+    watched: bool = False
+    """A policy watches, which plans what is done."""
     missing: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Per stream (a view, joints, gripper) the time in which nothing comes [s]."""
 
@@ -187,12 +190,15 @@ class _Writer:
     def _plan(self, t: int) -> None:
         self._sequence += 1
         rows = np.array([self._e.row(t + i * ROW_NS) for i in range(ROWS)])
-        self._put(
-            ACTION_CHUNK, t, header=self._header(t), status=0, reason="", source=self._source, session="s",
-            sequence=self._sequence, in_reply_to=self._time(t), t0=self._time(t), period_ns=ROW_NS, representation=0,
-            embodiment=self._e.embodiment, joint_names=list(self._arm.joint_names), rows=ROWS, columns=rows.shape[1],
-            data=rows.reshape(-1), uncertainty=np.empty(0, np.float32), latency_ns=0, seed=0, checkpoint="",
-        )  # fmt: skip
+        plan: dict[str, Any] = {
+            "header": self._header(t), "status": 0, "reason": "", "source": self._source, "session": "s",
+            "sequence": self._sequence, "in_reply_to": self._time(t), "t0": self._time(t), "period_ns": ROW_NS,
+            "representation": 0, "embodiment": self._e.embodiment, "joint_names": list(self._arm.joint_names),
+            "rows": ROWS, "columns": rows.shape[1], "data": rows.reshape(-1), "latency_ns": 0, "seed": 0,
+            "uncertainty": np.empty(0, np.float32), "checkpoint": "",
+        }  # fmt: skip
+        for topic in (ACTION_CHUNK, *([SHADOW_CHUNK] if self._e.watched else [])):
+            self._put(topic, t, **plan)
 
     def _executor(self, t: int) -> None:
         sequence = (t - START_NS) // PLAN_NS + 1

@@ -74,6 +74,9 @@ class SimAdapter(Protocol):
     def start_render(self) -> None:
         """Begin to render every view of the present state; `step` may follow at once."""
 
+    def pictures_ready(self) -> bool:
+        """Whether `finish_render` would not have to wait, as far as can be told."""
+
     def finish_render(self) -> dict[str, ImageArray]:
         """Wait for the images of the last `start_render`, by view."""
 

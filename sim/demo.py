@@ -6,9 +6,11 @@ The shipped E0 checkpoint plans where it knows the task; elsewhere, or if asked,
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     latencies = [latency for e in valid for latency in e.chunk_latency_ms]
     sim_s, wall_s = sum(e.sim_s for e in valid), sum(e.wall_s for e in valid)
     overrun_s = sum(e.overrun_s for e in valid)
+    cores = mean_cores(valid)
     return {
         "episodes": len(episodes),
         "errors": len(episodes) - len(valid),
@@ -49,12 +52,30 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "chunk_latency_ms_p99": percentile(latencies, 0.99),
         "command_rate_hz": sum(e.commands for e in valid) / sim_s if sim_s else 0.0,
         "real_time_factor": (sim_s - overrun_s) / wall_s if wall_s else 0.0,
+        "cores": sum(cores.values()) if cores else math.nan,
+        "cores_by_process": cores,
+        "observation_rate_hz": sum(len(e.observation_age_ms) for e in valid) / sim_s if sim_s else 0.0,
         "stale_observations": sum(e.stale for e in valid),
         "refused_chunks": sum(e.refused for e in valid),
         "violations": violations(episodes),
         "lost_messages": total([e.lost for e in valid]),
         "megabytes_per_episode": sum(e.bytes for e in valid) / 1e6 / len(valid) if valid else 0.0,
     }
+
+
+def mean_cores(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Cores that each process kept busy, on average over the time of these episodes; the busiest first."""
+    wall_s = sum(e.wall_s for e in episodes if e.cores)
+    names = {name for e in episodes for name in e.cores}
+    used = {name: sum(e.cores.get(name, 0.0) * e.wall_s for e in episodes) for name in names}
+    return {name: used[name] / wall_s for name in sorted(names, key=lambda n: -used[n])} if wall_s else {}
+
+
+def _cores(by_process: Mapping[str, float]) -> str:
+    if not by_process:
+        return "unknown"
+    parts = ", ".join(f"{name} {cores:.2f}" for name, cores in by_process.items())
+    return f"{sum(by_process.values()):.2f} of {os.cpu_count()} cores ({parts})"
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -68,6 +89,8 @@ def table(figures: dict[str, Any]) -> str:
         ("chunk latency", f"{f['chunk_latency_ms_p50']:.1f} ms median, {f['chunk_latency_ms_p99']:.1f} ms p99"),
         ("command rate", f"{f['command_rate_hz']:.1f} Hz of simulated time"),
         ("real-time factor", f"{f['real_time_factor']:.2f}"),
+        ("observations", f"{f['observation_rate_hz']:.1f} Hz of simulated time"),
+        ("processor", _cores(f["cores_by_process"])),
         ("stale observations", str(f["stale_observations"])),
         ("refused chunks", str(f["refused_chunks"])),
         ("lost messages", known(f["lost_messages"], "unknown")),

@@ -6,6 +6,7 @@ topics leaves the same `Trace`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from e0_ros.core.plan_keeper import InForce
 from sim.adapter import SimAdapter
 from sim.camera_shift import known_offsets
 from sim.controllers import Point, Trajectory
+from sim.disturbance import Disturbance
 from sim.episode import Episode
 from sim.rig import JointSample, Rig
 from sim.sources import Source
@@ -67,7 +69,11 @@ class DirectEpisode:
 
 @dataclass(frozen=True)
 class Moment:
-    """One tick as an onlooker sees it: what is observed, the cameras, the chunk in force, the executor's mode."""
+    """One tick as an onlooker sees it: what is observed, the cameras, the chunk in force, the executor's mode.
+
+    `row` is the set-point in force from now on, as `e0 convert` takes it for the frame's action; None before the first.
+    `poses` is privileged.
+    """
 
     step: int
     now_ns: int
@@ -77,15 +83,22 @@ class Moment:
     chunk: ActionChunk | None
     mode: str
     success: bool
+    gripper_opening: float = math.nan
+    row: FloatArray | None = None
+    poses: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass
-class _Run:
+class Run:
     """An episode in progress."""
 
     episode: Episode
     source: Source
     onlooker: Callable[[Moment], None] | None
+    began_s: float = 0.0
+    violations: int = 0
+    refused: int = 0
+    row: FloatArray | None = None
     trace: Trace = field(default_factory=Trace)
     first: Mapping[str, ImageArray] = field(default_factory=dict)
     in_force: InForce | None = None
@@ -103,6 +116,7 @@ class DirectLoop:
         task: the one that it is built for; the adapter's first if empty.
         settings: of the executor, over those of this loop.
         on_command: told of every command with the time of its tick and the executor's state.
+        disturbance: of the arm, by name of `Rig`.
 
     Raises:
         ConfigError: settings that contradict each other.
@@ -115,10 +129,11 @@ class DirectLoop:
         task: str = "",
         settings: Mapping[str, Any] | None = None,
         on_command: Callable[[int, Command, Status], None] | None = None,
+        disturbance: Disturbance | None = None,
     ) -> None:
         adapter.reset(task or adapter.tasks[0], 0)
         self.adapter, self._on_command = adapter, on_command
-        self.rig = Rig(adapter, "joint_trajectory", True, START_NS)
+        self.rig = Rig(adapter, "joint_trajectory", True, START_NS, disturbance)
         arm = self.rig.arm.name
         self._executor = ChunkExecutor(ExecutorConfig(embodiment=arm, lockstep=True, **(settings or {})))
         self._sync = ObservationSync(SyncConfig(views=adapter.views, lockstep=True))
@@ -139,27 +154,44 @@ class DirectLoop:
             RuntimeError: the executor cannot be armed, or a tick had no observation.
 
         """
-        rig, begin = self.rig, time.perf_counter()
+        run = self.begin(task, seed, source, max_steps, onlooker)
+        while run.episode.running:
+            self.tick(run)
+        return self.result(run)
+
+    def begin(
+        self,
+        task: str,
+        seed: int,
+        source: Source,
+        max_steps: int = 0,
+        onlooker: Callable[[Moment], None] | None = None,
+    ) -> Run:
+        """Build the scene and arm the executor; then `tick` while the run's episode is running, and `result`."""
+        rig, began_s = self.rig, time.perf_counter()
         self._executor.disarm()
         scene = rig.reset(task, seed, rig.now_ns + RESET_GAP_NS)
         episode = Episode(scene, 1, max_steps or scene.max_steps)
         self._arm_at(rig.now_ns - rig.adapter.control_period_ns)
-        violations, refused = self._violations(), self._executor.status(rig.now_ns).refused
-        run, self._samples = _Run(episode, source, onlooker, offsets=known_offsets(rig.adapter)), []
+        before = began_s, self._violations(), self._executor.status(rig.now_ns).refused
+        self._samples = []
         episode.start()
-        while episode.running:
-            self._tick(run)
+        return Run(episode, source, onlooker, *before, offsets=known_offsets(rig.adapter))
+
+    def result(self, run: Run) -> DirectEpisode:
+        """What a run came to."""
+        rig, episode = self.rig, run.episode
         return DirectEpisode(
             success=episode.success_once,
             steps=episode.step,
             max_steps=episode.max_steps,
-            wall_s=time.perf_counter() - begin,
+            wall_s=time.perf_counter() - run.began_s,
             digest=run.trace.digest(),
-            violations=self._violations() - violations,
+            violations=self._violations() - run.violations,
             jerk_rad_s3=rms_jerk(*run.trace.motion(), rig.adapter.control_period_ns),
             first=run.first,
             stale=run.stale,
-            refused=self._executor.status(rig.now_ns).refused - refused,
+            refused=self._executor.status(rig.now_ns).refused - run.refused,
             holds=tuple(run.holds),
         )
 
@@ -172,7 +204,8 @@ class DirectLoop:
         if refusal := self._executor.arm(stamp_ns, stamp_ns):
             raise RuntimeError(f"the executor does not arm: {refusal.reason}")
 
-    def _tick(self, run: _Run) -> None:
+    def tick(self, run: Run) -> None:
+        """Observe, answer, command, and advance by one control period; at the end of the episode only observe."""
         rig, episode = self.rig, run.episode
         now_ns, privileged = rig.now_ns, rig.adapter.privileged()
         episode.observe(privileged.success)
@@ -186,15 +219,15 @@ class DirectLoop:
         if run.onlooker and isinstance(seen, Observation):
             status = self._executor.status(now_ns)
             mode = f"{status.mode.name}: {status.reason}" if status.reason else status.mode.name
-            what = seen.views, seen.joint_positions, rig.adapter.cameras()
-            run.onlooker(Moment(episode.step, now_ns, *what, status.chunk, mode, episode.success))
+            what = seen.views, seen.joint_positions, rig.adapter.cameras(), status.chunk, mode, episode.success
+            run.onlooker(Moment(episode.step, now_ns, *what, seen.gripper_opening, run.row, privileged.poses))
         if episode.done:
             episode.stop()
             return
         self._samples = rig.advance(now_ns + rig.adapter.control_period_ns).samples
         episode.step += 1
 
-    def _answer(self, run: _Run, seen: Observation | Stale, now_ns: int) -> None:
+    def _answer(self, run: Run, seen: Observation | Stale, now_ns: int) -> None:
         """The source's answer, and what the executor makes of it."""
         run.stale += isinstance(seen, Stale)
         if isinstance(seen, Observation):
@@ -206,7 +239,7 @@ class DirectLoop:
             self._executor.offer(answer, now_ns)
         self._move(run, now_ns)
 
-    def _move(self, run: _Run, now_ns: int) -> None:
+    def _move(self, run: Run, now_ns: int) -> None:
         """The executor's tick, and what hears of it."""
         rig, tick = self.rig, self._executor.tick(now_ns)
         status = tick.status
@@ -214,6 +247,7 @@ class DirectLoop:
         if status.mode is Mode.HOLD and run.mode is not Mode.HOLD:
             run.holds.append(status.reason)
         run.mode = status.mode
+        run.row = _row(status, now_ns, run.row)
         if status.reference is not None:
             run.trace.reference(now_ns, status.reference.position)
         if status.mode is not Mode.DISARMED and np.isfinite(status.gripper_opening):
@@ -255,9 +289,21 @@ def as_trajectory(command: Command, joint_names: tuple[str, ...]) -> Trajectory:
     return Trajectory(command.start_ns, joint_names, points)
 
 
+def _row(status: Status, now_ns: int, before: FloatArray | None) -> FloatArray | None:
+    """The set-point in force from now on: a row of the plan that is followed, else the executor's own reference."""
+    chunk = status.chunk
+    if status.mode is not Mode.RUNNING or chunk is None:
+        known = status.reference is not None and np.isfinite(status.gripper_opening)
+        return np.append(status.reference.position, status.gripper_opening) if known else before  # type: ignore[union-attr]
+    if status.committed_until_ns > now_ns:
+        return before
+    row: FloatArray = chunk.rows[min(max((now_ns - chunk.t0_ns) // chunk.period_ns, 0), len(chunk.rows) - 1)]
+    return row
+
+
 def _in_force(status: Status, now_ns: int) -> InForce:
     """What the executor's state says of the plan that it follows."""
     chunk, until_ns = status.chunk, status.committed_until_ns
     if chunk is None:
-        return InForce(now_ns, "", "", 0, until_ns)
-    return InForce(now_ns, chunk.source, chunk.session, chunk.sequence, until_ns)
+        return InForce(now_ns, "", "", 0, until_ns, 0)
+    return InForce(now_ns, chunk.source, chunk.session, chunk.sequence, until_ns, chunk.t0_ns)

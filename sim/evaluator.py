@@ -22,11 +22,17 @@ from e0_ros import interfaces
 from e0_ros.conversions import rgb8_from_msg, to_ns
 from e0_ros.core.policy_session import is_error
 from e0_ros.interfaces import Service, Topic, message_class
+from e0_ros.raw_inputs import Polled
 from sim.demonstration import PERIOD_NS
 from sim.statistics import percentile, rms_jerk
 from sim.trace import Trace
 
 VERDICT_S = 10.0
+POLL_S = 0.02
+EVALUATOR = "evaluator"
+Usage = Callable[[], Mapping[str, float]]
+Hear = Callable[[Any, Mapping[str, Any]], None]
+"""Called with a message and rclpy's message info."""
 EPISODE_SERVICES = (
     interfaces.DISARM,
     interfaces.RESET_SIM,
@@ -49,6 +55,7 @@ class Episode:
     `wall_s` runs from publishing to publishing of the very states that `sim_s` runs between, by the publisher's clock.
     `violations` counts what the bridge's judge has found since its start (-1: it does not judge, or said nothing).
     `fault` is the first exception that the policy told of; `first` holds the pictures of the first observation.
+    `cores` says how many processor cores each process of the graph, and this one, kept busy on average.
     `digest` is a hash of every pose of the scene and every commanded reference, step by step: in lock-step the same
     seed gives the same digest.
     """
@@ -63,6 +70,7 @@ class Episode:
     sim_s: float = 0.0
     wall_s: float = 0.0
     overrun_s: float = 0.0
+    cores: Mapping[str, float] = field(default_factory=dict)
     observation_age_ms: list[float] = field(default_factory=list)
     chunk_latency_ms: list[float] = field(default_factory=list)
     inference_ms: list[float] = field(default_factory=list)
@@ -108,11 +116,14 @@ class Evaluator(Node):  # type: ignore[misc]
         source: "scripted" (the experts plan each episode) or "policy".
         timeout_s: steady-clock bound of each wait.
         health: called while waiting; raises `EvaluationError` if the graph is gone.
+        usage: processor time of each process of the graph so far [s].
     """
 
-    def __init__(self, source: str, timeout_s: float, health: Callable[[], None], context: Context) -> None:
-        super().__init__("evaluator", context=context)
-        self._source, self._timeout_s, self._health = source, timeout_s, health
+    def __init__(
+        self, source: str, timeout_s: float, health: Callable[[], None], usage: Usage, context: Context
+    ) -> None:
+        super().__init__(EVALUATOR, context=context)
+        self._source, self._timeout_s, self._health, self._usage = source, timeout_s, health, usage
         self._ros = SingleThreadedExecutor(context=context)
         self._ros.add_node(self)
         reset = interfaces.RESET_EXPERT if source == "scripted" else interfaces.RESET_POLICY
@@ -125,6 +136,7 @@ class Evaluator(Node):  # type: ignore[misc]
         self._episode: Episode | None = None
         self._trace = Trace()
         self._inference_ms: dict[int, float] = {}
+        self._polled, self._heard = Polled(), list[tuple[Any, Hear]]()
         self._listen(interfaces.SIM_STATE, self._on_sim)
         self._listen(interfaces.EXECUTOR_STATE, self._on_executor)
         self._listen(interfaces.OBSERVATION, self._on_observation)
@@ -177,7 +189,7 @@ class Evaluator(Node):  # type: ignore[misc]
             if time.monotonic() > deadline:
                 names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
                 raise EvaluationError(f"not up within {self._timeout_s:.0f} s: {names}; look at their logs")
-            self._ros.spin_once(0.1)
+            self._wait()
 
     def _prepare(self, episode: Episode, max_steps: int) -> None:
         self._call(interfaces.DISARM)
@@ -203,12 +215,13 @@ class Evaluator(Node):  # type: ignore[misc]
                 return
             if time.monotonic() > deadline:
                 raise EvaluationError(f"{interfaces.ARM.owner} did not arm: {reply.message}")
-            self._ros.spin_once(0.02)
+            self._wait()
 
     def _watch(self, episode: Episode, on_step: Callable[[Episode], None] | None) -> None:
-        last_step, alive = -1, time.monotonic()
+        last_step, begin = -1, time.monotonic()
+        alive, used_s = begin, self._used_s()
         while True:
-            self._ros.spin_once(0.1)
+            self._wait()
             state = self.sim
             if state is not None and state.step != last_step:
                 last_step, alive = state.step, time.monotonic()
@@ -217,7 +230,8 @@ class Evaluator(Node):  # type: ignore[misc]
                 if on_step is not None:
                     on_step(episode)
             if state is not None and state.done:
-                ended_ns = to_ns(state.header.stamp)
+                ended_ns, elapsed_s = to_ns(state.header.stamp), time.monotonic() - begin
+                episode.cores = {name: (s - used_s[name]) / elapsed_s for name, s in self._used_s().items()}
                 episode.inference_ms = [ms for t, ms in self._inference_ms.items() if t < ended_ns]
                 if not state.success_once and state.step < state.max_steps:
                     raise EvaluationError(f"the bridge gave the episode up at step {state.step}; its log says why")
@@ -225,6 +239,9 @@ class Evaluator(Node):  # type: ignore[misc]
             self._health()
             if time.monotonic() - alive > self._timeout_s:
                 raise EvaluationError(f"bridge ({interfaces.SIM_STATE.name}) is silent for {self._timeout_s:.0f} s")
+
+    def _used_s(self) -> dict[str, float]:
+        return {**self._usage(), EVALUATOR: time.process_time()}
 
     def _finish(self, episode: Episode) -> None:
         outcome = "discard" if episode.error else ("success" if episode.success else "failure")
@@ -243,7 +260,7 @@ class Evaluator(Node):  # type: ignore[misc]
         while self._verdict is None or _number(self._verdict, "ended_reset") < wanted:
             if time.monotonic() > deadline:
                 return -1
-            self._ros.spin_once(0.1)
+            self._wait()
         return _number(self._verdict, "violations") if _number(self._verdict, "judged") else -1
 
     def _call(self, service: Service, **fields: Any) -> Any:
@@ -262,10 +279,24 @@ class Evaluator(Node):  # type: ignore[misc]
                 client.remove_pending_request(future)
                 raise EvaluationError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
             self._ros.spin_until_future_complete(future, 0.2)
+            self._hear()
         return future.result()
 
-    def _listen(self, topic: Topic, callback: Callable[..., None]) -> None:
-        self.create_subscription(message_class(topic.type), topic.name, callback, topic.qos.profile())
+    def _listen(self, topic: Topic, callback: Hear) -> None:
+        kind, profile = message_class(topic.type), topic.qos.profile()
+        subscription = self.create_subscription(kind, topic.name, lambda _: None, profile, callback_group=self._polled)
+        self._heard.append((subscription, callback))
+
+    def _wait(self) -> None:
+        """Let a moment pass and take what has come: to wake for each message costs four times as much."""
+        self._ros.spin_once(POLL_S)
+        self._hear()
+
+    def _hear(self) -> None:
+        for subscription, callback in self._heard:
+            with subscription.handle:
+                while taken := subscription.handle.take_message(subscription.msg_type, False):
+                    callback(*taken)
 
     def _on_sim(self, msg: SimState, info: Mapping[str, Any]) -> None:
         told_s, episode, before = info["source_timestamp"] / 1e9, self._episode, self.sim
@@ -277,7 +308,7 @@ class Evaluator(Node):  # type: ignore[misc]
         if self._episode is not None:
             self._trace.scene(to_ns(msg.header.stamp), np.array([_values(pose) for pose in msg.poses]))
 
-    def _on_executor(self, msg: ExecutorState) -> None:
+    def _on_executor(self, msg: ExecutorState, _: Mapping[str, Any]) -> None:
         before, self.executor_state, episode = self.executor_state, msg, self._episode
         self._trace.reference(to_ns(msg.header.stamp), np.array(msg.positions))
         if episode is None or before is None:
@@ -287,7 +318,7 @@ class Evaluator(Node):  # type: ignore[misc]
         if msg.mode == ExecutorState.HOLD and before.mode != ExecutorState.HOLD:
             episode.holds.append(msg.reason)
 
-    def _on_observation(self, msg: Observation) -> None:
+    def _on_observation(self, msg: Observation, _: Mapping[str, Any]) -> None:
         if self._episode is None:
             return
         if msg.status == Observation.STATUS_OK:
@@ -298,10 +329,10 @@ class Evaluator(Node):  # type: ignore[misc]
         else:
             self._episode.stale += 1
 
-    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+    def _on_diagnostics(self, msg: DiagnosticArray, _: Mapping[str, Any]) -> None:
         self._verdict = next((status for status in msg.status if status.name == "bridge"), self._verdict)
 
-    def _on_chunk(self, msg: ActionChunk) -> None:
+    def _on_chunk(self, msg: ActionChunk, _: Mapping[str, Any]) -> None:
         if self._episode is None:
             return
         if msg.status == ActionChunk.STATUS_OK:
@@ -327,8 +358,10 @@ def violations(episodes: Sequence[Episode]) -> float:
     return math.nan if not judged or min(judged) < 0 else float(max(judged))
 
 
-def start(source: str, health: Callable[[], None] = lambda: None, timeout_s: float = 60.0) -> Evaluator:
+def start(
+    source: str, health: Callable[[], None] = lambda: None, timeout_s: float = 60.0, usage: Usage = dict
+) -> Evaluator:
     """Join the graph, in a context of its own, so that the caller's rclpy is left alone."""
     context = Context()
     rclpy.init(context=context)
-    return Evaluator(source, timeout_s, health, context)
+    return Evaluator(source, timeout_s, health, usage, context)

@@ -133,6 +133,10 @@ class Fr3Plant:
         """Keep what the pictures will show."""
         self._rendering = (self._positions, self._opening, self._steps)
 
+    def pictures_ready(self) -> bool:
+        """Always: they are drawn when they are asked for."""
+        return True
+
     def finish_render(self) -> dict[str, ImageArray]:
         """Draw one bar per joint with its goal as a mark, the gripper as a gap at the top, and a moving clock.
 

@@ -5,25 +5,25 @@ The adapter knows no task: cameras, actors, goals and success come from the envi
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import closest
 from e0_ros.core.camera_model import FLANGE, CameraModel, pose_matrix
-from sim import maniskill_arm
+from sim import maniskill_arm, maniskill_ground, maniskill_shaders
 from sim.adapter import Privileged, Scene
 from sim.camera_shift import CameraShift
 from sim.maniskill_arm import FINGER_OPEN_M, JOINTS
 from sim.maniskill_tasks import TASKS, task_named
 from sim.robot_visuals import light_panda
 from sim.scattered import scatter
+from sim.threads import any_at_work, threads, yield_to_others
 from sim.vulkan import activate
 
 PHYSICS_HZ = 100
@@ -37,6 +37,8 @@ _OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.
 """SAPIEN's cameras look along x with z up."""
 _SQUEEZE_M = -0.01
 _RENDER_THREADS = 4
+_BUSY = 2
+"""Cores that the rest of a real-time graph takes. Without a thread of its own (0) a picture costs a tenth less."""
 _RENDER_NICE = 10
 _NS = 1_000_000_000
 
@@ -59,6 +61,8 @@ class ManiSkillAdapter:
     physics_period_ns = _NS // PHYSICS_HZ
     drive = ("pd_joint_pos_vel", PHYSICS_HZ)
     """ManiSkill's control mode and rate."""
+    renderers: ClassVar[set[int]] = set()
+    """Threads of the renderer, which all environments of a process share."""
 
     def __init__(
         self,
@@ -71,9 +75,11 @@ class ManiSkillAdapter:
         for view in views:
             if view not in VIEWS:
                 raise ValueError(f"ManiSkill has no view {view!r}{closest(view, VIEWS)}")
+        if realtime:
+            os.environ.setdefault("LP_NUM_THREADS", str(min(_RENDER_THREADS, max(0, (os.cpu_count() or 1) - _BUSY))))
         activate()
         self.views = views
-        self._size = {"width": width_px, "height": height_px, "shader_pack": "minimal"}
+        self._size = {"width": width_px, "height": height_px, "shader_pack": maniskill_shaders.NAME}
         self._realtime, self._shift = realtime, shift
         self._moved: dict[str, FloatArray] = {}
         self._task = ""
@@ -89,12 +95,15 @@ class ManiSkillAdapter:
         """
         known = task_named(task)
         check_seed(seed)
-        fresh, before = task != self._task, _threads()
+        fresh, before = task != self._task, threads()
         if fresh:
             self.close()
             self._env = make_env(known.environment or task, *self.drive, sensor_configs=self._size)
             self._task = task
+        maniskill_shaders.choose_formats()
         self._env.reset(seed=seed, options=FRESH)
+        if self._realtime:
+            maniskill_ground.coarsen(self._env)
         if known.scattered:
             scatter(self._env, seed)
         self._robot = self._env.agent.robot
@@ -108,14 +117,22 @@ class ManiSkillAdapter:
             self._move_cameras(self._shift, seed)
         if fresh:
             self._compile_shaders()
+            now = threads()
+            self.renderers.intersection_update(now)
+            self.renderers.update(now - before)
             if self._realtime:
-                _yield_to_others(_threads() - before)
+                yield_to_others(self.renderers, _RENDER_NICE)
         return Scene(task, seed, known.instruction, known.max_steps)
+
+    @property
+    def environment(self) -> Any:
+        """ManiSkill's environment of the present task."""
+        return self._env
 
     def joint_state(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Positions, velocities, and efforts as the joint drives compute them."""
-        position = self._robot.get_qpos()[0, :JOINTS].double().numpy()
-        velocity = self._robot.get_qvel()[0, :JOINTS].double().numpy()
+        body = self._robot._objs[0]  # through torch it takes six times as long
+        position, velocity = (part[:JOINTS].astype(np.float64) for part in (body.qpos, body.qvel))
         agent = self._env.agent
         effort = agent.arm_stiffness * (self._target - position)
         effort += agent.arm_damping * (self._target_velocity - velocity)
@@ -123,7 +140,7 @@ class ManiSkillAdapter:
 
     def gripper_opening(self) -> float:
         """Mean of both fingers."""
-        fingers = self._robot.get_qpos()[0, JOINTS:].double().numpy()
+        fingers = self._robot._objs[0].qpos[JOINTS:].astype(np.float64)
         return float(np.clip(fingers.mean() / FINGER_OPEN_M, 0.0, 1.0))
 
     def step(self, position: FloatArray, velocity: FloatArray, gripper_opening: float) -> None:
@@ -154,6 +171,13 @@ class ManiSkillAdapter:
         self._env.scene.update_render(update_human_render_cameras=False)
         for view in self.views:
             self._cameras[view].capture()
+
+    def pictures_ready(self) -> bool:
+        """Whether no thread of a renderer on the processor is at work; one on a graphics card answers in no time.
+
+        SAPIEN itself can only wait, and nothing else in Python runs meanwhile.
+        """
+        return not any_at_work(self.renderers)
 
     def finish_render(self) -> dict[str, ImageArray]:
         """Wait for the images."""
@@ -230,9 +254,12 @@ def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> An
     from mani_skill import logger
     from mani_skill.agents.robots.panda.panda_wristcam import PandaWristCam
 
+    maniskill_shaders.register()
+    _spare_collections()
     PandaWristCam.urdf_path = str(light_panda())  # its uid must stay: tasks choose initial joint positions by it
     _add_side_camera(PandaWristCam)
     logger.setLevel("ERROR")
+    light = {"shader_pack": maniskill_shaders.NAME}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return gymnasium.make(
@@ -244,8 +271,15 @@ def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> An
             sim_backend="physx_cpu",
             render_backend="cpu" if driver.cpu else "gpu",
             sim_config={"sim_freq": PHYSICS_HZ, "control_freq": control_hz},
-            **kwargs,
+            **(dict.fromkeys(("sensor_configs", "human_render_camera_configs"), light) | kwargs),
         ).unwrapped
+
+
+def _spare_collections() -> None:
+    """Let no collection of garbage walk through what was imported: 0.15 s at every reset of ManiSkill."""
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 def _add_side_camera(robot: Any) -> None:
@@ -264,21 +298,6 @@ def _add_side_camera(robot: Any) -> None:
 
     robot._sensor_configs = property(sensors)
     setattr(robot, _SIDE, True)
-
-
-def _threads() -> set[int]:
-    """Kernel identifiers of this process's threads; empty where the system does not tell."""
-    try:
-        return {int(task.name) for task in Path("/proc/self/task").iterdir()}
-    except OSError:
-        return set()
-
-
-def _yield_to_others(threads: set[int]) -> None:
-    """Draw pictures in what the other threads and processes leave: a software renderer takes every core for 20 ms."""
-    for thread in threads:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, _RENDER_NICE)
 
 
 def check_seed(seed: int) -> None:

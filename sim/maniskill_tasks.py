@@ -13,31 +13,47 @@ class Task:
 
     `max_steps` leaves time for ManiSkill's own experts; its registered limit, `official_steps`, ends before many of
     them do. `environment` is ManiSkill's name of it where ours differs; a `scattered` task starts with the arm where
-    `sim.scattered` puts it, to demonstrate recoveries.
+    `sim.scattered` puts it, to demonstrate recoveries. `object_name` and `goal_name` are actors: what is moved, and
+    what tells where to.
     """
 
     instruction: str
     max_steps: int
     official_steps: int
     solver: str
+    object_name: str
+    goal_name: str
     environment: str = ""
     scattered: bool = False
 
 
 TASKS = {
-    "PickCube-v1": Task("pick up the red cube and hold it at the green sphere", 200, 50, "solvePickCube"),
-    "PushCube-v1": Task("push the blue cube onto the red and white target", 200, 50, "solvePushCube"),
-    "StackCube-v1": Task("put the red cube on top of the green cube", 300, 50, "solveStackCube"),
-    "PegInsertionSide-v1": Task(
-        "pick up the peg and insert it into the hole of the box", 400, 100, "solvePegInsertionSide"
+    "PickCube-v1": Task(
+        "pick up the red cube and hold it at the green sphere", 200, 50, "solvePickCube", "cube", "goal_site"
     ),
-    "PlugCharger-v1": Task("pick up the charger and plug it into the receptacle", 500, 200, "solvePlugCharger"),
-    "PullCube-v1": Task("pull the blue cube onto the red and white target", 200, 50, "solvePullCube"),
-    "LiftPegUpright-v1": Task("lift the peg and stand it upright", 300, 50, "solveLiftPegUpright"),
+    "PushCube-v1": Task(
+        "push the blue cube onto the red and white target", 200, 50, "solvePushCube", "cube", "goal_region"
+    ),
+    "StackCube-v1": Task("put the red cube on top of the green cube", 300, 50, "solveStackCube", "cubeA", "cubeB"),
+    "PegInsertionSide-v1": Task(
+        "pick up the peg and insert it into the hole of the box",
+        400,
+        100,
+        "solvePegInsertionSide",
+        "peg_0",
+        "box_with_hole_0",
+    ),
+    "PlugCharger-v1": Task(
+        "pick up the charger and plug it into the receptacle", 500, 200, "solvePlugCharger", "charger", "receptacle"
+    ),
+    "PullCube-v1": Task(
+        "pull the blue cube onto the red and white target", 200, 50, "solvePullCube", "cube", "goal_region"
+    ),
+    "LiftPegUpright-v1": Task("lift the peg and stand it upright", 300, 50, "solveLiftPegUpright", "peg", "peg"),
 }
 
 
-for _name in ("PickCube", "PushCube"):
+for _name in ("PickCube", "PushCube", "StackCube"):
     TASKS[f"{_name}Scattered-v1"] = replace(TASKS[f"{_name}-v1"], environment=f"{_name}-v1", scattered=True)
 
 

@@ -37,8 +37,8 @@ class ManiSkillPlanner:
             self._env = make_env(known.environment or task, "pd_joint_pos", CONTROL_HZ)
             self._task = task
         recorder = _Recorder(self._env, known.scattered)
-        with _quiet_and_seeded(seed):
-            _solution(known.solver)(recorder, seed=seed, debug=False, vis=False)
+        with quiet_and_seeded(seed):
+            solution(known.solver)(recorder, seed=seed, debug=False, vis=False)
         if not recorder.actions:
             raise ValueError(f"ManiSkill's solver found no motion for {task} with seed {seed}")
         rows = np.array(recorder.actions, dtype=np.float64)
@@ -71,7 +71,8 @@ class _Recorder:
         return self.unwrapped.step(action)
 
 
-def _solution(name: str) -> Callable[..., Any]:
+def solution(name: str) -> Callable[..., Any]:
+    """A solver by its name."""
     from mani_skill.examples.motionplanning.panda import solutions
 
     solver: Callable[..., Any] = getattr(solutions, name)
@@ -79,7 +80,7 @@ def _solution(name: str) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _quiet_and_seeded(seed: int) -> Any:
+def quiet_and_seeded(seed: int) -> Any:
     """Solvers print their failures and sample collision points from numpy's global generator."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002

@@ -98,6 +98,25 @@ class Rig:
             self.judge.restart(positions)
         return scene
 
+    def halt(self, reason: str) -> None:
+        """The arm stops on its own, as after a reflex: it stands, and refuses commands until `go_on`."""
+        self.fault = reason
+        self._stand()
+
+    def go_on(self) -> None:
+        """The controller is active again and holds where the arm is."""
+        self.fault = ""
+        self._stand()
+
+    def _stand(self) -> None:
+        positions = self.adapter.joint_state()[0]
+        self._queue.clear()
+        self._trajectory.hold(positions)
+        if self._impedance:
+            self._impedance.restart(positions, self.now_ns)
+        if self.judge:
+            self.judge.restart(positions)
+
     def command(self, command: Trajectory | Target, receipt_ns: int) -> None:
         """Queue a command for the time of its receipt."""
         self._queue.append((receipt_ns, command))

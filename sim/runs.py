@@ -69,7 +69,7 @@ def graph_up(
                 ended = ", ".join(f"{name} ({status})" for name, status in launcher.status().items() if status)
                 raise EvaluationError(f"the graph has stopped: {ended or 'asked to'}; its last words are in the log")
 
-        evaluator = start(str(values.get("source", "scripted")), health)
+        evaluator = start(str(values.get("source", "scripted")), health, usage=launcher.processor_s)
         try:
             launcher.wait_ready(READY_S)
             evaluator.wait_ready()

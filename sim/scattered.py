@@ -15,7 +15,8 @@ import numpy as np
 
 from e0_policy.types import FloatArray
 from sim.maniskill_arm import JOINTS, joint_positions, place, poses, reach
-from sim.scene_sampling import anywhere, scenes_of, tool_pose
+from sim.maniskill_tasks import TASKS
+from sim.scene_sampling import anywhere, tool_pose
 
 _TRIES = 50
 _NEAR = 0.6  # share of the starts beside or over the object
@@ -31,10 +32,11 @@ class Start:
     gripper_opening: float
 
 
-def draw_start(rng: np.random.Generator, thing: FloatArray) -> Start:
+def draw_start(rng: np.random.Generator, thing: FloatArray, lowest_m: float = 0.0) -> Start:
     """A start around an object at `thing` `(3,)` [m], whose size is that of ManiSkill's cubes.
 
-    The fingers are clear of it: above, or so far beside it that they would not touch it if they were turned.
+    The fingers are clear of it: above, or so far beside it that they would not touch it if they were turned. Where
+    other things lie about, `lowest_m` keeps them above those.
     """
     opening = 1.0 if rng.random() < 0.3 else float(rng.uniform(0.0, 1.0))
     if rng.random() < _NEAR:
@@ -48,6 +50,7 @@ def draw_start(rng: np.random.Generator, thing: FloatArray) -> Start:
         spot = anywhere(rng)
         if np.hypot(*(spot - thing)[:2]) < _CLEAR_M + _CLEAR_OPEN_M * opening:
             spot[2] = max(spot[2], _OVER_M)
+    spot[2] = max(spot[2], lowest_m)
     return Start(tool_pose(rng, spot, rng.uniform(-0.6, 0.6)), opening)
 
 
@@ -59,9 +62,11 @@ def scatter(env: Any, seed: int) -> None:
 
     """
     rng = np.random.default_rng((seed, 0x57A7))
-    home, thing = joint_positions(env), poses(env)[scenes_of(env.spec.id).object_name][:3]
+    home, known = joint_positions(env), TASKS[env.spec.id]
+    thing = poses(env)[known.object_name][:3]
+    lowest_m = _OVER_M if known.solver == "solveStackCube" else 0.0
     for _ in range(_TRIES):
-        start = draw_start(rng, thing)
+        start = draw_start(rng, thing, lowest_m)
         joints = reach(env, start.tool, home)
         if joints is not None:
             place(env, joints, start.gripper_opening, {})

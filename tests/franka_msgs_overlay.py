@@ -1,4 +1,4 @@
-"""The franka_msgs of a ROS 2 install, or `tests/overlay/franka_msgs` built once into the set-up folder."""
+"""What franka_ros2 brings along on a ROS 2 install, or `tests/overlay/` built once into the set-up folder."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from e0_ros.bootstrap import interface_package, plan
 
 TESTS = Path(__file__).resolve().parent
 STATE = Path(os.environ.get("E0_TEST_OVERLAYS", TESTS.parent / ".setup" / "overlays"))
+PACKAGES = ("franka_msgs", "controller_manager_msgs")
 
 
 def overlay_environment() -> dict[str, str]:
-    """Environment of a process that can import franka_msgs, this project and the tests' stubs."""
+    """Environment of a process that can import these packages, this project and the tests' stubs."""
     environ = dict(os.environ)
-    paths = [str(TESTS.parent), str(TESTS)]
-    if importlib.util.find_spec("franka_msgs") is None:
-        prefix = _built(environ)
-        paths.append(str(prefix / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"))
-        before = environ.get("AMENT_PREFIX_PATH", "") or sys.prefix
-        environ["AMENT_PREFIX_PATH"] = f"{prefix}{os.pathsep}{before}"
-        environ["LD_LIBRARY_PATH"] = f"{prefix / 'lib'}{os.pathsep}{environ.get('LD_LIBRARY_PATH', '')}"
-    environ["PYTHONPATH"] = os.pathsep.join([*paths, environ.get("PYTHONPATH", "")])
+    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    prefixes = [_built(package, environ) for package in missing]
+    sites = [str(prefix / "lib" / f"python3.{sys.version_info[1]}" / "site-packages") for prefix in prefixes]
+    _put_before(environ, "PYTHONPATH", [str(TESTS.parent), str(TESTS), *sites])
+    environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+    _put_before(environ, "AMENT_PREFIX_PATH", list(map(str, prefixes)))
+    _put_before(environ, "LD_LIBRARY_PATH", [str(prefix / "lib") for prefix in prefixes])
     return environ
 
 
-def _built(environ: dict[str, str]) -> Path:
-    """Prefix of the test package, built if its sources or the interpreter have changed."""
-    key = plan.key(TESTS, ["overlay/franka_msgs"], sys.prefix, sys.version)
-    prefix = STATE / f"franka_msgs_{key}"
+def _put_before(environ: dict[str, str], name: str, paths: list[str]) -> None:
+    environ[name] = os.pathsep.join([*paths, *filter(None, [environ.get(name, "")])])
+
+
+def _built(package: str, environ: dict[str, str]) -> Path:
+    """Prefix of a test package, built if its sources or the interpreter have changed."""
+    key = plan.key(TESTS, [f"overlay/{package}"], sys.prefix, sys.version)
+    prefix = STATE / f"{package}_{key}"
     with plan.only_one(STATE / "lock"):
         if not (prefix / "done").exists():
             kind, python = environment.detect().kind, Path(sys.prefix) / "bin" / "python"
-            interface_package.build(
-                TESTS / "overlay/franka_msgs", prefix / "build", prefix, python, kind, environ, _run
-            )
+            interface_package.build(TESTS / "overlay" / package, prefix / "build", prefix, python, kind, environ, _run)
             (prefix / "done").touch()
     return prefix
 

@@ -5,6 +5,7 @@ import pytest
 
 from e0_ros.config import ConfigError, from_mapping
 from e0_ros.graph import (
+    CONTROLLERS,
     GRAPHS,
     NODES,
     RESTART,
@@ -72,14 +73,15 @@ def test_bench_starts_arm_controller_and_one_camera_per_view():
     graph = franka_graph(arguments)
     assert [f.name for f in graph.foreign] == ["franka", "controller", "camera_base", "camera_wrist"]
     assert "serial_no:='22'" in graph.foreign[3].arguments
-    nodes = ["observation_sync", "policy", "chunk_executor", "gripper", "episode_recorder"]
+    nodes = ["observation_sync", "policy", "chunk_executor", "gripper", "arm_session", "episode_recorder"]
     assert [p.name for p in graph.processes] == nodes
 
 
 def test_a_leader_on_the_bench_and_in_a_simulation():
     bench = teleop_graph(TeleopArguments(robot_ip="1", cameras=False, gello="g.yaml", gello_port="/dev/x"))
     by_node = settings(bench)
-    assert list(by_node) == ["observation_sync", "gello_teleop", "chunk_executor", "gripper", "episode_recorder"]
+    nodes = ["observation_sync", "gello_teleop", "chunk_executor", "gripper", "arm_session", "episode_recorder"]
+    assert list(by_node) == nodes
     assert by_node["gello_teleop"] == {"embodiment": "fr3", "calibration": "g.yaml", "port": "/dev/x"}
     assert {p.name: p.on_death for p in bench.processes}["gello_teleop"] == RESTART
     assert by_node["chunk_executor"]["command_rate_hz"] >= 100
@@ -95,6 +97,44 @@ def test_the_gripper_is_left_out_where_no_hand_serves_it():
         common = {"cameras": False, "gello": "g.yaml", **without}
         graphs = franka_graph(FrankaArguments(checkpoint="c", **common)), teleop_graph(TeleopArguments(**common))
         assert "gripper" not in [process.name for graph in graphs for process in graph.processes]
+
+
+def test_the_arm_is_watched_where_a_driver_tells_of_it_and_then_the_executor_insists():
+    for output, controller in CONTROLLERS.items():
+        arguments = FrankaArguments(checkpoint="c", cameras=False, robot_ip="1", controller=output, speed=0.25)
+        by_node = settings(franka_graph(arguments))
+        assert by_node["arm_session"] == {"embodiment": "fr3", "controller": controller}
+        assert by_node["chunk_executor"]["arm_fault_required"] and by_node["chunk_executor"]["speed"] == 0.25
+    for without in ({"arm_session": False, "robot_ip": "1"}, {"use_fake_hardware": True}):
+        by_node = settings(franka_graph(FrankaArguments(checkpoint="c", cameras=False, **without)))
+        assert "arm_session" not in by_node and not by_node["chunk_executor"]["arm_fault_required"]
+    simulated = settings(sim_graph(SimArguments(simulator="fr3_plant", fci="humble", step_through=True)))
+    assert simulated["arm_session"]["distribution"] == simulated["bridge"]["fci"] == "humble"
+    assert simulated["chunk_executor"]["step_through"] and simulated["chunk_executor"]["arm_fault_required"]
+    for paced in ({"speed": 0.5}, {"step_through": True}, {"fci": "jazzy"}):
+        with pytest.raises(ConfigError, match="need mode:=realtime"):
+            SimArguments(mode="lockstep", **paced)
+
+
+def test_a_policy_in_the_shadow_plans_where_nothing_follows():
+    given = {"checkpoint": "c", "shadow": True}
+    leader = {"gello": "g.yaml", "cameras": False, "robot_ip": "1"}
+    fake = {"simulator": "fr3_plant"}
+    graphs = [
+        franka_graph(FrankaArguments(cameras=False, robot_ip="1", **given)),
+        teleop_graph(TeleopArguments(**leader, **given)),
+        teleop_graph(TeleopArguments(**fake, **given)),
+        sim_graph(SimArguments(**fake, **given)),
+    ]
+    assert all(settings(graph)["policy"]["shadow"] for graph in graphs)
+    assert "gello_teleop" in settings(graphs[1]) and "experts" in settings(graphs[3])
+    assert not settings(franka_graph(FrankaArguments(cameras=False, robot_ip="1", checkpoint="c")))["policy"]["shadow"]
+    with pytest.raises(ConfigError, match="beside a leader a policy only watches"):
+        TeleopArguments(**leader, checkpoint="c")
+    with pytest.raises(ConfigError, match="which it is itself"):
+        SimArguments(source="policy", **given)
+    with pytest.raises(ConfigError, match="shadow:=true needs checkpoint:=PATH"):
+        SimArguments(shadow=True)
 
 
 def test_a_leader_beside_a_policy_takes_over_on_request_only():

@@ -69,6 +69,13 @@ def test_a_death_ends_the_graph_with_its_status(status, expected):
     assert run.launcher.status()["a"] is not None
 
 
+def test_a_process_tells_its_processor_time():
+    run = Run(stub("busy", says="up"))
+    with run.launcher as launcher:
+        run.until(lambda: launcher.processor_s().get("busy", 0.0) > 0.0)
+    assert launcher.processor_s() == {"busy": 0.0}
+
+
 def test_a_kill_is_noticed_within_a_second():
     run = Run(stub("a", says="up"), stub("b", says="up"))
     with run.launcher as launcher:

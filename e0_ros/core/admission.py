@@ -11,8 +11,8 @@ from e0_ros.core.inverse_kinematics import POSE_COLUMNS
 
 _MS = 1_000_000
 _SESSIONS = 64
-RANK = {"teleop": 2, "policy": 1, "replay": 0, "scripted": 0}
-"""Who takes the arm from whom: a higher rank from a lower one, at once."""
+RANK = {"home": 3, "teleop": 2, "policy": 1, "replay": 0, "scripted": 0}
+"""Who takes the arm from whom: a higher rank from a lower one, at once. `home`: to a pose that a human asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Admission:
     """Checks and arbitration, with counts.
 
     The first accepted source owns the arm after arming. A source of higher `RANK` takes it at once, a human from
-    everything; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. But no
-    silence takes the arm from a human and gives it to a machine: arming again does. An owner is one session: a
+    every machine; any other gets it when the owner's plan has ended and nothing came from the owner for `lease_ms`. But
+    no silence takes the arm from a human and gives it to a machine: arming again does. An owner is one session: a
     restarted policy is another one. A sequence number is accepted once per session, and only upwards.
     """
 
@@ -130,7 +130,7 @@ class Admission:
             return ""
         if RANK[chunk.source] > RANK[self._owner[0]]:
             return ""
-        if RANK[chunk.source] < RANK[self._owner[0]] == RANK["teleop"]:
+        if RANK[chunk.source] < RANK["teleop"] <= RANK[self._owner[0]]:
             return f"{self.owner} has taken the arm; arm again to hand it back"
         if plan_end_ns <= now_ns and now_ns - self._heard_ns > self._config.lease_ms * _MS:
             return ""

@@ -114,7 +114,8 @@ class ChunkExecutor:
         delayed_ns = chunk.in_reply_to_ns + int(self.config.latency_ms * _MS) if chunk.in_reply_to_ns else 0
         if not self._admission.owns(chunk.source, chunk.session):
             self._pending = []
-        self._pending = [*self._pending[-_MAX_PENDING:], (max(chunk.t0_ns, delayed_ns), accepted)]
+        from_ns = max(chunk.t0_ns - self._ahead_ns(chunk), delayed_ns)
+        self._pending = [*self._pending[-_MAX_PENDING:], (from_ns, accepted)]
         if refusal := self._engage_due(now_ns):
             return refusal
         self._admission.accept(chunk, now_ns)
@@ -188,6 +189,13 @@ class ChunkExecutor:
         """Brake to rest; latched until `reset_stop` and `arm`."""
         self._brake(Mode.STOPPED, reason)
 
+    def abandon(self, reason: str) -> None:
+        """The arm stopped by itself: send nothing more, not even the braking, until it is armed where it then is."""
+        if self._mode is not Mode.STOPPED:
+            self._brake(Mode.DISARMED, reason)
+        self._forget()
+        self._command, self._brake_due = None, False
+
     def reset_stop(self) -> Refusal | None:
         """Release the latch of a stop; the arm is then disarmed."""
         if self._mode is not Mode.STOPPED:
@@ -215,14 +223,24 @@ class ChunkExecutor:
 
     def status(self, now_ns: int) -> Status:
         """The state, with the reference at `now_ns`."""
-        reference = self._command.sample(now_ns) if self._command else self._measured.state
+        motion = self._command or self._measured.state
         counts = self._admission
         opening = float("nan") if self._gripper.sent is None else self._gripper.sent
-        fixed_ns = self._committed_ns + (int(self.config.latency_ms * _MS) if self.config.lockstep else 0)
         return Status(
-            self._mode, self._reason, self._chunk, fixed_ns, counts.accepted, counts.refused,
-            counts.last_refusal, self._limited, reference, opening, counts.owner,
+            self._mode, self._reason, self._chunk, self._planned_ns, counts.accepted, counts.refused,
+            counts.last_refusal, self._limited, now_ns, motion, opening, counts.owner,
         )  # fmt: skip
+
+    @property
+    def _planned_ns(self) -> int:
+        """Up to when the plan in force cannot be changed any more, in the plan's own time."""
+        latency_ns = int(self.config.latency_ms * _MS) if self.config.lockstep else 0
+        return self._committed_ns + latency_ns + (self._ahead_ns(self._chunk) if self._chunk else 0)
+
+    def _ahead_ns(self, chunk: ActionChunk) -> int:
+        """How much earlier than its times a plan is followed, because the arm lags; a hand's is not."""
+        machine = chunk.source in ("policy", "replay", "scripted") and not self.config.lockstep
+        return int(self.config.arm_lag_ms * _MS) if machine else 0
 
     @property
     def _lead_ns(self) -> int:
@@ -283,10 +301,11 @@ class ChunkExecutor:
             return None
         self._pending = [entry for entry in self._pending if entry[0] > commit_ns]
         chunk = due[-1]
-        if chunk.end_ns + chunk.period_ns <= commit_ns:
+        ahead_ns = self._ahead_ns(chunk)
+        if chunk.end_ns + chunk.period_ns <= commit_ns + ahead_ns:
             return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
         slow_down_ns = int(self.config.slow_down_ms * _MS) if chunk.source == "policy" else 0
-        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns, chunk.period_ns, slow_down_ns)
+        curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns - ahead_ns, chunk.period_ns, slow_down_ns)
         gap = np.abs(curve(np.array([commit_ns])).position[0] - self._command.sample(commit_ns).position)
         worst = int(gap.argmax())
         if gap[worst] > self.config.max_jump_rad:

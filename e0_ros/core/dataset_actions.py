@@ -2,8 +2,8 @@
 
 * `commanded`: the row of the plan that the executor follows. A plan acts from the `committed_until` of the first
   executor state that names it; row i is in force from `t0 + i * period`, the last row stays in force. While the
-  executor holds (no plan, a fault, a stop), or follows a plan that the bag does not hold, the set-point is its own
-  reference. Refused plans never count.
+  executor holds (no plan, a fault, a stop), or follows a plan that the bag does not hold (or slowed, or released later:
+  then it has another t0), the set-point is its own reference. Refused plans never count.
 * `teleop`: the row of the teleoperator's latest target, from its t0 on, whether the arm followed it or not.
 
 Joints may be interpolated between the rows of a plan (and from one teleoperation target to the next); the gripper is
@@ -24,7 +24,7 @@ from e0_policy.types import ActionChunk, FloatArray, Representation
 RUNNING = 2
 """`e0_msgs/ExecutorState.RUNNING`."""
 MAX_PLANS = 200_000
-_Key = tuple[str, str, int]
+_Key = tuple[str, str, int, int]
 
 
 @dataclass(frozen=True, order=True)
@@ -69,7 +69,7 @@ class SetPoints:
             return
         if len(self._plans) >= MAX_PLANS:
             raise ValueError(f"more than {MAX_PLANS} plans")
-        key = (chunk.source, chunk.session, chunk.sequence)
+        key = (chunk.source, chunk.session, chunk.sequence, chunk.t0_ns)
         self._plans[key] = chunk
         if self._teleop:
             insort(self._entries, _Entry(chunk.t0_ns, chunk.t0_ns, key))
@@ -80,8 +80,9 @@ class SetPoints:
             self._followed.append((stamp_ns, message.source))
         if self._teleop:
             return
-        committed_ns = int(message.committed_until.sec) * 10**9 + int(message.committed_until.nanosec)
-        plan = (message.source, message.session, int(message.sequence)) if message.mode == RUNNING else None
+        committed_ns, t0_ns = (int(t.sec) * 10**9 + int(t.nanosec) for t in (message.committed_until, message.t0))
+        named = (message.source, message.session, int(message.sequence), t0_ns)
+        plan = named if message.mode == RUNNING else None
         row = np.append(np.asarray(message.positions, np.float64), float(message.gripper_opening))
         known = tuple(message.joint_names) == self._arm.joint_names and bool(np.isfinite(row).all())
         if plan or known:

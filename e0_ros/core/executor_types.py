@@ -47,6 +47,10 @@ class ExecutorConfig(AdmissionConfig, WorkspaceConfig):
     velocity_scale: float = setting(0.95, "share of the velocity limit to plan with", low=0.01, high=0.98)
     acceleration_scale: float = setting(0.97, "share of the acceleration limit to plan with", low=0.05, high=0.98)
     jerk_scale: float = setting(0.5, "share of the jerk limit to plan with", low=0.02, high=0.8)
+    arm_lag_ms: float = setting(
+        0.0, "how long the arm takes to be where its reference is (e0 calibrate latency); plans of machines are "
+        "followed that much earlier", unit="ms", low=0.0, high=300.0,
+    )  # fmt: skip
     gripper_hysteresis: float = setting(0.05, "smallest change of opening that is sent", low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
@@ -72,7 +76,8 @@ class Mode(IntEnum):
 class Status:
     """State of the executor at a tick.
 
-    `reference` is the measured joints before arming, None without any; `owner` says who has the lease of the arm.
+    `motion` is the last command, the measured joints before arming, None without any; `owner` says who has the lease
+    of the arm.
     """
 
     mode: Mode
@@ -83,9 +88,15 @@ class Status:
     refused: int
     last_refusal: str
     limited: int
-    reference: State | None
+    at_ns: int
+    motion: Command | State | None
     gripper_opening: float
     owner: str = ""
+
+    @property
+    def reference(self) -> State | None:
+        """Where the arm is to be at `at_ns`; found only when asked for, which most ticks are not."""
+        return self.motion.sample(self.at_ns) if isinstance(self.motion, Command) else self.motion
 
 
 @dataclass(frozen=True)

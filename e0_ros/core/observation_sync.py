@@ -103,6 +103,7 @@ class ObservationSync:
     ) -> list[Result]:
         """Take an image; `fingerprint` is a hash of its pixels, None if frozen pixels are not to be noticed."""
         stream = self.streams[view]
+        stamp_ns = self._config.captured_ns(view, stamp_ns)
         stream.latency.add(stamp_ns, now_ns)
         if view == self._reference:
             self._add_reference(stream, stamp_ns, image, now_ns)

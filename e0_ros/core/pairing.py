@@ -37,6 +37,10 @@ class SyncConfig:
     frozen_pixels_ms: float = setting(
         1000.0, "identical pixels under fresh stamps for this long are frozen; 0: off", unit="ms", low=0.0, high=60e3
     )
+    camera_latency_ms: tuple[float, ...] = setting(
+        (), "how much later than its capture each view's image is stamped, in the order of views "
+        "(e0 calibrate latency)", unit="ms", low=-500.0, high=500.0,
+    )  # fmt: skip
     lockstep: bool = setting(False, "wait for all streams, without deadlines")
 
     def __post_init__(self) -> None:
@@ -46,6 +50,16 @@ class SyncConfig:
         for view in self.views:
             if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]{0,63}", view) or view in (JOINTS, GRIPPER):
                 raise ConfigError(f"SyncConfig.views has {view[:80]!r}; allowed are letters, digits and _")
+        if self.camera_latency_ms and len(self.camera_latency_ms) != len(self.views):
+            raise ConfigError(
+                f"SyncConfig.camera_latency_ms has {len(self.camera_latency_ms)} numbers for {len(self.views)} views"
+            )
+
+    def captured_ns(self, view: str, stamp_ns: int) -> int:
+        """When an image that is stamped so was captured, by what is known of its camera."""
+        if not self.camera_latency_ms:
+            return stamp_ns
+        return stamp_ns - round(self.camera_latency_ms[self.views.index(view)] * NS_PER_MS)
 
 
 @dataclass(frozen=True)

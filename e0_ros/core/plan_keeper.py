@@ -23,6 +23,7 @@ class InForce:
     session: str
     sequence: int
     committed_until_ns: int
+    t0_ns: int
 
 
 class PlanKeeper:
@@ -73,11 +74,11 @@ class PlanKeeper:
         return max(int(doubted[0]), 1) if len(doubted) else self._horizon
 
     def plan(self, in_force: InForce | None) -> Plan | None:
-        """The plan that the executor follows, if it is one of this session since the last reset."""
+        """The plan that the executor follows, if it is of this session since the last reset, and at its own time."""
         if in_force is None or (in_force.source, in_force.session) != (self._source, self._session):
             return None
         for chunk in self._chunks:
-            if chunk.sequence == in_force.sequence:
+            if (chunk.sequence, chunk.t0_ns) == (in_force.sequence, in_force.t0_ns):
                 return Plan(chunk.rows, chunk.t0_ns, chunk.period_ns, in_force.committed_until_ns)
         return None
 

@@ -68,7 +68,7 @@ class GridSync:
         read_joints: Callable[[Any], FloatArray] = np.asarray,
         read_gripper: Callable[[Any], float] = float,
     ) -> None:
-        self._grid, self._views, self._reference = grid, sync.views, sync.views[0]
+        self._grid, self._sync, self._views, self._reference = grid, sync, sync.views, sync.views[0]
         self._joints: StampedBuffer[Any] = StampedBuffer(STATES_KEPT)
         self._gripper: StampedBuffer[Any] = StampedBuffer(STATES_KEPT)
         self._buffers: dict[str, StampedBuffer[Any]] = {v: StampedBuffer(IMAGES_KEPT) for v in sync.views}
@@ -80,8 +80,8 @@ class GridSync:
         self._next_ns: int | None = None
 
     def add_image(self, view: str, stamp_ns: int, image: Any) -> list[Result]:
-        """Take an image captured at `stamp_ns`."""
-        return self._add(view, stamp_ns, image)
+        """Take an image stamped so; `sync` knows how much earlier it was captured."""
+        return self._add(view, self._sync.captured_ns(view, stamp_ns), image)
 
     def add_joints(self, stamp_ns: int, positions: Any) -> list[Result]:
         """Take joint positions `(joints,)` [rad] measured at `stamp_ns`, or something that `read_joints` reads."""

@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from e0_policy.embodiment import load_embodiment
+from e0_policy.embodiment import Embodiment, load_embodiment
 from e0_policy.policy import Policy
-from e0_policy.types import FloatArray, Observation, Representation
+from e0_policy.types import ActionChunk, FloatArray, Observation, Representation
 from e0_ros.core.bag_reader import Bag
+from e0_ros.core.dataset_actions import read_chunk
 from e0_ros.core.dataset_bag import describe_bag
 from e0_ros.core.dataset_config import ConvertConfig
 from e0_ros.core.dataset_frames import EpisodeReader
 from e0_ros.core.dataset_table import state_of
+from e0_ros.interfaces import SHADOW_CHUNK
 
 
 class ShadowError(ValueError):
@@ -80,6 +82,52 @@ class Shadow:
         )
 
 
+def recorded_shadow(bag: Bag, action: str) -> Shadow:
+    """The plans of a policy that watched while an episode was recorded, beside what was done.
+
+    Args:
+        bag: an episode of a graph with a policy in the shadow.
+        action: what was done: `commanded`, `teleop` or `measured_next`, as in `e0 convert`.
+
+    Raises:
+        ShadowError: no policy watched, or the bag holds nothing that was done by that signal.
+        BagReadError: the bag is damaged.
+
+    """
+    info = describe_bag(bag)
+    chunks = [] if SHADOW_CHUNK.name not in bag.topics else _plans(bag, load_embodiment(info.embodiment or "fr3"))
+    if not chunks:
+        raise ShadowError("no policy watched this take (shadow:=true); --checkpoint DIR has one plan from it now")
+    arm = load_embodiment(info.embodiment or "fr3")
+    config = ConvertConfig(action=action, gaps="hold", image_height=16, image_width=16)
+    reader = EpisodeReader(bag, info, arm, config, info.lockstep)
+    seen = (f for f in reader.results() if isinstance(f, Observation) and f.stamp_ns >= reader.start_ns)
+    frames = [(frame.stamp_ns, state_of(frame)) for frame in seen]
+    rows, period_ns = len(chunks[0].rows), chunks[0].period_ns
+    first, last = (frames[0][0], frames[-1][0]) if frames else (0, -1)
+    alike = [c for c in chunks if (len(c.rows), c.period_ns) == (rows, period_ns) and first <= c.t0_ns <= last]
+    if not alike:
+        raise ShadowError("no plan of the policy lies within the episode")
+    times = np.array([c.t0_ns for c in alike])[:, None] + period_ns * np.arange(rows)
+    stamps = np.array([t for t, _ in frames])
+    places = np.clip(np.searchsorted(stamps, times[:, 0], side="right") - 1, 0, None)
+    states = np.array([frames[int(place)][1] for place in places])
+    recorded = _checked(_recorded(reader, frames, times, action), action)
+    predicted = np.array([c.rows for c in alike])
+    return Shadow(arm.joint_names, period_ns, tuple(c.t0_ns for c in alike), states, predicted, recorded)
+
+
+def _plans(bag: Bag, arm: Embodiment) -> list[ActionChunk]:
+    read = (read_chunk(bag.decode(message), arm) for message in bag.messages([SHADOW_CHUNK.name]))
+    return [chunk for chunk in read if chunk is not None]
+
+
+def _checked(recorded: FloatArray, action: str) -> FloatArray:
+    if not np.isfinite(recorded).any():
+        raise ShadowError(f"the bag holds nothing that was done by signal {action}")
+    return recorded
+
+
 def run_shadow(bag: Bag, policy: Policy, action: str, views: tuple[str, ...] = (), every: int = 0) -> Shadow:
     """Let a policy plan from an episode's frames.
 
@@ -120,9 +168,7 @@ def run_shadow(bag: Bag, policy: Policy, action: str, views: tuple[str, ...] = (
     if not plans:
         raise ShadowError("the bag has no frame that the policy could plan from")
     times = np.array([t for t, _, _ in plans])[:, None] + period_ns * np.arange(len(plans[0][2]))
-    recorded = _recorded(reader, frames, times, action)
-    if not np.isfinite(recorded).any():
-        raise ShadowError(f"the bag holds nothing that was done by signal {action}")
+    recorded = _checked(_recorded(reader, frames, times, action), action)
     states, rows = np.array([s for _, s, _ in plans]), np.array([r for _, _, r in plans])
     return Shadow(arm.joint_names, period_ns, tuple(t for t, _, _ in plans), states, rows, recorded)
 

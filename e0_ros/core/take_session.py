@@ -13,6 +13,11 @@ KEYS = {
     "r": "re-record",
     "t": "take over",
     "b": "hand back",
+    "v": "recover",
+    "h": "home",
+    "x": "step",
+    "+": "faster",
+    "-": "slower",
     "i": "next instruction",
     "n": "new instruction",
     "q": "quit",
@@ -60,6 +65,28 @@ class HandBack:
 
 
 @dataclass(frozen=True)
+class Recover:
+    """The arm has stopped by itself and is to be brought back."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The arm is to go to its home pose."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """In step-through the next plan is to be followed."""
+
+
+@dataclass(frozen=True)
+class ChangeSpeed:
+    """Plans are to be followed faster or slower."""
+
+    faster: bool
+
+
+@dataclass(frozen=True)
 class Quit:
     """Leave."""
 
@@ -71,7 +98,9 @@ class Refused:
     reason: str
 
 
-Action = Start | End | DiscardLast | Instruct | TakeOver | HandBack | Quit | Refused
+Action = (
+    Start | End | DiscardLast | Instruct | TakeOver | HandBack | Recover | Home | Release | ChangeSpeed | Quit | Refused
+)
 
 
 class TakeSession:
@@ -105,6 +134,10 @@ class TakeSession:
         if meaning is None:
             known = ", ".join(f"{'space' if k == ' ' else k} {text}" for k, text in KEYS.items())
             return Refused(f"no such key; {known}")
+        if meaning == "step":
+            return Release()
+        if meaning in ("faster", "slower"):
+            return ChangeSpeed(meaning == "faster")
         return self._running(meaning) if self.recording else self._idle(meaning)
 
     def started(self) -> None:
@@ -138,4 +171,6 @@ class TakeSession:
             return Instruct(self.instruction)
         if meaning == "new instruction":
             return Instruct("")
+        if meaning in ("recover", "home"):
+            return Recover() if meaning == "recover" else Home()
         return Quit() if meaning == "quit" else Refused("no take is running; space starts one")

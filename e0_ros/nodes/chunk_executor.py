@@ -16,22 +16,24 @@ from dataclasses import dataclass
 from rclpy.executors import Executor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Float64, String
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_msgs.msg import GripperCommand
 from e0_policy.types import ActionChunk, ChunkError, NoChunk
 from e0_ros import interfaces
-from e0_ros.config import check, declare_parameters, setting
+from e0_ros.config import ConfigError, check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, to_ns, to_time
 from e0_ros.core.admission import Refusal
+from e0_ros.core.arm_fault import ArmFault, ArmFaultConfig
 from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.heartbeat import Heartbeat, HeartbeatConfig
+from e0_ros.core.pace import PACED, Pace, PaceConfig
 from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
-from e0_ros.executor_messages import floats, status_to_msg, trajectory_to_msg
+from e0_ros.executor_messages import TrajectoryMessage, floats, status_to_msg
 from e0_ros.process import run_node
 
 try:
@@ -69,6 +71,7 @@ class ChunkExecutorNode(Node):
         self.core = ChunkExecutor(declare_parameters(self, ExecutorConfig))
         self._lockstep = self.core.config.lockstep
         self._impedance = self.core.config.output == "impedance"
+        self._trajectory = TrajectoryMessage(self.core.arm_model.joint_names)
         self._waiting: list[ChunkMsg] = []
         self._answered_ns = self._ticked_ns = self._joints_ns = 0
         self._commands = self._gripper_commands = 0
@@ -83,12 +86,19 @@ class ChunkExecutorNode(Node):
         self._subscribe(interfaces.ACTION_CHUNK, self._on_chunk)
         self._heartbeat = Heartbeat(declare_parameters(self, HeartbeatConfig))
         self._subscribe(interfaces.HEARTBEAT, self._on_heartbeat)
+        self._arm_fault = ArmFault(declare_parameters(self, ArmFaultConfig))
+        self._subscribe(interfaces.ARM_FAULT, self._on_arm_fault)
+        self._pace = Pace(pace := declare_parameters(self, PaceConfig))
+        if self._lockstep and (pace.step_through or pace.speed != 1.0):
+            raise ConfigError("speed and step_through are for real time; in lock-step plans run as they are")
+        self._subscribe(interfaces.SPEED, self._on_speed)
         for service, act in (
             (interfaces.ARM, self._arm),
             (interfaces.DISARM, lambda _: self.core.disarm()),
             (interfaces.HOLD, lambda _: self.core.hold()),
             (interfaces.STOP, lambda _: self.core.stop()),
             (interfaces.RESET_STOP, self._reset_stop),
+            (interfaces.STEP, self._step),
         ):
             self._serve(service, act)
 
@@ -155,7 +165,7 @@ class ChunkExecutorNode(Node):
         except ChunkError as error:
             refusal: Refusal | None = self.core.refuse(msg.source, msg.session, str(error))
         else:
-            refusal = self.core.offer(chunk, now_ns) if isinstance(chunk, ActionChunk) else None
+            refusal = self._follow(chunk, now_ns) if isinstance(chunk, ActionChunk) else None
             if isinstance(chunk, NoChunk) and chunk.keep:
                 self.core.keep(chunk.source, chunk.session, now_ns)
             elif isinstance(chunk, NoChunk) and not chunk.in_reply_to_ns:
@@ -165,12 +175,45 @@ class ChunkExecutorNode(Node):
                 f"refused chunk {msg.sequence} of {msg.source}: {refusal.reason}", throttle_duration_sec=1.0
             )
 
+    def _follow(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
+        paced = self._pace.plan(chunk, now_ns)
+        if paced is None:
+            self.core.keep(chunk.source, chunk.session, now_ns)
+            return None
+        return self.core.offer(paced, now_ns)
+
+    def _step(self, _) -> Refusal | None:
+        now_ns = self._now_ns()
+        plan = self._pace.step(now_ns)
+        return Refusal(plan) if isinstance(plan, str) else self.core.offer(plan, now_ns)
+
+    def _on_speed(self, msg: Float64) -> None:
+        if wrong := self._pace.set_speed(msg.data) or (self._lockstep and "lock-step has no speed"):
+            self.get_logger().error(f"{interfaces.SPEED.name}: {wrong}")
+            return
+        chunk = self.core.status(self._now_ns()).chunk
+        if self._pace.speed == 0.0 and chunk and chunk.source in PACED:
+            self.core.give_up(chunk.source, chunk.session, "the speed is 0")
+
+    def _on_arm_fault(self, msg: String) -> None:
+        """Word of the arm: the first of a fault ends all commands, and while it lasts the arm cannot be armed."""
+        before = self._arm_fault.stopped
+        self._arm_fault.hear(msg.data[:500], time.monotonic_ns())
+        if msg.data and not before:
+            if self.core.mode is not Mode.DISARMED:
+                self.get_logger().error(f"nothing is sent any more; the arm: {self._arm_fault.stopped}")
+            self.core.abandon(f"the arm: {self._arm_fault.stopped}")
+            self._latched = None
+
     def _on_heartbeat(self, msg: Bool) -> None:
         self._heartbeat.hear(msg.data, time.monotonic_ns())
         self.watch()
 
     def watch(self) -> None:
-        """Stop, and tick at once, if the heartbeat says so or has ended."""
+        """Stop, and tick at once, if the heartbeat says so or has ended; hold if nobody watches the arm any more."""
+        unwatched = self._arm_fault.silent(time.monotonic_ns())
+        if unwatched and self.core.mode in (Mode.ARMED, Mode.RUNNING):
+            self.core.hold(unwatched)
         cause = self._heartbeat.cause(time.monotonic_ns())
         if cause and self.core.mode is not Mode.STOPPED:
             self.core.stop(cause)
@@ -183,10 +226,12 @@ class ChunkExecutorNode(Node):
         return Refusal(pressed) if pressed else self.core.reset_stop()
 
     def _arm(self, request) -> Refusal | None:
-        if missing := self._heartbeat.missing(time.monotonic_ns()):
+        steady_ns = time.monotonic_ns()
+        if missing := self._heartbeat.missing(steady_ns) or self._arm_fault.missing(steady_ns):
             return Refusal(missing)
         refusal = self.core.arm(self._now_ns(), to_ns(request.not_before))
         if refusal is None:
+            self._pace.forget()
             self._gap, self._streamed_ns = False, 0
         return refusal
 
@@ -222,7 +267,7 @@ class ChunkExecutorNode(Node):
 
     def _send(self, command: Command, commit_ns: int) -> None:
         """Publish a trajectory, unless this process was held up: the arm may already be past where it branches off."""
-        msg = trajectory_to_msg(command, self.core.arm_model.joint_names)
+        msg = self._trajectory.of(command)
         if not self._lockstep and (late_ns := self._now_ns() - commit_ns + self.core.transport_ns) > 0:
             self.core.withdraw()
             self.get_logger().warning(
@@ -268,6 +313,8 @@ class ChunkExecutorNode(Node):
             "limited": status.limited,
             "commands": self._commands,
             "transport_ms": self.core.transport_ns / 1e6,
+            "speed": self._pace.speed,
+            "withheld": self._pace.waits,
         }
         self._diagnostics.publish(diagnostics_msg("chunk_executor", level, message, values, now_ns))
 

@@ -6,6 +6,8 @@ plan is due, and STATUS_NONE tells of errors and stale observations, at most onc
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import string
 import sys
@@ -25,10 +27,13 @@ from e0_msgs.msg import Observation as ObservationMsg
 from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Policy
 from e0_policy.replay import ReplayPolicy
-from e0_policy.types import Observation, Stale
+from e0_policy.types import ActionChunk, Observation, Stale
 from e0_ros import diagnostics, interfaces
 from e0_ros.config import ConfigError, check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, chunk_to_msg, observation_from_msg, to_ns
+from e0_ros.core.dataset_table import state_of
+from e0_ros.core.live_shadow import LiveShadow
+from e0_ros.core.live_shadow import said as shadow_figures
 from e0_ros.core.mailbox import Mailbox
 from e0_ros.core.plan_keeper import InForce
 from e0_ros.core.policy_session import Answer, PolicySession, is_error
@@ -39,6 +44,7 @@ from e0_ros.process import refuse_unknown_parameters, run_node
 
 LOCKSTEP_TIMEOUT_S = 10.0
 REPEAT_S = 1.0
+NICENESS = 5
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class PolicyConfig:
         False, "tell the policy how far cameras stand from their places in training: /tf_static has both, "
         "<view>_color_optical_frame and <view>_trained_optical_frame"
     )  # fmt: skip
+    shadow: bool = setting(False, "only watch: plans go to /e0/shadow_chunk, where nothing follows them")
     lockstep: bool = setting(False, "answer every observation, without deadlines")
 
     def __post_init__(self) -> None:
@@ -116,7 +123,8 @@ class PolicyNode(Node):
         self._previous_ns: int | None = None
         self._policy_lock = threading.Lock()
         self._told: dict[str, float] = {}
-        self._chunks = self._publisher(interfaces.ACTION_CHUNK)
+        self._shadow = LiveShadow(arm) if config.shadow else None
+        self._chunks = self._publisher(interfaces.SHADOW_CHUNK if config.shadow else interfaces.ACTION_CHUNK)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
         self._subscribe(interfaces.OBSERVATION, self._on_observation)
         self._subscribe(interfaces.EXECUTOR_STATE, self._on_executor_state)
@@ -152,7 +160,8 @@ class PolicyNode(Node):
             self._session.counts["replaced"] += 1
 
     def _on_executor_state(self, msg: ExecutorState) -> None:
-        in_force = InForce(to_ns(msg.header.stamp), msg.source, msg.session, msg.sequence, to_ns(msg.committed_until))
+        stamp_ns, committed_ns, t0_ns = to_ns(msg.header.stamp), to_ns(msg.committed_until), to_ns(msg.t0)
+        in_force = InForce(stamp_ns, msg.source, msg.session, msg.sequence, committed_ns, t0_ns)
         with self._state:
             self._in_force = in_force
             self._state.notify_all()
@@ -162,15 +171,23 @@ class PolicyNode(Node):
             self._mailbox.clear()
             self._session.reset()
             self._told.clear()
+            if self._shadow:
+                self._shadow.forget()
         response.success = True
         return response
 
     def _work(self) -> None:
+        if not self._config.lockstep:
+            with contextlib.suppress(OSError):  # inference is a long burst, and the arm must not wait for it
+                me = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, me, max(NICENESS, os.getpriority(os.PRIO_PROCESS, me)))
         while not self._mailbox.closed:
             observation = self._mailbox.take()
             if observation is None:
                 continue
             with self._policy_lock:
+                if self._shadow and isinstance(observation, Observation):
+                    self._shadow.done(observation.stamp_ns, state_of(observation))
                 answer = self._session.answer(observation, self._now_ns(), self._executor_state)
                 self._previous_ns = observation.stamp_ns
                 if not self._mailbox.closed:
@@ -192,6 +209,8 @@ class PolicyNode(Node):
             return self._in_force
 
     def _tell(self, stamp_ns: int, answer: Answer) -> None:
+        if self._shadow and isinstance(answer, ActionChunk):
+            self._shadow.plan(answer)
         if not isinstance(answer, str):
             self._chunks.publish(chunk_to_msg(answer, self._now_ns()))
             return
@@ -209,7 +228,12 @@ class PolicyNode(Node):
         values: dict[str, object] = {name: session.counts[name] for name in names}
         values["latency [ms]"], values["observation age [ms]"] = session.latency_ns / 1e6, session.age_ns / 1e6
         values["checkpoint"] = session.policy.checkpoint
-        level, message = (diagnostics.ERROR, session.error) if session.error else (diagnostics.OK, "policy runs")
+        if self._shadow:
+            with self._policy_lock:
+                errors = self._shadow.errors()
+            values |= shadow_figures(errors) if errors else {"shadow plans": 0}
+        runs = "policy only watches" if self._shadow else "policy runs"
+        level, message = (diagnostics.ERROR, session.error) if session.error else (diagnostics.OK, runs)
         self._diagnostics.publish(diagnostics.diagnostics_msg("policy", level, message, values, self._now_ns()))
 
 

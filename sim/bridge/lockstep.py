@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rclpy.executors import Executor
 
 from e0_msgs.msg import ExecutorState
 from e0_ros import interfaces
@@ -24,7 +25,7 @@ RESET_GAP_NS = 1_000_000_000
 class Lockstep:
     """The tick of lock-step: publish, wait for the executor's answer, play."""
 
-    overrun_ns = 0
+    overrun_ns = left_out = 0
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
@@ -67,9 +68,10 @@ class Lockstep:
         """Whether time and with it the arm goes on by itself: never."""
         return False
 
-    def wait_s(self) -> float:
-        """How long to wait for a message."""
-        return 0.0 if self._bridge.episode.running and not self._gate.waiting else 0.1
+    def wait(self, executor: Executor) -> None:
+        """Wait for a message, unless there is something to do."""
+        busy = self._bridge.episode.running and not self._gate.waiting
+        executor.spin_once(timeout_sec=0 if busy else 0.1)
 
     def poll(self) -> None:
         """Go on as far as the messages so far allow."""

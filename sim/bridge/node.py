@@ -51,7 +51,13 @@ class Bridge(Node):
             lockstep.Lockstep(self) if stepped else realtime.Realtime(self)
         )
         self._subscribe()
+        self.fci = self._franka() if self.config.fci else None
         self._diagnosed_ns = 0
+
+    def _franka(self) -> Any:
+        from sim.bridge.franka import FrankaFace
+
+        return FrankaFace(self, self.config.fci)
 
     def _disturbance(self, adapter: SimAdapter) -> Disturbance | None:
         if not self.config.disturbance_rad:
@@ -62,29 +68,30 @@ class Bridge(Node):
         return disturbance
 
     def _subscribe(self) -> None:
-        def listen(topic: interfaces.Topic, callback: Any) -> None:
-            kind = interfaces.message_class(topic.type)
-            self.create_subscription(kind, topic.name, callback, topic.qos.profile())
+        polled = Polled()
 
+        def listen(topic: interfaces.Topic, callback: Any, poll: bool = False) -> None:
+            kind, profile = interfaces.message_class(topic.type), topic.qos.profile()
+            if poll:
+                made = self.create_subscription(kind, topic.name, lambda _: None, profile, callback_group=polled)
+                self._heard.append((made, callback))
+            else:
+                self.create_subscription(kind, topic.name, callback, profile)
+
+        self._heard: list[tuple[Any, Any]] = []
         impedance = self.config.controller == "impedance"
         topic = interfaces.IMPEDANCE_TARGET if impedance else interfaces.TRAJECTORY
-        self._on_command = self._on_target if impedance else self._on_trajectory
-        if self.config.mode == "lockstep":
-            listen(topic, self._on_command)
-        else:
-            kind, ignore = interfaces.message_class(topic.type), lambda _: None
-            self._commands = self.create_subscription(
-                kind, topic.name, ignore, topic.qos.profile(), callback_group=Polled()
-            )
+        listen(topic, self._on_target if impedance else self._on_trajectory, self.config.mode != "lockstep")
         listen(interfaces.EPISODE_EVENT, self._on_event)
         self.time.subscribe(listen)
         self.create_service(ResetSim, interfaces.RESET_SIM.name, self._on_reset)
 
     def hear(self) -> None:
         """Take the commands that have come (real time); an executor would need a turn, and time, for each."""
-        with self._commands.handle:
-            while taken := self._commands.handle.take_message(self._commands.msg_type, False):
-                self._on_command(*taken)
+        for subscription, callback in self._heard:
+            with subscription.handle:
+                while taken := subscription.handle.take_message(subscription.msg_type, False):
+                    callback(*taken)
 
     def _on_trajectory(self, msg: JointTrajectory, info: dict[str, Any]) -> None:
         self.time.on_command(trajectory_from_msg(msg), info["received_timestamp"])
@@ -123,6 +130,8 @@ class Bridge(Node):
         self.refused += len(played.refused)
         for reason in played.refused[:1]:
             self.get_logger().error(f"controller refused a command: {reason}", throttle_duration_sec=1.0)
+        if self.fci and played.violations:
+            self.fci.fail(played.violations[0].error)
         for violation in played.violations[:1]:
             more = f" ({len(played.violations) - 1} more)" if len(played.violations) > 1 else ""
             self.get_logger().error(f"judge: {violation}{more}", throttle_duration_sec=0.2)
@@ -130,7 +139,7 @@ class Bridge(Node):
     def diagnose(self) -> None:
         """Publish /diagnostics: once a second, and when an episode is over."""
         ended = self.episode.reset_id - self.episode.running
-        self.out.diagnostics(self.rig, self.refused, self.time.overrun_ns, ended)
+        self.out.diagnostics(self.rig, self.refused, self.time.overrun_ns, self.time.left_out, ended)
 
     def log_judgement(self) -> None:
         """One line with the judge's count."""
@@ -150,7 +159,7 @@ class Bridge(Node):
             while not stop.is_set() or (self.time.moving() and time.monotonic() < last_s):
                 if stop.is_set():
                     last_s = min(last_s, time.monotonic() + REST_S)
-                executor.spin_once(timeout_sec=max(0.0, self.time.wait_s()))
+                self.time.wait(executor)
                 self.time.poll()
                 if (steady_ns := time.monotonic_ns()) - self._diagnosed_ns >= 1000 * MS:
                     self._diagnosed_ns = steady_ns

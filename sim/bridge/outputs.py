@@ -110,7 +110,7 @@ class Outputs:
             msg.poses.append(_pose(pose.tolist()))
         self._state.publish(msg)
 
-    def diagnostics(self, rig: Rig, refused: int, overrun_ns: int, ended_reset: int) -> None:
+    def diagnostics(self, rig: Rig, refused: int, overrun_ns: int, left_out: int, ended_reset: int) -> None:
         """Publish the judge's and the controller's counts; `ended_reset` is the last reset whose episode is over."""
         judge = rig.judge
         violations, samples = (judge.violations, judge.samples) if judge else (0, 0)
@@ -118,7 +118,7 @@ class Outputs:
         status = DiagnosticStatus(name="bridge", level=DiagnosticStatus.ERROR if bad else DiagnosticStatus.OK)
         status.message = rig.fault or ("limits violated" if violations else "commands refused" if refused else "ok")
         values = {"violations": violations, "setpoints": samples, "refused": refused, "overrun_ms": overrun_ns // MS}
-        values |= {"judged": int(judge is not None), "ended_reset": ended_reset}
+        values |= {"pictures_left_out": left_out, "judged": int(judge is not None), "ended_reset": ended_reset}
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         msg = DiagnosticArray(status=[status])
         msg.header.stamp = to_time(rig.now_ns)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rclpy.executors import Executor
 
 from e0_msgs.msg import GripperCommand
 from e0_ros import interfaces
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 WAKE_NS = 4 * MS
 BURST_NS = 10 * MS
 SLACK_NS = 100 * MS
+SERVE_NS = 20 * MS
+WARN_NS = 1000 * MS
 MAX_AGE_NS = 1000 * MS
 AT_REST_RAD_S = 0.005
 
@@ -33,6 +36,9 @@ class Realtime:
         self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
         self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns))
         self._capture_ns: int | None = None
+        self._served_ns = self._warned_ns = 0
+        self.left_out = 0
+        """Pictures since the reset that were not begun, because those before were not ready."""
         self.on_reset()
 
     @property
@@ -47,13 +53,14 @@ class Realtime:
 
     def subscribe(self, listen: Any) -> None:
         """The gripper acts when its command arrives."""
-        listen(interfaces.GRIPPER_COMMAND, self._on_gripper)
+        listen(interfaces.GRIPPER_COMMAND, self._on_gripper, poll=True)
 
     def prepare_reset(self) -> int:
         """Drop a picture in the making, which would show the old scene. The time is the wall clock's, never back."""
         if self._capture_ns is not None:
             self._bridge.rig.adapter.finish_render()
             self._capture_ns = None
+        self.left_out = 0
         return max(time.time_ns(), self._bridge.rig.now_ns)
 
     def on_reset(self) -> None:
@@ -69,7 +76,7 @@ class Realtime:
         age_ns = min(max(0, now_ns - received_ns), MAX_AGE_NS) if received_ns else 0
         self._bridge.rig.command(command, due_ns - age_ns)
 
-    def _on_gripper(self, msg: GripperCommand) -> None:
+    def _on_gripper(self, msg: GripperCommand, _: Any) -> None:
         if np.isfinite(msg.opening):
             self._bridge.rig.gripper_target = min(max(msg.opening, 0.0), 1.0)
 
@@ -77,8 +84,15 @@ class Realtime:
         """Whether the arm moves."""
         return bool(np.abs(self._bridge.rig.adapter.joint_state()[1]).max() > AT_REST_RAD_S)
 
-    def wait_s(self) -> float:
-        """Time to the next wake, below 0 if it is late."""
+    def wait(self, executor: Executor) -> None:
+        """Sleep until the next wake. Events and requests may wait longer: to look for them costs more than a wake."""
+        if (wait_s := self._wait_s()) > 0:
+            time.sleep(wait_s)
+        if (steady_ns := time.monotonic_ns()) - self._served_ns >= SERVE_NS:
+            self._served_ns = steady_ns
+            executor.spin_once(timeout_sec=0)
+
+    def _wait_s(self) -> float:
         until_ns = min(self._bridge.rig.now_ns + self._wake_ns, self._boundary_ns)
         return (until_ns - self._pacer.due_ns(time.monotonic_ns())) / 1e9
 
@@ -93,17 +107,15 @@ class Realtime:
         played = rig.advance(min(due_ns, rig.now_ns + max(BURST_NS, self._wake_ns), self._boundary_ns))
         bridge.out.joints(played.samples)
         bridge.report(played)
-        if self._capture_ns is not None and rig.now_ns >= self._capture_ns + bridge.config.render_ms * MS:
-            self._finish()
+        if self._capture_ns is not None and rig.adapter.pictures_ready():
+            bridge.out.images(rig.adapter.finish_render(), self._capture_ns)
+            self._capture_ns = None
         if rig.now_ns >= self._boundary_ns:
             self._control_step()
 
     def _control_step(self) -> None:
         bridge, rig = self._bridge, self._bridge.rig
-        if self._capture_ns is not None:
-            self._finish()
-        rig.adapter.start_render()
-        self._capture_ns = rig.now_ns
+        self._capture()
         self._boundary_ns += rig.adapter.control_period_ns
         self._pacer.follow(time.time_ns(), time.monotonic_ns())
         was_running = bridge.episode.running
@@ -116,18 +128,29 @@ class Realtime:
             bridge.episode.stop()
             bridge.log_judgement()
 
-    def _finish(self) -> None:
-        assert self._capture_ns is not None
-        self._bridge.out.images(self._bridge.rig.adapter.finish_render(), self._capture_ns)
-        self._capture_ns = None
+    def _capture(self) -> None:
+        """Begin the pictures of this instant, unless those before are still drawn: the arm waits for no camera."""
+        rig = self._bridge.rig
+        if self._capture_ns is None:
+            rig.adapter.start_render()
+            self._capture_ns = rig.now_ns
+            return
+        self.left_out += 1
+        period_ms = rig.adapter.control_period_ns / 1e6
+        self._warn(f"pictures take longer than {period_ms:.0f} ms: {self.left_out} left out since the reset")
 
     def _give_up(self) -> None:
         rig = self._bridge.rig
         if skip_ns := self._pacer.give_up(rig.now_ns, time.monotonic_ns()):
             self._bridge.report(rig.skip(rig.now_ns + skip_ns))
             self._boundary_ns = max(self._boundary_ns, rig.now_ns)
-            self._bridge.get_logger().warning(
+            self._warn(
                 f"{rig.adapter.__class__.__name__} is slower than real time: {skip_ns / 1e6:.0f} ms skipped, "
-                f"{self.overrun_ns / 1e6:.0f} ms since the reset",
-                throttle_duration_sec=1.0,
+                f"{self.overrun_ns / 1e6:.0f} ms since the reset"
             )
+
+    def _warn(self, text: str) -> None:
+        """Log, once a second at most; rclpy's own throttle takes milliseconds for each line that it drops."""
+        if (steady_ns := time.monotonic_ns()) - self._warned_ns >= WARN_NS:
+            self._warned_ns = steady_ns
+            self._bridge.get_logger().warning(text)

@@ -30,7 +30,6 @@ class BridgeConfig:
     control_period_ms: int = setting(50, "time between images of fr3_plant", unit="ms", low=1, high=1000)
     lag_ms: float = setting(0.0, "first-order lag of fr3_plant's arm", unit="ms", low=0.0, high=1e3)
     joint_state_rate_hz: int = setting(1000, "joint states per second, at most the physics rate", unit="Hz", low=1)
-    render_ms: int = setting(0, "real time: time that the pictures get while physics goes on", unit="ms", low=0)
     judge: bool = setting(False, "check every commanded set-point against the robot's limits")
     disturbance_rad: float = setting(0.0, "largest push on a joint while recording", unit="rad", low=0.0, high=0.2)
     disturbance_share: float = setting(1.0, "share of the scenes that are disturbed", low=0.0, high=1.0)
@@ -39,6 +38,8 @@ class BridgeConfig:
         low=0.0, high=60.0,
     )  # fmt: skip
     camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
+    fci: str = setting("", "behave as franka_ros2 of this distribution: robot state, reflexes, recovery",
+                       choices=("", "humble", "jazzy"))  # fmt: skip
     timeout_s: float = setting(10.0, "lock-step: longest wait for an answer", unit="s", low=0.1, high=3600.0)
 
     def __post_init__(self) -> None:

@@ -67,7 +67,8 @@ def test_the_arm_changes_hands_only_upwards_or_after_the_lease(events) -> None:
         if isinstance(admission.admit(offered, now_ms * MS, heard_ms * MS), Refusal):
             assert owner and owner != (source, session) and RANK[source] <= RANK[owner[0]]
             continue
-        assert not (owner and owner[0] == "teleop" and source != "teleop"), "only arming takes the arm from a human"
+        machine = RANK[source] < RANK["teleop"]
+        assert not (owner and RANK[owner[0]] >= RANK["teleop"] and machine), "only arming takes the arm from a human"
         if owner not in (None, (source, session)):
             assert RANK[source] > RANK[owner[0]] or now_ms - heard_ms > 500
         admission.accept(offered, now_ms * MS)

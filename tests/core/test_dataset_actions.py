@@ -27,10 +27,10 @@ def chunk(t0_ms, rows, sequence=1, source="policy", period_ms=50, **fields):
     return SimpleNamespace(**{**vars(good), **fields})
 
 
-def state(committed_ms, sequence=0, mode=2, positions=None, gripper=float("nan")):
+def state(committed_ms, sequence=0, mode=2, positions=None, gripper=float("nan"), t0_ms=0):
     return SimpleNamespace(
         mode=mode, source="policy" if sequence else "", session="s" if sequence else "", sequence=sequence,
-        committed_until=time(committed_ms * MS), joint_names=list(ARM.joint_names),
+        committed_until=time(committed_ms * MS), t0=time(t0_ms * MS), joint_names=list(ARM.joint_names),
         positions=np.zeros(7) if positions is None else np.full(7, positions), gripper_opening=gripper,
     )  # fmt: skip
 
@@ -43,10 +43,10 @@ def first(points, t_ms):
 def test_a_row_is_in_force_from_t0_plus_i_periods_until_another_plan_acts():
     points = SetPoints("commanded", ARM)
     points.add_chunk(chunk(100, [1.0, 2.0, 3.0]))
-    points.add_state(110 * MS, state(120, sequence=1))
+    points.add_state(110 * MS, state(120, sequence=1, t0_ms=100))
     points.add_chunk(chunk(200, [7.0, 8.0], sequence=2))
-    points.add_state(200 * MS, state(210, sequence=1))
-    points.add_state(210 * MS, state(230, sequence=2))
+    points.add_state(200 * MS, state(210, sequence=1, t0_ms=100))
+    points.add_state(210 * MS, state(230, sequence=2, t0_ms=200))
     assert [first(points, t) for t in (119, 120, 149, 150, 200, 229, 230, 249, 250, 1000)] == [
         None, 1.0, 1.0, 2.0, 3.0, 3.0, 7.0, 7.0, 8.0, 8.0
     ]  # fmt: skip

@@ -47,26 +47,27 @@ def test_the_plan_in_force_is_the_chunk_that_the_executor_names() -> None:
     kept = keeper()
     first = kept.chunk(output(0.1), observation(1000), 0)
     second = kept.chunk(output(0.2), observation(2000), 0)
-    plan = kept.plan(InForce(2500, "policy", "abc123", first.sequence, 3000))
+    plan = kept.plan(InForce(2500, "policy", "abc123", first.sequence, 3000, 1000))
     assert plan is not None
     assert (plan.t0_ns, plan.committed_until_ns, plan.rows[0, 0]) == (1000, 3000, 0.1)
-    plan = kept.plan(InForce(2500, "policy", "abc123", second.sequence, 3000))
+    plan = kept.plan(InForce(2500, "policy", "abc123", second.sequence, 3000, 2000))
     assert plan is not None and plan.rows[0, 0] == 0.2
 
 
-def test_no_plan_of_another_source_session_sequence_or_episode() -> None:
+def test_no_plan_of_another_source_session_sequence_time_or_episode() -> None:
     kept = keeper()
     chunk = kept.chunk(output(), observation(1000), 0)
     for other in (
         None,
-        InForce(1, "teleop", "abc123", chunk.sequence, 0),
-        InForce(1, "policy", "other", chunk.sequence, 0),
-        InForce(1, "policy", "abc123", chunk.sequence + 1, 0),
-        InForce(1, "", "", 0, 0),
+        InForce(1, "teleop", "abc123", chunk.sequence, 0, 1000),
+        InForce(1, "policy", "other", chunk.sequence, 0, 1000),
+        InForce(1, "policy", "abc123", chunk.sequence + 1, 0, 1000),
+        InForce(1, "policy", "abc123", chunk.sequence, 0, 1001),
+        InForce(1, "", "", 0, 0, 0),
     ):
         assert kept.plan(other) is None
     kept.reset()
-    assert kept.plan(InForce(1, "policy", "abc123", chunk.sequence, 0)) is None
+    assert kept.plan(InForce(1, "policy", "abc123", chunk.sequence, 0, 1000)) is None
 
 
 def test_sequence_numbers_rise_over_plans_refusals_and_resets() -> None:

@@ -65,7 +65,7 @@ def test_lockstep_answers_every_observation_and_asks_the_executor_only_when_a_pl
     assert not s.due(SECOND + PERIOD)
     kept = s.answer(seen(SECOND + PERIOD), 0, unasked)
     assert isinstance(kept, NoChunk) and kept.keep and kept.in_reply_to_ns == SECOND + PERIOD
-    word = InForce(SECOND + PERIOD, "policy", "s", first.sequence, SECOND + 2 * PERIOD)
+    word = InForce(SECOND + PERIOD, "policy", "s", first.sequence, SECOND + 2 * PERIOD, SECOND)
     assert s.due(SECOND + 2 * PERIOD)
     assert isinstance(s.answer(seen(SECOND + 2 * PERIOD), 0, lambda: word), ActionChunk)
     plan = s.policy.plans[-1]  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def test_a_reset_forgets_the_plans_and_numbering_goes_on() -> None:
     first = s.answer(seen(SECOND), 0, none_in_force)
     assert isinstance(first, ActionChunk)
     s.reset()
-    again = s.answer(seen(SECOND + PERIOD), 0, lambda: InForce(SECOND, "policy", "s", first.sequence, 0))
+    again = s.answer(seen(SECOND + PERIOD), 0, lambda: InForce(SECOND, "policy", "s", first.sequence, 0, SECOND))
     assert isinstance(again, ActionChunk) and again.sequence > first.sequence
     assert s.policy.plans == [None]  # type: ignore[attr-defined]
     assert s.none(SECOND, "x").sequence > again.sequence
@@ -115,7 +115,7 @@ def test_a_policy_of_another_arm_is_refused() -> None:
 
 def test_live_the_rows_that_run_while_the_policy_thinks_are_committed() -> None:
     """It took 3 ms before, and looks at an observation that is 20 ms old."""
-    s, word = session(lockstep=False), InForce(SECOND, "policy", "s", 1, SECOND + PERIOD)
+    s, word = session(lockstep=False), InForce(SECOND, "policy", "s", 1, SECOND + PERIOD, SECOND)
     assert isinstance(s.answer(seen(SECOND), SECOND, none_in_force), ActionChunk)
     at = SECOND + 3 * PERIOD
     assert isinstance(s.answer(seen(at), at + 20_000_000, lambda: word), ActionChunk)

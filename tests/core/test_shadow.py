@@ -13,7 +13,7 @@ from e0_policy.policy import PolicyOutput
 from e0_policy.types import Observation, Representation
 from e0_ros import replay_command
 from e0_ros.core.bag_reader import Bag
-from e0_ros.core.shadow import ShadowError, run_shadow
+from e0_ros.core.shadow import ShadowError, recorded_shadow, run_shadow
 from e0_ros.policies import Card
 from e0_ros.synthetic_episode import MS, START_NS, SyntheticEpisode
 
@@ -103,3 +103,19 @@ def test_the_command_prints_a_table_and_writes_plot_and_figures(bag: Path, tmp_p
     monkeypatch.setattr(replay_command, "read_card", lambda folder: replace(card, views=("top",)))
     assert replay_command.main(words) == 1
     assert "no image of view 'top'" in capsys.readouterr().err
+
+
+def test_the_plans_of_a_policy_that_watched_are_compared_without_it(bag: Path, tmp_path: Path, capsys) -> None:
+    with pytest.raises(ShadowError, match="no policy watched this take"):
+        recorded_shadow(Bag(bag), "commanded")
+    for lockstep in (True, False):
+        watched = replace(EPISODE, name=f"watched{lockstep}".lower(), lockstep=lockstep, watched=True, seconds=3.0)
+        watched.write(tmp_path)
+        shadow = recorded_shadow(Bag(tmp_path / watched.name), "commanded")
+        assert shadow.predicted.shape == (len(shadow.stamps_ns), 20, 8) and len(shadow.stamps_ns) >= 4
+        errors = shadow.errors()
+        assert errors.mean_rad[:8].max() < 0.006 and errors.still_rad[8] > 0.02
+    words = ["--shadow", str(tmp_path / watched.name), "--json", str(tmp_path / "f")]
+    assert replay_command.main(words) == 0
+    assert json.loads((tmp_path / "f").read_text())["checkpoint"] == "as recorded"
+    assert "plans beside what was done" in capsys.readouterr().out

@@ -314,8 +314,13 @@ MATRIX = (
         35,
         "the robot stops by itself (reflex)",
         "0 commands until armed again",
-        (CHUNKS + "an_arm_that_no_longer_follows_is_not_moved_until_it_is_armed_again",),
-        "seen by the joint that stands, not by franka_ros2's own state",
+        (
+            "tests/core/test_pace.py::test_an_arm_that_stopped_by_itself_gets_no_command_until_it_is_armed_where_it_is",
+            "tests/graph/test_arm_session.py::"
+            "test_a_reflex_in_motion_ends_all_commands_and_one_call_brings_the_arm_back",
+            CHUNKS + "an_arm_that_no_longer_follows_is_not_moved_until_it_is_armed_again",
+        ),
+        "franka_ros2 is played by the plant",
     ),
     Row(
         36,

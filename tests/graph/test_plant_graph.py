@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ def test_reaches_in_lockstep_the_same_way_twice(tmp_path: Path, controller: str)
     for first, second in zip(*runs, strict=True):
         assert (first.success, first.error, first.violations, first.holds) == (True, "", 0, [])
         assert (second.digest, second.steps, second.error) == (first.digest, first.steps, "")
+        assert {"bridge", "observation_sync", "experts", "chunk_executor", "evaluator"} <= set(first.cores)
+        assert 0 < sum(first.cores.values()) < os.cpu_count() + 0.5
 
 
 def test_an_episode_is_recorded_with_everything_that_was_said(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import pytest
 from e0_ros.convert import convert
 from e0_ros.core.bag_reader import Bag
 from e0_ros.core.dataset_config import ConvertConfig, Selection
+from sim.collect_config import CollectConfig
+from sim.collect_episode import take
 from sim.runs import over_graph
 from tests.core.test_dataset_video import decoded
 
@@ -71,6 +73,12 @@ def test_the_dataset_holds_what_was_published(tmp_path: Path, images: str) -> No
     data = pq.read_table(tmp_path / "out" / "data/chunk-000/file-000.parquet").to_pydict()
     for feature, name in (("observation.state", "state"), ("action", "action")):
         np.testing.assert_array_equal(np.float32(data[feature]), np.float32([frame[name] for frame in frames]))
+    taken = take(CollectConfig(("Reach-v0",), ("base", "wrist"), size_px=64), "Reach-v0", 0, keep=True).taken
+    assert taken is not None and len(taken.episode) == len(frames) - 1, "`e0 collect` leaves out the last"
+    for table, name in ((taken.episode.proprioception, "state"), (taken.episode.actions, "action")):
+        np.testing.assert_array_equal(table, [frame[name] for frame in frames[:-1]])
+    for shown, view in zip(taken.images, ("base", "wrist"), strict=True):
+        np.testing.assert_array_equal(shown, [frame["views"][view] for frame in frames[:-1]])
     tasks = pq.read_table(tmp_path / "out" / "meta/tasks.parquet").to_pydict()
     assert tasks["task"] == sorted({frame["instruction"] for frame in frames})
     for view in ("base", "wrist"):

@@ -197,6 +197,44 @@ def test_realtime_follows_a_chunk_holds_at_its_end_and_says_why(bench) -> None:
     assert b.close() == 0
 
 
+def test_steps_are_released_one_by_one_and_an_arm_that_stops_by_itself_gets_nothing_more(bench) -> None:
+    b = bench("joint_max_age_ms:=1000.0", "span_ms:=1000.0", "step_through:=true", "step_max_age_ms:=60000.0",
+              "source_silence_ms:=60000.0", "arm_fault_required:=true", "arm_fault_ms:=60000.0")  # fmt: skip
+    word = b._publisher(interfaces.ARM_FAULT)
+    said = interfaces.message_class(interfaces.ARM_FAULT.type)
+
+    def live(condition) -> None:
+        def check() -> bool:
+            b.send_joints(b.now_ns(), b.states[-1].positions if b.states and b.states[-1].mode else ARM.home)
+            return condition()
+
+        b.until(check)
+
+    live(lambda: word.get_subscription_count() and any(len(s.positions) for s in b.states))
+    assert "has not spoken" in b.call(interfaces.ARM).message
+    word.publish(said(data=""))
+    live(lambda: b.call(interfaces.ARM).success)
+    assert b.call(interfaces.STEP).message == "no plan waits"
+    b.chunks.publish(chunk_to_msg(plan(b.now_ns(), 0), b.now_ns()))
+    live(lambda: b.call(interfaces.STEP).success)
+    released = b.states[-1]
+    assert (released.mode, released.source, released.chunks_accepted) == (2, "scripted", 1)
+    assert "the last step goes on" in b.call(interfaces.STEP).message
+    live(lambda: b.states[-1].mode == 3)
+    np.testing.assert_allclose(b.states[-1].positions, ARM.home + 0.08, atol=1e-3)
+    word.publish(said(data="reflex: joint_reflex"))
+    live(lambda: b.states[-1].mode == 0)
+    assert b.states[-1].reason == "the arm: reflex: joint_reflex"
+    sent = len(b.all_of(interfaces.TRAJECTORY))
+    assert b.call(interfaces.ARM).message == "the arm: reflex: joint_reflex"
+    count = len(b.states)
+    live(lambda: len(b.states) > count + 20)
+    assert len(b.all_of(interfaces.TRAJECTORY)) == sent
+    word.publish(said(data=""))
+    live(lambda: b.call(interfaces.ARM).success)
+    assert b.close() == 0
+
+
 def test_the_impedance_output_never_pauses(bench) -> None:
     b = bench("output:=impedance")
     targets = b.all_of(interfaces.IMPEDANCE_TARGET)
@@ -226,6 +264,7 @@ def test_a_bad_parameter_is_one_line_and_exit_status_2() -> None:
         ("embodiment:=fr4", "did you mean 'fr3'?"),
         ("span_ms:=5.0", "allowed is 10 to 1000"),
         ("spam_ms:=50.0", "did you mean 'span_ms'?"),
+        ("speed:=2.0", "allowed is 0.0 to 1.0"),
         ("span_ms:=fast", "span_ms"),
     ):
         result = subprocess.run([*command, parameter], capture_output=True, text=True, timeout=60)

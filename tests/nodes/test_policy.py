@@ -70,8 +70,9 @@ class Rig:
         self.executor.add_node(self.rig)
         self.chunks: list[ChunkMsg] = []
         self.diagnostics: list[Any] = []
+        plans = interfaces.SHADOW_CHUNK if parameters.get("shadow") else interfaces.ACTION_CHUNK
         for topic, store in (
-            (interfaces.ACTION_CHUNK, self.chunks),
+            (plans, self.chunks),
             (interfaces.DIAGNOSTICS, self.diagnostics),
         ):
             kind = interfaces.message_class(topic.type)
@@ -83,7 +84,7 @@ class Rig:
         self.observations, self.states = publishers
         self.client = self.rig.create_client(Trigger, interfaces.RESET_POLICY.name)
         self.until(lambda: all(p.get_subscription_count() for p in publishers) and self.client.service_is_ready())
-        self.until(lambda: self.rig.count_publishers(interfaces.ACTION_CHUNK.name) > 0 and self.diagnostics)
+        self.until(lambda: self.rig.count_publishers(plans.name) > 0 and self.diagnostics)
 
     def until(self, done: Callable[[], Any], timeout_s: float = 30.0) -> None:
         end = time.monotonic() + timeout_s
@@ -106,7 +107,7 @@ class Rig:
         msg.header.stamp = to_time(stamp_ns)
         if chunk is not None:
             msg.source, msg.session, msg.sequence = chunk.source, chunk.session, chunk.sequence
-            msg.committed_until = to_time(stamp_ns + TICK)
+            msg.committed_until, msg.t0 = to_time(stamp_ns + TICK), chunk.t0
         self.states.publish(msg)
 
     def answers(self, count: int) -> list[ChunkMsg]:
@@ -292,3 +293,25 @@ def test_a_bad_start_ends_with_one_line_and_status_2(arguments: list[str], text:
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ)
     assert process.returncode == 2
     assert text in process.stderr and len(process.stderr.strip().splitlines()) == 1
+
+
+def test_in_the_shadow_nothing_of_the_policy_reaches_the_executor_and_its_error_is_told(
+    rig: Callable[..., Rig],
+) -> None:
+    r = rig(policy="e0", shadow=True, max_observation_age_ms=10000.0)
+    assert r.rig.count_publishers(interfaces.ACTION_CHUNK.name) == 0
+    last = 0
+
+    def figures() -> dict[str, str]:
+        nonlocal last
+        if (now := r.now_ns()) - last >= TICK:
+            r.observe(now)
+            last = now
+        return {value.key: value.value for value in r.diagnostics[-1].status[0].values}
+
+    r.until(lambda: float(figures().get("shadow plans", 0)) >= 1 and r.chunks)
+    told = figures()
+    assert float(told["shadow ahead [ms]"]) == 150.0, "the last row of a plan of four"
+    assert float(told["shadow error [rad]"]) > 0.1 and float(told["shadow staying put [rad]"]) == 0.0
+    assert r.diagnostics[-1].status[0].message == "policy only watches"
+    assert all(plan is None for _, plan in r.policy.seen)

@@ -273,6 +273,33 @@ def test_realtime_gives_up_time_that_it_cannot_make_up(
     assert "slower than real time" in capfd.readouterr().err
 
 
+def test_realtime_leaves_pictures_out_rather_than_wait_for_them(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A renderer that takes 130 ms of physics: every third picture is made, of its own moment; nothing else waits."""
+    start, finish, begun = Fr3Plant.start_render, Fr3Plant.finish_render, []
+
+    def begin(plant: Fr3Plant) -> None:
+        begun.append(plant._steps)
+        start(plant)
+
+    def end(plant: Fr3Plant) -> Any:
+        assert plant.pictures_ready(), "it was made to wait"
+        return finish(plant)
+
+    monkeypatch.setattr(Fr3Plant, "start_render", begin)
+    monkeypatch.setattr(Fr3Plant, "finish_render", end)
+    monkeypatch.setattr(Fr3Plant, "pictures_ready", lambda plant: plant._steps >= begun[-1] + 130)
+    peer = launch(None, mode="realtime")
+    steps = lambda: np.diff([stamp(m) for m in peer[VIEWS[0]]])  # noqa: E731
+    peer.until(lambda: 3 * PERIOD in steps(), "pictures one after the other")
+    assert min(steps()) == 3 * PERIOD, "a loaded machine may skip time, but never crowd it"
+    values = lambda: {v.key: int(v.value) for m in peer[topics.DIAGNOSTICS] for v in m.status[0].values}  # noqa: E731
+    peer.until(lambda: peer[topics.DIAGNOSTICS] and values()["pictures_left_out"] >= 2, "diagnostics")
+    assert min(np.diff([stamp(m) for m in peer[topics.JOINT_STATES]])) == MS
+    assert "left out since the reset" in capfd.readouterr().err
+
+
 def test_a_command_counts_from_its_receipt_even_if_heard_late(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands sent while the bridge is busy with its pictures: the motion starts with their receipt, not after."""
     finish, busy_ms, sent = Fr3Plant.finish_render, 90, []

@@ -54,6 +54,16 @@ def test_the_demos_table_and_json_never_show_what_is_not_known_as_a_number(tmp_p
     assert "lost messages        2" in table(whole) and "0 (independent judge, 1 kHz)" in table(whole)
 
 
+def test_the_demos_table_says_how_many_cores_it_took() -> None:
+    first = Episode(0, "t", 0, success=True, sim_s=1.0, wall_s=1.0, cores={"bridge": 0.2, "policy": 0.4})
+    second = Episode(1, "t", 1, success=True, sim_s=3.0, wall_s=3.0, cores={"bridge": 1.0, "policy": 0.0})
+    figures = summary([first, second])
+    assert figures["cores_by_process"] == pytest.approx({"bridge": 0.8, "policy": 0.1})
+    assert figures["cores"] == pytest.approx(0.9) and "bridge 0.80, policy 0.10" in table(figures)
+    unknown = summary([Episode(0, "t", 0, success=True)])
+    assert math.isnan(unknown["cores"]) and "processor            unknown" in table(unknown)
+
+
 @pytest.mark.ros
 def test_the_real_time_factor_compares_the_same_interval_whenever_its_states_are_heard():
     evaluator = start("scripted")

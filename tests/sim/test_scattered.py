@@ -40,7 +40,7 @@ def adapter(maniskill: None) -> Iterator[ManiSkillAdapter]:
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("name", ["PickCube", "PushCube"])
+@pytest.mark.parametrize("name", ["PickCube", "PushCube", "StackCube"])
 def test_a_scattered_scene_is_the_tasks_own_but_for_the_arm(adapter: ManiSkillAdapter, name: str) -> None:
     scene = adapter.reset(f"{name}-v1", 7)
     own, told = adapter.joint_state()[0], adapter.privileged().poses

@@ -1,0 +1,314 @@
+"""arm_session: watches Franka's own state, tells the executor of an arm that stopped, brings it back and to poses.
+
+Services `/e0/arm/recover`, `home`, `rest` and `wave` beside it answer at once; /diagnostics says how it goes on. Every
+motion is a chunk of source `home`, and so passes the executor.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from e0_msgs.msg import ExecutorState
+from e0_policy.embodiment import load_embodiment
+from e0_policy.types import ActionChunk, FloatArray, NoChunk
+from e0_ros import interfaces
+from e0_ros.config import check, declare_parameters, setting
+from e0_ros.conversions import chunk_to_msg
+from e0_ros.core.arm_session import (
+    Approach,
+    ArmSession,
+    ArmSessionConfig,
+    Step,
+    approach,
+    checked_pose,
+    recovery,
+    to_pose,
+    wave,
+)
+from e0_ros.core.fci import FciConfig, FciWatch
+from e0_ros.core.joint_names import pick_joints
+from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
+from e0_ros.distribution import distribution
+from e0_ros.franka_driver import FrankaDriver
+from e0_ros.process import run_node
+
+POLL_S = 0.02
+SAY_S = 0.1
+KEEP_S = 0.1
+SETTLE_S, ARM_AGAIN_S = 0.5, 0.1
+"""Arming anchors where the arm is measured: it waits for an arm that lags to be where its controller holds it."""
+AHEAD_NS, TAKEN_NS = 200_000_000, 1_000_000_000
+MOVES = 5
+THERE_RAD, THERE_RAD_S = 0.005, 0.01
+NOTHING_TO_RECOVER = f"the arm is fit to move: nothing to recover; {interfaces.HOME.name} goes home"
+MOTIONS = (Step.HOME, Step.REST, Step.WAVE)
+
+
+@dataclass(frozen=True)
+class ArmSessionNodeConfig:
+    """Which arm."""
+
+    embodiment: str = setting("fr3", "arm: a shipped name or the path of a YAML file")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+class ArmSessionNode(Node):
+    """The shell: states in, word to the executor out; steps begun, their ends told to the core."""
+
+    def __init__(self) -> None:
+        super().__init__("arm_session")
+        self._arm = load_embodiment(declare_parameters(self, ArmSessionNodeConfig).embodiment)
+        self._config = config = declare_parameters(self, ArmSessionConfig)
+        self._watch = FciWatch(declare_parameters(self, FciConfig))
+        limits = self._arm.position_lower, self._arm.position_upper
+        home = config.home_rad or tuple(float(q) for q in self._arm.home)
+        self._poses = {
+            Step.HOME: checked_pose("home_rad", home, *limits),
+            Step.REST: checked_pose("rest_rad", config.rest_rad, *limits),
+        }
+        self._distribution = distribution(config.distribution, os.environ)
+        self._driver = FrankaDriver(self, config)
+        self._session, self._steps_begun, self._ends = ArmSession(()), 0, 0
+        self._move: Approach | None = None
+        self._moves, self._arm_next_s = 0, 0.0
+        self._sent_ns = self._kept_ns = self._sequence = 0
+        self._name, self._followed = f"home-{secrets.token_hex(4)}", False
+        self._executor: ExecutorState | None = None
+        self._opening = self._measured_opening = math.nan
+        self._said, self._said_s = "-", 0.0
+        self._fault, self._chunks = self._publisher(interfaces.ARM_FAULT), self._publisher(interfaces.ACTION_CHUNK)
+        self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
+        self._subscribe(interfaces.EXECUTOR_STATE, self._on_executor)
+        self._subscribe(interfaces.GRIPPER_COMMAND, self._on_gripper)
+        self._subscribe(interfaces.GRIPPER_STATES, self._on_fingers)
+        self._calls = {s.name: self._client(s) for s in (interfaces.ARM, interfaces.HOLD, interfaces.DISARM)}
+        for service, steps in (
+            (interfaces.RECOVER, recovery(self._distribution.deactivate_first, config.rearm)),
+            (interfaces.HOME, to_pose(Step.HOME)),
+            (interfaces.REST, to_pose(Step.REST)),
+            (interfaces.WAVE, to_pose(Step.WAVE)),
+        ):
+            self._serve(service, steps)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(POLL_S, self._poll, clock=steady)
+        self.create_timer(1.0, self._report, clock=steady)
+
+    def _publisher(self, topic: interfaces.Topic) -> Any:
+        return self.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
+
+    def _subscribe(self, topic: interfaces.Topic, callback: Callable[[Any], None]) -> None:
+        self.create_subscription(interfaces.message_class(topic.type), topic.name, callback, topic.qos.profile())
+
+    def _client(self, service: interfaces.Service) -> Any:
+        return self.create_client(interfaces.message_class(service.type), service.name)
+
+    def _serve(self, service: interfaces.Service, steps: tuple[Step, ...]) -> None:
+        def answer(_: Any, response: Any) -> Any:
+            response.message = self._refusal(steps)
+            response.success = not response.message
+            if response.success:
+                self._session = ArmSession(steps, self._config.step_s)
+                self._start(self._session.begin(time.monotonic_ns()))
+                response.message = self._session.progress
+            self.get_logger().info(f"{service.name}: {response.message}")
+            return response
+
+        self.create_service(interfaces.message_class(service.type), service.name, answer)
+
+    def _refusal(self, steps: tuple[Step, ...]) -> str:
+        if self._session.step:
+            return f"busy: {self._session.progress}"
+        trouble = self._watch.trouble(time.monotonic_ns())
+        if Step.CLEAR not in steps:
+            return trouble
+        return self._watch.beyond_recovery() or ("" if trouble else NOTHING_TO_RECOVER)
+
+    # -- inputs ----------------------------------------------------------------------------------------------------
+
+    def _on_executor(self, msg: ExecutorState) -> None:
+        self._executor = msg
+        if self._session.step in MOTIONS:
+            self._go(msg)
+
+    def _on_gripper(self, msg: Any) -> None:
+        self._opening = min(max(float(msg.opening), 0.0), 1.0) if math.isfinite(msg.opening) else self._opening
+
+    def _on_fingers(self, msg: Any) -> None:
+        with suppress(ValueError):
+            arm = self._arm
+            width_m = float(pick_joints(msg.name, msg.position, arm.gripper_joint_names).sum())
+            self._measured_opening = min(max(width_m / arm.gripper_width_m, 0.0), 1.0)
+
+    def _poll(self) -> None:
+        steady_ns = time.monotonic_ns()
+        report = self._driver.newest()
+        if report is not None:
+            self._watch.hear(report, steady_ns)
+        fault = self._watch.trouble(steady_ns)
+        if fault != self._said or time.monotonic() - self._said_s >= SAY_S:
+            kind = interfaces.message_class(interfaces.ARM_FAULT.type)
+            self._fault.publish(kind(data=fault))
+            if fault != self._said:
+                self.get_logger().warning(f"the arm: {fault or 'fit to move'}")
+            self._said, self._said_s = fault, time.monotonic()
+        if self._arm_next_s and time.monotonic() >= self._arm_next_s:
+            self._arm_it(self._steps_begun)
+        if self._session.step is Step.FIT:
+            self._session.waits_for = fault
+            if not fault:
+                self._ended(self._steps_begun, True, "")
+        longest_ns = 0 if self._move is None else 2 * self._move.duration_ns
+        if self._session.late(steady_ns, longest_ns):
+            self._finish()
+        self._keep()
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def _start(self, step: Step | None) -> None:
+        self._move, self._followed, self._moves, self._steps_begun = None, False, 0, self._steps_begun + 1
+        number = self._steps_begun
+
+        def ended(well: bool, reason: str) -> None:
+            self._ended(number, well, reason)
+
+        if step is None:
+            self._finish()
+        elif step is Step.HOLD:
+            self._ask(interfaces.HOLD, ended)
+        elif step is Step.DISARM:
+            self._ask(interfaces.DISARM, ended)
+        elif step is Step.ARM:
+            self._arm_next_s = time.monotonic() + SETTLE_S
+        elif step not in (*MOTIONS, Step.FIT):
+            self._driver.do(step, ended)
+
+    def _ended(self, number: int, well: bool, reason: str) -> None:
+        """How a step ended; word of one that was given up is not listened to."""
+        if number == self._steps_begun:
+            self._start(self._session.ended(well, reason, time.monotonic_ns()))
+
+    def _finish(self) -> None:
+        outcome = self._session.outcome
+        self._steps_begun, self._ends, self._move = self._steps_begun + 1, self._ends + 1, None
+        if outcome:
+            self.get_logger().error(outcome)
+        self._report()
+
+    def _ask(self, service: interfaces.Service, ended: Callable[[bool, str], None]) -> None:
+        client = self._calls[service.name]
+        if not client.service_is_ready():
+            ended(False, f"{service.owner} does not serve {service.name}")
+            return
+        request = interfaces.message_class(service.type).Request()
+        client.call_async(request).add_done_callback(lambda f: ended(f.result().success, f.result().message))
+
+    def _arm_it(self, number: int) -> None:
+        """Ask until the executor agrees: it waits for a reference at rest, and for joint states after a recovery."""
+
+        def answered(well: bool, reason: str) -> None:
+            stopped = self._executor is not None and self._executor.mode == ExecutorState.STOPPED
+            if well or stopped or number != self._steps_begun:
+                self._ended(number, well, reason)
+                return
+            self._session.waits_for, self._arm_next_s = reason, time.monotonic() + ARM_AGAIN_S
+
+        self._arm_next_s = 0.0
+        if self._session.step is Step.ARM:
+            self._ask(interfaces.ARM, answered)
+
+    def _go(self, msg: ExecutorState) -> None:
+        """Send the move once the executor is armed, and see it through."""
+        step, number = self._session.step, self._steps_begun
+        if msg.mode == ExecutorState.DISARMED and self._move is None:
+            self._session.waits_for = msg.reason  # a state of before it was armed, or it will be told by the time
+            return
+        if msg.mode in (ExecutorState.DISARMED, ExecutorState.STOPPED):
+            self._ended(number, False, msg.reason)
+            return
+        if self._move is None:
+            self._send(step, np.array(msg.positions, np.float64))
+            return
+        if msg.session == self._name:
+            self._followed = True
+        elif self._followed and msg.mode == ExecutorState.RUNNING:
+            self._ended(number, False, f"{msg.source} took the arm")
+            return
+        now_ns = self.get_clock().now().nanoseconds
+        far = np.abs(np.array(msg.positions) - self._move.rows[-1]).max()
+        over = now_ns - self._sent_ns > AHEAD_NS + self._move.duration_ns
+        if over and far < THERE_RAD and np.abs(np.array(msg.velocities)).max() < THERE_RAD_S:
+            self._ended(number, True, "")
+            return
+        held = self._followed and msg.mode == ExecutorState.HOLD and now_ns - self._sent_ns > AHEAD_NS
+        refused = not self._followed and now_ns - self._sent_ns > AHEAD_NS + TAKEN_NS
+        if (held or refused) and self._moves < MOVES:  # a joint state that came late is no reason to give up
+            self._move, self._followed = None, False
+        elif held or refused:
+            self._ended(number, False, f"hold: {msg.reason}" if held else f"refused: {msg.last_refusal}")
+
+    def _send(self, step: Step, start: FloatArray) -> None:
+        speed, arm = self._config.pose_speed_rad_s, self._arm
+        poses = self._poses
+        move = (
+            approach(start, poses[step], speed)
+            if step in poses
+            else wave(start, arm.position_lower, arm.position_upper)
+        )
+        known = [opening for opening in (self._opening, self._measured_opening) if not math.isnan(opening)]
+        opening = known[0] if known else 1.0
+        rows = np.column_stack((move.rows, np.full(len(move.rows), opening)))
+        self._sent_ns, self._sequence, self._move = self.get_clock().now().nanoseconds, self._sequence + 1, move
+        self._moves += 1
+        chunk = ActionChunk(
+            rows, self._sent_ns + AHEAD_NS, move.period_ns, "home", self._name, self._sequence,
+            embodiment=self._arm.name, joint_names=self._arm.joint_names,
+        )  # fmt: skip
+        self._chunks.publish(chunk_to_msg(chunk, self._sent_ns))
+
+    def _keep(self) -> None:
+        """Tell the executor that the move is still wanted: when this node dies, the arm holds."""
+        now_ns = self.get_clock().now().nanoseconds
+        if self._move is None or self._session.step not in MOTIONS or now_ns - self._kept_ns < KEEP_S * 1e9:
+            return
+        self._kept_ns, self._sequence = now_ns, self._sequence + 1
+        word = NoChunk(self._sent_ns, "the move goes on", "home", self._name, self._sequence, keep=True)
+        self._chunks.publish(chunk_to_msg(word, now_ns))
+
+    def _report(self) -> None:
+        steady_ns = time.monotonic_ns()
+        fault, warning, report = self._watch.trouble(steady_ns), self._watch.warning(steady_ns), self._watch.report
+        session = self._session
+        level = ERROR if fault or session.outcome else WARN if warning else OK
+        message = session.progress if session.step else fault or session.outcome or warning or "fit to move"
+        values: dict[str, object] = {
+            "fault": fault, "doing": session.progress if session.step else "",
+            "failed": session.outcome, "ended": self._ends,
+            "mode": report.mode.name if report else "", "errors": " ".join(report.errors) if report else "",
+            "last_motion_errors": " ".join(report.last_motion_errors) if report else "",
+            "success_rate": report.success_rate if report else math.nan, "distribution": self._distribution.name,
+        }  # fmt: skip
+        now_ns = int(self.get_clock().now().nanoseconds)
+        self._diagnostics.publish(diagnostics_msg("arm_session", level, message, values, now_ns))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node. Exit status 2: a parameter is wrong, or franka_msgs or controller_manager_msgs is missing."""
+    return run_node(ArmSessionNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

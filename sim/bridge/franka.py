@@ -1,0 +1,95 @@
+"""The bridge as franka_ros2: robot state, recovery action, and the controller manager's services around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rclpy.action import ActionServer
+from rclpy.clock import Clock, ClockType
+
+from e0_ros import interfaces
+from e0_ros.config import ConfigError
+from e0_ros.conversions import to_time
+from e0_ros.core.arm_session import ArmSessionConfig
+from e0_ros.core.fci import RobotMode
+from sim.fci import Fci
+
+if TYPE_CHECKING:
+    from sim.bridge.node import Bridge
+
+STATE_S = 0.01
+NAMES = ArmSessionConfig()
+
+
+class FrankaFace:
+    """Serves what a driver serves and lets the plant stand while the arm has an error.
+
+    Raises:
+        ConfigError: franka_msgs or controller_manager_msgs is not installed.
+
+    """
+
+    def __init__(self, bridge: Bridge, distribution: str) -> None:
+        try:
+            from controller_manager_msgs.srv import SetHardwareComponentState, SwitchController
+            from franka_msgs.action import ErrorRecovery
+            from franka_msgs.msg import FrankaRobotState
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"fci:={distribution} needs franka_ros2's messages ({error}); source its workspace"
+            ) from None
+        self._bridge, self._state, self._result = bridge, FrankaRobotState, ErrorRecovery.Result
+        self.fci = Fci(humble=distribution == "humble")
+        topic = interfaces.ROBOT_STATE
+        self._states = bridge.create_publisher(FrankaRobotState, topic.name, 1)
+        topic = interfaces.SIM_FAULT
+        kind = interfaces.message_class(topic.type)
+        bridge.create_subscription(kind, topic.name, lambda msg: self.fail(msg.data), topic.qos.profile())
+        self._recovery = ActionServer(bridge, ErrorRecovery, NAMES.error_recovery, self._recover)
+        bridge.create_service(SwitchController, f"{NAMES.manager}/switch_controller", self._switch)
+        name = f"{NAMES.manager}/set_hardware_component_state"
+        bridge.create_service(SetHardwareComponentState, name, self._activate_hardware)
+        bridge.create_timer(STATE_S, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def fail(self, error: str) -> None:
+        """The arm stops with one of Franka's errors."""
+        self.fci.fail(error)
+        self._follow()
+
+    def _follow(self) -> None:
+        rig, stands = self._bridge.rig, self.fci.stands
+        if stands and not rig.fault:
+            self._bridge.get_logger().warning(f"the arm stops: {stands}")
+            rig.halt(stands)
+        elif not stands and rig.fault:
+            rig.go_on()
+
+    def _publish(self) -> None:
+        fci, msg = self.fci, self._state(robot_mode=int(self.fci.mode))
+        msg.header.stamp = to_time(self._bridge.rig.now_ns)
+        msg.control_command_success_rate = float(fci.mode is RobotMode.MOVE)
+        for field, names in ((msg.current_errors, fci.errors), (msg.last_motion_errors, fci.last_motion_errors)):
+            for name in names:
+                if hasattr(field, name):
+                    setattr(field, name, True)
+        self._states.publish(msg)
+
+    def _recover(self, handle: Any) -> Any:
+        refused = self._done("error recovery", self.fci.recover())
+        handle.abort() if refused else handle.succeed()
+        return self._result()
+
+    def _switch(self, request: Any, response: Any) -> Any:
+        activate = NAMES.controller in request.activate_controllers
+        deactivate = NAMES.controller in request.deactivate_controllers
+        response.ok = not self._done("switch", self.fci.switch(activate, deactivate))
+        return response
+
+    def _activate_hardware(self, request: Any, response: Any) -> Any:
+        response.ok = not self._done("hardware", self.fci.activate_hardware())
+        return response
+
+    def _done(self, what: str, refused: str) -> str:
+        self._bridge.get_logger().info(f"fci: {what}: {refused or 'done'}")
+        self._follow()
+        return refused

@@ -1,0 +1,56 @@
+"""The order in which an arm comes back, with everything that is refused on the way."""
+
+from itertools import permutations
+
+import pytest
+
+from e0_ros.core.arm_session import Step, recovery
+from e0_ros.core.fci import RobotMode
+from sim.fci import RELEASED, USER_STOP, Fci
+
+DRIVER = (Step.DEACTIVATE, Step.CLEAR, Step.HARDWARE, Step.ACTIVATE)
+
+
+def do(fci: Fci, step: Step) -> str:
+    return {
+        Step.DEACTIVATE: lambda: fci.switch(activate=False, deactivate=True),
+        Step.CLEAR: fci.recover,
+        Step.HARDWARE: fci.activate_hardware,
+        Step.ACTIVATE: lambda: fci.switch(activate=True, deactivate=False),
+    }[step]()
+
+
+@pytest.mark.parametrize("humble", [True, False])
+def test_the_steps_of_a_recovery_bring_it_back(humble: bool) -> None:
+    fci = Fci(humble)
+    fci.fail("joint_reflex")
+    fci.fail("cartesian_reflex")
+    assert fci.stands == "robot mode REFLEX: joint_reflex, cartesian_reflex"
+    steps = [step for step in recovery(humble, rearm=True) if step in DRIVER]
+    assert [do(fci, step) for step in steps] == [""] * len(steps)
+    assert fci.stands == "" and fci.errors == () and fci.last_motion_errors == ("joint_reflex", "cartesian_reflex")
+
+
+@pytest.mark.parametrize("humble", [True, False])
+def test_no_other_order_does(humble: bool) -> None:
+    right = tuple(step for step in recovery(humble, rearm=True) if step in DRIVER)
+    for order in permutations(right):
+        fci = Fci(humble)
+        fci.fail("joint_reflex")
+        answers = [do(fci, step) for step in order]
+        assert (not any(answers) and fci.stands == "") is (order == right), order
+
+
+def test_on_humble_the_controller_must_be_deactivated_first() -> None:
+    fci = Fci(humble=True)
+    fci.fail("joint_reflex")
+    assert fci.recover() == "a controller is still active"
+
+
+def test_a_pressed_user_stop_cannot_be_recovered_until_it_is_released() -> None:
+    fci = Fci(humble=False)
+    fci.fail(USER_STOP)
+    assert fci.stands == "robot mode USER_STOPPED" and fci.recover() and fci.activate_hardware()
+    fci.fail(RELEASED)
+    assert fci.mode is RobotMode.IDLE and fci.stands
+    assert [do(fci, step) for step in DRIVER[1:]] == [""] * 3 and fci.stands == ""
