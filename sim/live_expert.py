@@ -21,7 +21,6 @@ from sim.direct import DirectEpisode, DirectLoop, Moment, Run
 from sim.maniskill_arm import JOINTS
 from sim.maniskill_tasks import task_named
 from sim.planning import quiet_and_seeded, solution
-from sim.planning_again import AGAIN
 from sim.playback import PlaybackConfig
 from sim.scattered import rise
 from sim.scripted import SOURCE
@@ -155,8 +154,6 @@ class LiveExpert:
                     rise(scene.unwrapped, scene.step)
                     scene.play()
                 solution(known.solver)(scene, seed=seed, debug=False, vis=False)
-                if known.solver in AGAIN:
-                    AGAIN[known.solver](scene)
             plan.rows += plan.rows[-1:] * _SETTLE_ROWS
             scene.play()
         except Over:
