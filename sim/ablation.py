@@ -46,6 +46,7 @@ class Bench:
         task: of the simulator.
         seeds: of the rollouts.
         out: folder.
+        jobs: trainings, and then evaluations, at a time, each in a process of its own if there are several.
 
     """
 
@@ -56,6 +57,7 @@ class Bench:
     task: str
     seeds: range
     out: Path
+    jobs: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,8 @@ class Rollout:
     error: str = ""
 
 
-def run(
-    bench: Bench, variants: Sequence[Variant], tell: Callable[[str], None], jobs: int = 1
-) -> Iterator[list[dict[str, Any]]]:
+def run(bench: Bench, variants: Sequence[Variant], tell: Callable[[str], None]) -> Iterator[list[dict[str, Any]]]:
     """Train what is missing, then evaluate variants side by side, some seeds at a time; yields a row for each.
-
-    Args:
-        bench: on what.
-        variants: to compare.
-        tell: what is about to be done.
-        jobs: trainings, and then evaluations, at a time, each in a process of its own if there are several.
 
     Raises:
         ConfigError: the training refused its configuration.
@@ -86,6 +80,7 @@ def run(
 
     """
     trainings = {variant.training: variant for variant in variants}
+    jobs = bench.jobs
     with ThreadPoolExecutor(jobs) as waiting:
         found = list(waiting.map(lambda variant: best_of(bench, variant, tell), trainings.values()))
     trained = dict(zip(trainings, found, strict=True))
@@ -112,15 +107,17 @@ def best_of(bench: Bench, variant: Variant, tell: Callable[[str], None]) -> tupl
         name = variant.training if len(bench.rates) == 1 else f"{variant.training}-lr{rate:g}"
         folder = bench.out / name
         changes = {**bench.changes, **variant.changes, "learning_rate": rate}
-        found.append((train(bench.config, changes, folder, tell), folder))
+        found.append((train(bench.config, changes, folder, tell, bench.jobs), folder))
     if len(found) > 1 and any(told["validation"] is None for told, _ in found):
         raise ConfigError("several --rates need held-out demonstrations; give validation_fraction above 0")
     told, folder = min(found, key=lambda pair: pair[0]["validation"]["loss"] if pair[0]["validation"] else 0.0)
     return folder, told
 
 
-def train(config: Path, changes: Mapping[str, Any], folder: Path, tell: Callable[[str], None]) -> dict[str, Any]:
-    """`e0 train` in a process of its own, new or resumed, unless it is done; its figures."""
+def train(
+    config: Path, changes: Mapping[str, Any], folder: Path, tell: Callable[[str], None], jobs: int = 1
+) -> dict[str, Any]:
+    """`e0 train` in a process of its own, one of `jobs`, new or resumed, unless it is done; its figures."""
     done, said = folder / TRAINED, folder / "settings.json"
     told = {"config": config.read_text(encoding="utf-8"), "changes": dict(changes)}
     if said.is_file() and json.loads(said.read_text(encoding="utf-8")) != told:
@@ -129,13 +126,15 @@ def train(config: Path, changes: Mapping[str, Any], folder: Path, tell: Callable
         folder.mkdir(parents=True, exist_ok=True)
         said.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         partial = done.with_suffix(".partial")
-        _train(config, changes, folder, partial, tell)
+        _train(config, changes, folder, partial, tell, jobs)
         partial.replace(done)
     figures: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
     return figures
 
 
-def _train(config: Path, changes: Mapping[str, Any], folder: Path, figures: Path, tell: Callable[[str], None]) -> None:
+def _train(
+    config: Path, changes: Mapping[str, Any], folder: Path, figures: Path, tell: Callable[[str], None], jobs: int
+) -> None:
     words = [
         f"{name}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}" for name, value in changes.items()
     ]
@@ -143,10 +142,17 @@ def _train(config: Path, changes: Mapping[str, Any], folder: Path, figures: Path
     command = [sys.executable, "-m", "e0_policy.train", "--config", str(config), "--json", str(figures), *resume]
     tell(f"{folder.name}: train{' on' if resume else ''}")
     with (folder / "train.log").open("a", encoding="utf-8") as log:
-        ended = subprocess.run([*command, "--set", *words, f"output={folder}"], stdout=log, stderr=log, check=False)
+        command += ["--set", *words, f"output={folder}"]
+        ended = subprocess.run(command, stdout=log, stderr=log, check=False, env=_threads(jobs))
     if ended.returncode:
         kind = ConfigError if ended.returncode == 2 else RuntimeError
         raise kind(f"{folder.name}: training ended with {ended.returncode}; its last words are in {log.name}")
+
+
+def _threads(jobs: int) -> dict[str, str]:
+    """The environment of one of several processes: more threads than cores would wait for each other, spinning."""
+    share = max(1, len(os.sched_getaffinity(0)) // jobs)
+    return {"OMP_NUM_THREADS": str(share), **os.environ} if jobs > 1 else dict(os.environ)
 
 
 def evaluate(

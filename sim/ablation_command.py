@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         bench, variants = _bench(options), _variants(options)
         rows: list[dict[str, Any]] = []
-        for rows in run(bench, variants, lambda text: print(text, flush=True), options.jobs):
+        for rows in run(bench, variants, lambda text: print(text, flush=True)):
             _write(options, rows)
     except ValueError as error:
         print(f"e0 ablate: {error}", file=sys.stderr)
@@ -114,7 +114,8 @@ def _bench(options: argparse.Namespace) -> Bench:
         write_detour(Path(data), options.demonstrations, size_px, tuple(model.get("views", ("base", "wrist"))))
     rates = tuple(options.rates) or (float(base.get("learning_rate", 1e-3)),)
     shared = {**changes, "data": data}
-    return Bench(options.config, shared, rates, options.simulator, options.task, seed_range(options.seeds), options.out)
+    seeds = seed_range(options.seeds)
+    return Bench(options.config, shared, rates, options.simulator, options.task, seeds, options.out, options.jobs)
 
 
 def _changes(words: Sequence[str]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_the_lowest_validation_loss_of_all_rates_is_evaluated(tmp_path, monkeypa
     monkeypatch.setattr(
         ablation,
         "train",
-        lambda config, changes, folder, tell: {"validation": {"loss": losses[changes["learning_rate"]]}},
+        lambda config, changes, folder, tell, jobs: {"validation": {"loss": losses[changes["learning_rate"]]}},
     )
     bench = ablation.Bench(Path("x"), {}, tuple(losses), "fr3_plant", "Detour-v0", range(1), tmp_path)
     assert ablation.best_of(bench, heads()[0], print)[0].name == "e0-lr0.2"
