@@ -78,8 +78,11 @@ class Backbone(nn.Module):
         self.layer = _layer
 
     def compile_layers(self, backend: str = "inductor") -> None:
-        """From now on run every layer as compiled code, one and the same for all layers of a stack."""
-        self.layer = torch.compile(_layer, backend=backend, fullgraph=True)
+        """From now on run every layer as compiled code, one and the same for all layers of a stack.
+
+        Torch keeps eight of them (lengths of prompts, with and without a gradient); more run as before.
+        """
+        self.layer = torch.compile(_layer, backend=backend)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Text embeddings `(B, L, W)`, multiplied by sqrt(W) as Gemma does."""

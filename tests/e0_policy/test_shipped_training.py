@@ -22,9 +22,9 @@ TOY = {
     "model.vision_width": 16, "model.vision_heads": 2, "model.vision_mlp": 32, "model.width": 16, "model.mlp": 32,
     "model.expert_width": 16, "model.expert_mlp": 32, "model.depth": 2, "model.heads": 2, "model.head_dim": 8,
     "model.bins": 32, "model.vocab_size": 384, "batch_size": 4, "steps": 2, "warmup_steps": 1, "workers": 0,
-    "initial_weights": "", "text_tokenizer": "", "validation_samples": 2, "device": "cpu",
+    "initial_weights": "", "text_tokenizer": "", "validation_samples": 2, "device": "cpu", "compiled": False,
 }  # fmt: skip
-"""Sizes only, and files that are not here: precision, augmentation, statistics and the rest stay as shipped."""
+"""Sizes, no minutes of compiling, and files that are not here; precision, augmentation and the rest stay as shipped."""
 
 
 @pytest.fixture(scope="module")
