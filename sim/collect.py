@@ -1,7 +1,7 @@
 """Demonstrations without topics and bags: `e0 collect --task PickCube-v1 --episodes 500 --out data/pick`
 
 The experts move the direct loop, and every tick becomes a frame of a packed folder that `e0 train` reads: what
-`e0 record` and `e0 convert` would make of it, many times faster and with pictures as they were drawn. It needs a
+`e0 record` and `e0 convert` would make of it, without topics and with pictures as they were drawn. It needs a
 simulator and no ROS. With ManiSkill the folder is also one of scenes: where things are is written beside the frames, to
 teach an encoder (`auxiliary_scenes`, `e0 pretrain`); no policy reads it. Failed episodes are left out.
 """
