@@ -11,9 +11,15 @@ KILLS ?= 100
 ROWS ?=
 CHUNKS ?= 1000000
 TESTS ?= tests
+SCALE ?= 1
+STEPS ?=
 RUN := .venv/bin/python
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
+# SCALE=0.005 STEPS=20 makes a `checkpoint` that shows that its stages work, in minutes instead of hours
+part = $(shell awk 'BEGIN { n = int($(1) * $(SCALE)); print (n > 1 ? n : 1) }')
+seeds = 10000:$(shell expr 10000 + $(call part,$(1)))
+FEWER_STEPS := $(if $(STEPS),--set steps=$(STEPS) warmup_steps=0)
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
 	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
 
@@ -42,17 +48,15 @@ bench: setup  ## measure, one table
 	@$(RUN) -m e0_ros.cli bench
 
 checkpoint: setup  ## the shipped checkpoint anew: record, convert, train; hours on 2 cores, goes on where it stopped
-	@$(RECORD) --task PickCube-v1 --seeds 10000:10864 --out data/bags $(PUSHED)
-	@$(RECORD) --task PushCube-v1 --seeds 10000:10214 --out data/bags $(PUSHED)
-	@$(RECORD) --task PickCubeScattered-v1 --seeds 10000:10248 --out data/bags_scattered
-	@$(RECORD) --task PushCubeScattered-v1 --seeds 10000:10100 --out data/bags_scattered
+	@$(RECORD) --task PickCube-v1 --seeds $(call seeds,864) --out data/bags $(PUSHED)
+	@$(RECORD) --task PushCube-v1 --seeds $(call seeds,214) --out data/bags $(PUSHED)
+	@$(RECORD) --task PickCubeScattered-v1 --seeds $(call seeds,248) --out data/bags_scattered
+	@$(RECORD) --task PushCubeScattered-v1 --seeds $(call seeds,100) --out data/bags_scattered
 	@$(RUN) -m e0_ros.cli convert data/bags --out data/pick_push
 	@$(RUN) -m e0_ros.cli convert data/bags_scattered --out data/scattered
-	@test -d data/scenes || $(RUN) -m e0_ros.cli scenes --count 12000 --workers 2 --out data/scenes
-	@test -f runs/encoder/encoder.safetensors || $(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml \
-		$(if $(wildcard runs/encoder/state),--resume)
-	@test -f runs/pick_push/checkpoint/model.safetensors || $(RUN) -m e0_ros.cli train \
-		--config config/train/pick_push.yaml $(if $(wildcard runs/pick_push/state),--resume)
+	@test -d data/scenes || $(RUN) -m e0_ros.cli scenes --count $(call part,12000) --workers 2 --out data/scenes
+	@$(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml --continue $(FEWER_STEPS)
+	@$(RUN) -m e0_ros.cli train --config config/train/pick_push.yaml --continue $(FEWER_STEPS)
 
 lint: setup  ## ruff, and mypy strict on the pure layers
 	@$(RUN) -m ruff check .
