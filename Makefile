@@ -19,7 +19,7 @@ PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
 # SCALE=0.005 STEPS=20 makes a `checkpoint` that shows that its stages work, in minutes instead of hours
 part = $(shell awk 'BEGIN { n = int($(1) * $(SCALE)); print (n > 1 ? n : 1) }')
 seeds = 10000:$(shell expr 10000 + $(call part,$(1)))
-FEWER_STEPS := $(if $(STEPS),--set steps=$(STEPS) warmup_steps=0)
+FEWER_STEPS := $(if $(STEPS),--set steps=$(STEPS) warmup_steps=0 save_every=5)
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
 	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
 
