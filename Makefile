@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test faults fuzz bench checkpoint small-data lint fmt policy-venv lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -19,6 +19,8 @@ PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
 # SCALE=0.005 STEPS=20 makes a `checkpoint` that shows that its stages work, in minutes instead of hours
 part = $(shell awk 'BEGIN { n = int($(1) * $(SCALE)); print (n > 1 ? n : 1) }')
 seeds = 10000:$(shell expr 10000 + $(call part,$(1)))
+collect = test -d data/five/$(1) || $(RUN) -m e0_ros.cli collect --task $(1) --episodes $(call part,$(2)) \
+	--first-seed 100000 --size 128 --disturbance-rad 0.02 --workers 2 --out data/five/$(1)
 FEWER_STEPS := $(if $(STEPS),--set steps=$(STEPS) warmup_steps=0 save_every=5)
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
 	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
@@ -57,6 +59,14 @@ checkpoint: setup  ## the shipped checkpoint anew: record, convert, train; hours
 	@test -d data/scenes || $(RUN) -m e0_ros.cli scenes --count $(call part,12000) --workers 2 --out data/scenes
 	@$(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml --continue $(FEWER_STEPS)
 	@$(RUN) -m e0_ros.cli train --config config/train/pick_push.yaml --continue $(FEWER_STEPS)
+
+small-data: setup  ## demonstrations of five tasks by experts, as videos small enough to carry to a GPU (SCALE=2: twice)
+	@$(call collect,PickCube-v1,70)
+	@$(call collect,PushCube-v1,70)
+	@$(call collect,StackCube-v1,80)
+	@$(call collect,PegInsertionSide-v1,80)
+	@$(call collect,PlugCharger-v1,250)
+	@test -d data/five_small || $(RUN) -m e0_ros.cli import data/five/*-v1 --size 128 --crf 23 --gop 250 --out data/five_small
 
 lint: setup  ## ruff, and mypy strict on the pure layers
 	@$(RUN) -m ruff check .
