@@ -41,7 +41,7 @@ def heads() -> list[Variant]:
 
 
 BASE: Mapping[str, Any] = {
-    "model.bins": 256,
+    "model.bins": 64,
     "model.alpha_train": 1.0,
     "model.alpha_infer": 1.0,
     "model.prediction_horizon": 8,
@@ -66,7 +66,7 @@ def paper() -> list[Variant]:
     found += _changed("alpha", {a: {"model.alpha_train": a, "model.alpha_infer": a} for a in (0.1, 0.5, 1.0)})
     found += _changed("normalization", {kind: {"normalization": kind} for kind in ("quantile", "mean_std")})
     found += _changed("layout", {kind: {"model.token_layout": kind} for kind in ("dim_token", "step_token")})
-    found += _changed("bins", {bins: {"model.bins": bins} for bins in (32, 64, 128, 256, 512, 2048)})
+    found += _changed("bins", {bins: {"model.bins": bins} for bins in (16, 32, 64, 128, 256, 512, 2048)})
     found += _changed("horizon", {rows: _horizon(rows) for rows in (2, 4, 8, 16, 32)})
     return found
 
