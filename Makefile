@@ -80,12 +80,14 @@ fmt: setup  ## format the code
 policy-venv:  ## on a ROS 2 install: .venv-policy with torch and the leader's bus, for python:= and policy_python:=
 	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop --venv .venv-policy
 
-lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot of its own (several GB), reads a fresh conversion back
+lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot (several GB), reads a fresh conversion; we read what it writes
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
 	@.venv-lerobot/bin/python -m pip install --quiet lerobot==0.4.4
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	PYTHONPATH=. $(RUN) tests/lerobot/make_reference.py "$$folder" && \
-	HF_HUB_OFFLINE=1 HF_HOME="$$folder/hf" .venv-lerobot/bin/python tests/lerobot/check_dataset.py "$$folder"
+	HF_HUB_OFFLINE=1 HF_HOME="$$folder/hf" .venv-lerobot/bin/python tests/lerobot/check_dataset.py "$$folder" && \
+	HF_HUB_OFFLINE=1 HF_HOME="$$folder/hf" .venv-lerobot/bin/python tests/lerobot/write_theirs.py "$$folder" && \
+	PYTHONPATH=. $(RUN) tests/lerobot/read_theirs.py "$$folder"
 
 clean:  ## remove caches and build folders
 	@rm -rf build install log dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
