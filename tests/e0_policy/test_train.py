@@ -303,7 +303,7 @@ def test_a_state_is_there_only_when_the_checkpoint_of_its_step_is(tmp_path, monk
 
     monkeypatch.setattr(training.Run, "_write_checkpoint", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(make_config(tmp_path, steps=1))
+        train(make_config(tmp_path, save_every=1))
     assert not states(tmp_path)
 
 
