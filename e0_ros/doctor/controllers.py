@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from e0_policy.resources import config_dir
 from e0_ros import environment
 from e0_ros.config import ConfigError, load_yaml
 from e0_ros.doctor.finding import Bench, Finding, green, grey, red, yellow
@@ -90,17 +91,14 @@ def firmware(machine: Machine, bench: Bench) -> Finding:
 
 
 def _parameters(machine: Machine, bench: Bench) -> dict[str, dict[str, Any]] | Finding:
-    """Parameters by node of the controllers' YAML, nested names joined by dots."""
-    prefix = environment.sourced("franka_bringup", machine.environ)
-    path = bench.controllers or (f"{prefix}/share/franka_bringup/config/controllers.yaml" if prefix else "")
-    if not path:
-        return grey("franka_bringup is not sourced, so its controllers.yaml is not seen", "--controllers FILE")
-    if not bench.controllers and not Path(path).is_file():
-        return grey(f"{path} is not there", "--controllers FILE")
+    """Parameters by node of the YAML file that the launch hands to the controller manager; nested names have dots."""
+    if not bench.controllers and not environment.sourced("franka_bringup", machine.environ):
+        return grey("franka_bringup is not sourced: no controller manager runs here", "--controllers FILE")
+    path = Path(bench.controllers) if bench.controllers else config_dir() / "controllers.yaml"
     try:
-        return _by_node(load_yaml(Path(path)))
+        return _by_node(load_yaml(path))
     except ConfigError as error:
-        return red(str(error), "give the YAML file that franka.launch.py gets as controllers_yaml")
+        return red(str(error), "give the YAML file that the launch gets as controllers_yaml:=")
 
 
 def _by_node(data: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
