@@ -60,7 +60,7 @@ def _arm(a: BenchArguments, activated_by_us: bool) -> tuple[Foreign, Foreign]:
     words = (
         f"robot_ip:={a.robot_ip or 'dont-care'}",
         f"robot_type:={kind}",
-        f"arm_id:={kind}",  # what robot_type was called before v2.2.0 and v3.1.0; each ignores the other's
+        f"arm_id:={kind}",  # what robot_type was called before v2.2.0 and v3.2.0; each ignores the other's
         f"use_fake_hardware:={str(a.use_fake_hardware).lower()}",
         "load_gripper:=true",
         f"controllers_yaml:={controllers_file(a)}",

@@ -81,6 +81,7 @@ GRIPPER = Process("gripper", "e0_ros.nodes.gripper", _GRIPPER)
 _SESSION = (
     "e0_ros.nodes.arm_session:ArmSessionNodeConfig",
     "e0_ros.core.arm_session:ArmSessionConfig",
+    "e0_ros.core.arm_setup:ArmSetupConfig",
     "e0_ros.core.fci:FciConfig",
 )
 ARM_SESSION = Process("arm_session", "e0_ros.nodes.arm_session", _SESSION, on_death=RESTART)
@@ -90,6 +91,8 @@ NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER
 """Every node of ours. In a simulation the death of any of them ends the graph."""
 
 
+PLANT_LATE_MS = 150.0
+"""How far the stamps of simulated physics may be behind the clock: what it makes up, with room."""
 FAKE_HAND_HZ = 10.0
 """Rate of franka_gripper's fake_gripper_state_publisher."""
 TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
@@ -259,7 +262,8 @@ def sim_graph(a: SimArguments) -> Graph:
     size = {"image_height": a.size, "image_width": a.size}
     patience.update(TELEOP_PACE if a.source == "teleop" else {})
     takeover = (_takeover(a, common),) if a.gello_port and a.source != "teleop" else ()
-    session = (_session(a, str(common["embodiment"]), distribution=a.fci),) if a.fci else ()
+    paced = {"distribution": a.fci, "clock_offset_ms": PLANT_LATE_MS}
+    session = (_session(a, str(common["embodiment"]), **paced),) if a.fci else ()
     pace = {"speed": a.speed, "step_through": a.step_through} | ({"arm_fault_required": True} if session else {})
     expected = a.source if lockstep and a.source != "external" else ""
     watcher = (_policy(a, {**common, "shadow": True}),) if a.shadow else ()

@@ -15,7 +15,7 @@ from e0_ros.graph import FrankaArguments, Graph, TeleopArguments, franka_graph
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 BRINGUP = {"robot_type", "arm_prefix", "namespace", "robot_ip", "load_gripper", "use_fake_hardware",
            "fake_sensor_commands", "joint_state_rate", "controllers_yaml"}  # fmt: skip
-"""franka_bringup/launch/franka.launch.py of v2.2.0 to v2.5.0 and v3.1.0 to v3.4.0; before, `arm_id` for robot_type."""
+"""franka_bringup/launch/franka.launch.py of v2.2.0 to v2.5.0 and v3.2.0 to v3.4.0; before, `arm_id` for robot_type."""
 REALSENSE = {"camera_name", "camera_namespace", "serial_no", "rgb_camera.color_profile", "enable_depth", "publish_tf",
              "depth_module.depth_profile", "depth_module.inter_cam_sync_mode"}  # fmt: skip
 """Of realsense2_camera/launch/rs_launch.py, 4.58.2."""
