@@ -51,7 +51,8 @@ def controllers_file(a: BenchArguments) -> Path:
 def drivers(a: BenchArguments, activated_by_us: bool) -> tuple[Foreign, ...]:
     """All of them. `activated_by_us`: the arm's controller is left inactive, for `arm_session` activates it."""
     places = _places(a)
-    cameras = [_camera(a, i, view in places) for i, view in enumerate(a.views)] if a.cameras else []
+    views = a.views if a.cameras and not a.fake_cameras else ()
+    cameras = [_camera(a, i, view in places) for i, view in enumerate(views)]
     return (*_arm(a, activated_by_us), *cameras, *(places[view] for view in a.views if view in places))
 
 

@@ -87,7 +87,8 @@ _SESSION = (
 ARM_SESSION = Process("arm_session", "e0_ros.nodes.arm_session", _SESSION, on_death=RESTART)
 _TELEOP = ("e0_ros.nodes.gello_teleop:TeleopConfig", "e0_ros.core.gello:GelloConfig")
 TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", _TELEOP)
-NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER, TELEOP)
+FAKE_CAMERA = Process("fake_camera", "sim.bridge.camera", ("sim.fake_camera:FakeCameraConfig",))
+NODES = (BRIDGE, FAKE_CAMERA, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER, TELEOP)
 """Every node of ours. In a simulation the death of any of them ends the graph."""
 
 
@@ -177,6 +178,7 @@ class BenchArguments:
                                         "all at one rate")  # fmt: skip
     hardware_sync: bool = setting(False, "the cameras are wired: the first triggers the depth of the rest")
     cameras: bool = setting(True, "start the cameras; false: they run elsewhere")
+    fake_cameras: bool = setting(False, "pictures of no scene in their place; its settings have the faults")
     controllers_yaml: str = setting("", "controllers of the arm; empty: the shipped config/controllers.yaml")
     calibration: str = setting("", "file of the bench, by e0 calibrate: latencies, and places of cameras")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; with a policy: it can take over")
@@ -195,7 +197,8 @@ class BenchArguments:
         check(self)
         if not self.robot_ip and not self.use_fake_hardware:
             raise ConfigError("the arm's address is needed: robot_ip:=ADDRESS (or use_fake_hardware:=true)")
-        if self.cameras and len(self.serials) != len(self.views) and len(self.views) > 1:
+        real = self.cameras and not self.fake_cameras
+        if real and len(self.serials) != len(self.views) and len(self.views) > 1:
             raise ConfigError(f"{len(self.views)} views need one serial number each: serials:=A,B (got {self.serials})")
         if self.serials and len(self.serials) != len(self.views):
             raise ConfigError(f"{len(self.serials)} serial numbers for {len(self.views)} views; one each is needed")
@@ -346,9 +349,12 @@ def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:
     rates = {"camera_rate_hz": a.camera_rate_hz()} | ({"gripper_rate_hz": FAKE_HAND_HZ} if a.use_fake_hardware else {})
     late = {"camera_latency_ms": list(bench.latencies_ms(a.views))} if bench and bench.camera_latency_ms else {}
     lag = {"arm_lag_ms": bench.arm_lag_ms} if bench and bench.arm_lag_ms is not None else {}
+    profile = a.profiles[0]
+    fake = (_with(FAKE_CAMERA, embodiment=a.embodiment, views=views, profile=profile),) if a.fake_cameras else ()
     return (
         _with(SYNC, late, rates, embodiment=a.embodiment, views=views, instruction=a.instruction),
         _with(EXECUTOR, pace, lag, embodiment=a.embodiment, output=a.controller),
+        *fake,
         *gripper,
         *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),

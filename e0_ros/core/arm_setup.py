@@ -88,7 +88,7 @@ class Payload:
             return ""
         return (
             f"the arm reckons with a payload of {self.mass_kg:.3f} kg at {_at(self.center_m)} m; settings of "
-            f"arm_session say {config.load_mass_kg:.3f} kg at {_at(config.load_center_m)} m: recover, or mend the settings"
+            f"arm_session say {config.load_mass_kg:.3f} kg at {_at(config.load_center_m)} m: recover, or mend them"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from doctor.fake_machine import GB, Fake, stream, take
+from doctor.fake_machine import GB, Fake, frozen, holed, stream, take, uneven
 
 from e0_ros.doctor.checks import CHECKS, chosen, examine
 from e0_ros.doctor.finding import GREEN, GREY, RED, YELLOW, Bench, Finding
@@ -207,6 +207,10 @@ CASES = [
     ("streams", RED, "auto exposure", lambda f: gave(f, take=take(wrist=stream(20, 5)))),
     ("streams", RED, "same profile", lambda f: gave(f, take=take(seconds=5, wrist=stream(30.3, 5)))),
     ("streams", RED, "synchronise the clocks", lambda f: gave(f, take=take(wrist=stream(30, 5, received_ms=900)))),
+    ("streams", RED, "synchronise the clocks", lambda f: gave(f, take=take(wrist=stream(30, 5, received_ms=34)))),
+    ("streams", RED, "reliable QoS", lambda f: gave(f, take=take(wrist=uneven(30, 5, 120)))),
+    ("streams", RED, "restart the camera", lambda f: gave(f, take=take(wrist=frozen(30, 5, 2)))),
+    ("streams", RED, "USB bandwidth", lambda f: gave(f, take=take(wrist=holed(30, 5, 1)))),
     ("streams", GREEN, "", lambda f: gave(f, take=take())),
     ("streams", GREY, "start the graph", lambda f: None),
     ("disk", RED, "free space", lambda f: gave(f, free=GB) or {"bag_dir": f.bag(mb=10, seconds=2)}),
