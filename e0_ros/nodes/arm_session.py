@@ -98,7 +98,7 @@ class ArmSessionNode(Node):
         self._executor: ExecutorState | None = None
         self._opening = self._measured_opening = math.nan
         self._said, self._said_s = "-", 0.0
-        self._fault, self._chunks = self._publisher(interfaces.ARM_FAULT), self._publisher(interfaces.ACTION_CHUNK)
+        self._faults, self._chunks = self._publisher(interfaces.ARM_FAULT), self._publisher(interfaces.ACTION_CHUNK)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
         self._subscribe(interfaces.EXECUTOR_STATE, self._on_executor)
         self._subscribe(interfaces.GRIPPER_COMMAND, self._on_gripper)
@@ -217,7 +217,7 @@ class ArmSessionNode(Node):
         fault = self._fault(steady_ns)
         if fault != self._said or time.monotonic() - self._said_s >= SAY_S:
             kind = interfaces.message_class(interfaces.ARM_FAULT.type)
-            self._fault.publish(kind(data=fault))
+            self._faults.publish(kind(data=fault))
             if fault != self._said:
                 self.get_logger().warning(f"the arm: {fault or 'fit to move'}")
             self._said, self._said_s = fault, time.monotonic()

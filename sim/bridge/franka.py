@@ -27,6 +27,10 @@ SERVER = ArmSetupConfig().service_server
 class FrankaFace:
     """Serves what a driver serves and lets the plant stand while the arm has an error.
 
+    Attributes:
+        fci: the arm's control.
+        silent: no robot states come, as from a driver that died.
+
     Raises:
         ConfigError: franka_msgs or controller_manager_msgs is not installed.
 
@@ -45,6 +49,7 @@ class FrankaFace:
             ) from None
         self._bridge, self._state, self._result = bridge, FrankaRobotState, ErrorRecovery.Result
         self._controller, self._name = ControllerState, CONTROLLERS[bridge.config.controller]
+        self.silent = False
         self.fci = Fci(humble=distribution == "humble")
         topic = interfaces.ROBOT_STATE
         self._states = bridge.create_publisher(FrankaRobotState, topic.name, 1)
@@ -75,6 +80,8 @@ class FrankaFace:
             rig.go_on()
 
     def _publish(self) -> None:
+        if self.silent:
+            return
         fci, msg = self.fci, self._state(robot_mode=int(self.fci.mode))
         msg.header.stamp = to_time(self._bridge.rig.now_ns)
         msg.control_command_success_rate = float(fci.mode is RobotMode.MOVE)
