@@ -244,6 +244,7 @@ class FrankaArguments(BenchArguments):
     """A policy on a Franka Research 3 with RealSense cameras."""
 
     checkpoint: str = setting("", "checkpoint of the policy")
+    view_reference: str = setting("", "take by which to tell that a camera has moved; empty: the checkpoint's pictures")
     shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")
 
@@ -285,7 +286,8 @@ def sim_graph(a: SimArguments) -> Graph:
 
 def franka_graph(a: FrankaArguments) -> Graph:
     """The real arm, its cameras and a policy. Without the policy the executor holds and says so."""
-    policy = replace(_policy(a, {"embodiment": a.embodiment, "shadow": a.shadow}), on_death=CONTINUE)
+    told = {"embodiment": a.embodiment, "shadow": a.shadow, "view_reference": a.view_reference}
+    policy = replace(_policy(a, told), on_death=CONTINUE)
     sync, *others = _bench_processes(a)
     takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
     return Graph("franka", a, (sync, policy, *takeover, *others), _drivers(a))
