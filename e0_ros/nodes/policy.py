@@ -231,8 +231,11 @@ class PolicyNode(Node):
                 (folder / f"view_{view}.png").write_bytes(picture)
         except OSError as error:  # of a full disk the arm must not stand
             self.get_logger().warning(f"no overlay is written: {error}")
-        say = self.get_logger().warning if guard.moved else self.get_logger().info
-        say(f"views since the data were recorded: {guard.words or 'none of them is here'}")
+        words = f"views since the data were recorded: {guard.words or 'none of them is here'}"
+        if guard.moved:
+            self.get_logger().warning(words)
+        else:  # a place in the source has one severity, says rclpy
+            self.get_logger().info(words)
 
     def _executor_state(self) -> InForce | None:
         """The executor's newest state; in lock-step that of the tick before, which is on its way."""
