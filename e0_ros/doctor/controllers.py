@@ -10,6 +10,7 @@ from typing import Any
 from e0_policy.resources import config_dir
 from e0_ros import environment
 from e0_ros.config import ConfigError, load_yaml
+from e0_ros.distribution import distribution
 from e0_ros.doctor.finding import Bench, Finding, green, grey, red, yellow
 from e0_ros.doctor.machine import Machine
 
@@ -34,6 +35,8 @@ def overruns(machine: Machine, bench: Bench) -> Finding:
     manager = parameters.get("controller_manager")
     if manager is None:
         return grey("the controllers' YAML has no controller_manager")
+    if not distribution("", machine.environ).manages_overruns:
+        return green("the controller manager of this distribution has no overruns.manage")
     manage = manager.get("overruns.manage")
     if manage is False:
         return green("overruns.manage is false")
@@ -63,6 +66,19 @@ def replacement(machine: Machine, bench: Bench) -> Finding:
     if version[:2] >= REPLACING:
         return bench.fault(f"{CONTROLLER} {_dotted(version)} blends trajectories unless told otherwise", cure)
     return green(f"{CONTROLLER} {_dotted(version)} replaces whole trajectories")
+
+
+def franka_ros2(machine: Machine, bench: Bench) -> Finding:
+    """franka_ros2 survives an error of the arm, so that it can be recovered in place."""
+    version = _package_version(machine, "franka_bringup")
+    if version is None:
+        return grey("no franka_ros2 is sourced here")
+    here = distribution("", machine.environ)
+    seen = f"franka_ros2 {_dotted(version)} on {here.name}"
+    if version >= here.recovers_from:
+        return green(seen)
+    cure = f"franka_ros2 {_dotted(here.recovers_from)} or newer, or start the graph again after every error"
+    return bench.fault(f"{seen} ends with the arm's first reflex and cannot be recovered in place", cure)
 
 
 def firmware(machine: Machine, bench: Bench) -> Finding:
