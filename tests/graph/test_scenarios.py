@@ -31,7 +31,7 @@ from tests.graph.test_teleop_graph import CALIBRATION, PATIENT, Stranger, Watche
 SETTINGS = {
     **PATIENT,
     "chunk_executor": {**PATIENT["chunk_executor"], "arm_fault_ms": 10e3, "max_tracking_error_rad": 5.0},
-    "arm_session": {"pose_speed_rad_s": 0.8, "state_timeout_ms": 5e3, "step_s": 60.0, "clock_offset_ms": 2e3},
+    "arm_session": {"pose_speed_rad_s": 0.8, "state_timeout_ms": 5e3, "step_s": 60.0},
 }
 """Bounds that a busy machine keeps, so that only what a scenario does stops the arm."""
 
