@@ -80,6 +80,8 @@ def _camera(a: BenchArguments, i: int, placed: bool) -> Foreign:
     words = [f"camera_name:={view}", "camera_namespace:=cameras", f"rgb_camera.color_profile:={profile}"]
     if a.serials:
         words.append(f"serial_no:=_{a.serials[i]}")  # the driver takes `_` off; digits alone would be a number
+    if a.camera_config:
+        words.append(f"config_file:={Path(a.camera_config).resolve()}")
     if a.hardware_sync:
         words += [f"depth_module.depth_profile:={profile}",
                   f"depth_module.inter_cam_sync_mode:={_SLAVE if i else _MASTER}"]  # fmt: skip

@@ -176,6 +176,7 @@ class BenchArguments:
     serials: tuple[str, ...] = setting((), "RealSense serial number per view; empty: any camera for a single view")
     profiles: tuple[str, ...] = setting(("640x480x30",), "colour profile of the cameras: one for all, or one per view, "
                                         "all at one rate")  # fmt: skip
+    camera_config: str = setting("", "YAML file of parameters for every realsense2_camera, e.g. of exposure")
     hardware_sync: bool = setting(False, "the cameras are wired: the first triggers the depth of the rest")
     cameras: bool = setting(True, "start the cameras; false: they run elsewhere")
     fake_cameras: bool = setting(False, "pictures of no scene in their place; its settings have the faults")

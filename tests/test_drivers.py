@@ -17,7 +17,7 @@ BRINGUP = {"robot_type", "arm_prefix", "namespace", "robot_ip", "load_gripper", 
            "fake_sensor_commands", "joint_state_rate", "controllers_yaml"}  # fmt: skip
 """franka_bringup/launch/franka.launch.py of v2.2.0 to v2.5.0 and v3.2.0 to v3.4.0; before, `arm_id` for robot_type."""
 REALSENSE = {"camera_name", "camera_namespace", "serial_no", "rgb_camera.color_profile", "enable_depth", "publish_tf",
-             "depth_module.depth_profile", "depth_module.inter_cam_sync_mode"}  # fmt: skip
+             "depth_module.depth_profile", "depth_module.inter_cam_sync_mode", "config_file"}  # fmt: skip
 """Of realsense2_camera/launch/rs_launch.py, 4.58.2."""
 
 
@@ -62,6 +62,8 @@ def test_cameras_get_names_serials_and_profiles() -> None:
         assert given["rgb_camera.color_profile"] == "640x480x30" and given["enable_depth"] == "false"
     each = [words(by_name(franka(profiles=("848x480x60", "640x480x60")))[f"camera_{v}"]) for v in ("base", "wrist")]
     assert [given["rgb_camera.color_profile"] for given in each] == ["848x480x60", "640x480x60"]
+    given = words(by_name(franka(camera_config="/lab/exposure.yaml"))["camera_base"])
+    assert given["config_file"] == "/lab/exposure.yaml" and given.keys() <= REALSENSE
 
 
 def test_wired_cameras_are_a_master_and_its_followers() -> None:
