@@ -150,6 +150,8 @@ class ArmSessionNode(Node):
         fault = self._fault(time.monotonic_ns())
         if Step.ACTIVATE not in steps:
             return fault
+        if Step.CLEAR not in steps and fault and not self._resting:
+            return f"{fault}; the arm may still come to rest, try again in a second"
         return self._watch.beyond_recovery() or ("" if fault else NOTHING_TO_RECOVER)
 
     # -- readiness -------------------------------------------------------------------------------------------------
@@ -157,6 +159,11 @@ class ArmSessionNode(Node):
     @property
     def _disarmed(self) -> bool:
         return self._executor is None or self._executor.mode in (ExecutorState.DISARMED, ExecutorState.STOPPED)
+
+    @property
+    def _resting(self) -> bool:
+        """Disarmed for so long that nothing moves, so that what matters at arming only may be said and mended."""
+        return self._disarmed and time.monotonic() - self._busy_s > QUIET_S
 
     def _fault(self, steady_ns: int) -> str:
         """Why the arm must not be moved, in words; empty if it is fit. What only matters at arming stops no motion."""
@@ -168,7 +175,7 @@ class ArmSessionNode(Node):
         states, setup = self._driver.controllers, self._setup
         if states is not None and (controller := controller_trouble(states, self._config.controller)):
             return controller
-        if not self._disarmed:
+        if not self._resting:
             return ""
         report = self._watch.report
         payload = report.payload.trouble(setup) if report and setup.set_up else ""
@@ -186,7 +193,7 @@ class ArmSessionNode(Node):
             self._ready = True
         if self._ready or self._session.step or name not in states or now_s < self._ready_again_s:
             return
-        if self._watch.trouble(steady_ns) in ("", IDLE) and now_s - self._busy_s > QUIET_S:
+        if self._watch.trouble(steady_ns) in ("", IDLE) and self._resting:
             self._ready_again_s = now_s + READY_AGAIN_S
             self._begin(get_ready(self._setup.set_up))
 
