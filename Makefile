@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -31,6 +31,10 @@ test: setup  ## the tests (TESTS=tests/core for some)
 
 kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a second of one take is lost
 	@E0_KILLS=$(KILLS) $(RUN) -m pytest -s tests/nodes/test_recorder_killed.py
+
+scenarios: setup  ## all that happens to an arm on a bench, and the judge's verdict; then 1,000 hand-overs
+	@$(RUN) -m pytest -s -rs tests/graph/test_scenarios.py
+	@E0_PAIRS=500 $(RUN) -m pytest -s tests/core/test_hand_overs.py
 
 faults: setup  ## the fault matrix at full length, as a table; most of an hour (ROWS="2 34" for some)
 	@$(RUN) -m tests.faults.run $(ROWS)

@@ -67,6 +67,7 @@ VERBS = {
     ),
     "gello show": ("e0_ros.gello_command:show", "its live joints: e0 gello show --calibration my_gello.yaml"),
     "gello fake": ("sim.fake_gello:main", "a leader arm without the hardware: e0 gello fake --link /tmp/gello"),
+    "camera fake": ("sim.bridge.camera:command", "cameras without the hardware: e0 camera fake --drop-share 0 0.2"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""

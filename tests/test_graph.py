@@ -72,7 +72,7 @@ def test_bench_starts_arm_controller_and_one_camera_per_view():
     arguments = FrankaArguments(robot_ip="172.16.0.2", checkpoint="c", serials=("11", "22"))
     graph = franka_graph(arguments)
     assert [f.name for f in graph.foreign] == ["franka", "controller", "camera_base", "camera_wrist"]
-    assert "serial_no:='22'" in graph.foreign[3].arguments
+    assert "serial_no:=_22" in graph.foreign[3].arguments
     nodes = ["observation_sync", "policy", "chunk_executor", "gripper", "arm_session", "episode_recorder"]
     assert [p.name for p in graph.processes] == nodes
 

@@ -20,7 +20,8 @@ from e0_ros import interfaces
 from e0_ros import launcher as launcher_module
 from e0_ros.conversions import to_ns
 from e0_ros.core.bag_reader import Bag, verify
-from e0_ros.graph import CONTINUE, Graph
+from e0_ros.drivers import CONTINUE
+from e0_ros.graph import Graph
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from sim.evaluator import EvaluationError, Evaluator, start
