@@ -314,7 +314,7 @@ class ChunkExecutor:
         if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
             self._plans.forget()
         if isinstance(self._target, HandOver) and _goes_on(self._chunk, chunk):
-            self._target.curve = curve
+            self._target = self._target.along(curve)
         else:
             self._target = None
         self._chunk, self._curve = chunk, curve

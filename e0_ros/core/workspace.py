@@ -150,8 +150,11 @@ def plan_inside(
     why, pace = [""] * len(waiting), limits
     parts: list[tuple[NDArray[np.intp], Command]] = []
     for aim in (target, target, None) if target else (None,):
-        joints, here = _joints(waiting), workspace.part(waiting)
-        command = plan(pace, last.of(joints), _of(aim, joints), commit_ns, span_ns)
+        here, before = workspace, last
+        if parts or pace is not limits:
+            joints = _joints(waiting)
+            here, before, aim = workspace.part(waiting), last.of(joints), _of(aim, joints)
+        command = plan(pace, before, aim, commit_ns, span_ns)
         motion = here.motion(command)
         fast = motion.speed > here.planned_speed
         good = (motion.beyond <= 0).all(axis=0) & ~fast
