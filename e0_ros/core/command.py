@@ -79,9 +79,18 @@ class Command:
         """State at a time, or at times `(m,)` as `(m, n)`."""
         i, s = self._since_knot(time_ns)
         position, velocity, acceleration = (part[i] for part in self.state)
-        jerk = self._jerk[i]
-        moved = s * (velocity + s * (acceleration / 2 + s * jerk / 6))
-        return State(position + moved, velocity + s * (acceleration + s * jerk / 2), acceleration + s * jerk)
+        pull = self._jerk[i] * s
+        moved, speed = pull / 6, pull / 2
+        moved += acceleration / 2
+        moved *= s
+        moved += velocity
+        moved *= s
+        moved += position
+        speed += acceleration
+        speed *= s
+        speed += velocity
+        pull += acceleration
+        return State(moved, speed, pull)
 
     def positions(self, times_ns: TimeArray) -> FloatArray:
         """Positions at times `(m,)`, `(m, n)`: `sample` for those who need no more."""
@@ -108,18 +117,18 @@ class Command:
 
     def since(self, start_ns: int) -> Command:
         """The same motion, told from `start_ns` on."""
-        later = self.times_ns > start_ns
-        if not later.any():
+        later = int(self.times_ns.searchsorted(start_ns, side="right"))
+        if later == len(self.times_ns):
             return Command.rest(self.state.position[-1], start_ns)
         first = self.sample(start_ns)
-        states = (np.concatenate((f[None], k[later])) for f, k in zip(first, self.state, strict=True))
-        return Command(np.concatenate(([start_ns], self.times_ns[later])), State(*states))
+        states = (np.concatenate((f[None], k[later:])) for f, k in zip(first, self.state, strict=True))
+        return Command(np.concatenate(([start_ns], self.times_ns[later:])), State(*states))
 
     def then(self, other: Command) -> Command:
         """Go on as now up to the other's first knot, then as the other."""
-        before = self.times_ns < other.start_ns
-        states = (np.concatenate((a[before], b)) for a, b in zip(self.state, other.state, strict=True))
-        return Command(np.concatenate((self.times_ns[before], other.times_ns)), State(*states), other.followed)
+        before = int(self.times_ns.searchsorted(other.times_ns[0]))
+        states = (np.concatenate((a[:before], b)) for a, b in zip(self.state, other.state, strict=True))
+        return Command(np.concatenate((self.times_ns[:before], other.times_ns)), State(*states), other.followed)
 
     def lasting(self, end_ns: int) -> Command:
         """The same motion, told until `end_ns` at least (a controller rejects a trajectory that is over)."""

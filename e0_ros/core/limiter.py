@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,14 @@ class Limits:
             offset=np.maximum(embodiment.envelope_offset, braking / _GAIN_POSITION),
         )
 
+    @cached_property
+    def pull(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """For `track`, each `(3, n)`: acceleration of each pull, speed that softens it, that squared, its largest."""
+        approach = _APPROACH * self.acceleration
+        soft = np.stack((approach / _GAIN_POSITION, self.offset, self.offset))
+        top = _GAIN_VELOCITY * np.stack((np.full_like(self.velocity, np.inf), self.velocity, self.velocity))
+        return np.stack((approach, self.braking, self.braking)), soft, soft**2, top
+
     def part(self, joints: NDArray[np.intp]) -> Limits:
         """The limits of some joints."""
         arm = self.embodiment
@@ -88,13 +97,10 @@ def track(limits: Limits, start: State, target: State) -> State:
     states[0, :3] = start
     step = np.array([[1.0, dt, dt * dt / 3, dt * dt / 6], [0.0, 1.0, dt / 2, dt / 2], [0.0, 0.0, 0.0, 1.0]])
     side, floor = np.array([[-1.0], [-1.0], [1.0]]), np.array([[-np.inf], [0.0], [0.0]])
-    approach, none = _APPROACH * limits.acceleration, np.zeros(joints)
-    strength = np.stack((approach, limits.braking, limits.braking))
-    soft = np.stack((approach / _GAIN_POSITION, limits.offset, limits.offset))
-    top = np.stack((none + np.inf, _GAIN_VELOCITY * limits.velocity, _GAIN_VELOCITY * limits.velocity))
     aim, flow = np.zeros((2, knots, 3, joints))
     aim[:, 0], aim[:, 1], aim[:, 2], flow[:, 0] = target.position, limits.upper, -limits.lower, target.velocity
-    soft2, double, most, least = soft**2, 2 * strength, limits.acceleration, -limits.acceleration
+    strength, soft, soft2, top = limits.pull
+    double, most, least = 2 * strength, limits.acceleration, -limits.acceleration
     slew = np.stack((-limits.jerk, limits.jerk)) * dt
     error, rate, root, pull = np.empty((4, 3, joints))
     (to_target, up, down), reach = pull, np.empty((2, joints))
@@ -156,11 +162,19 @@ def _phases(start: State, durations: FloatArray, peak: FloatArray, start_ns: int
     gains = durations * grid * (pull + then) / 2
     speed = start.velocity + np.cumsum(gains, axis=0) - gains
     growth = (then - pull) / np.maximum(durations * grid, 1e-9)
-    s = np.minimum(np.maximum(times[:, None] - (ends - durations)[:, None], 0.0), durations[:, None]) * grid
-    speed, pull, growth = (part[:, None] for part in (speed, pull, growth))
-    q = start.position + (s * (speed + s * (pull / 2 + s * growth / 6))).sum(axis=0)
-    v = start.velocity + (s * (pull + s * growth / 2)).sum(axis=0)
-    a = start.acceleration + (s * growth).sum(axis=0)
+    s = np.maximum(times[:, None] - (ends - durations)[:, None], 0.0)
+    s = np.minimum(s, durations[:, None], out=s)
+    s *= grid
+    gained = s * growth[:, None]
+    faster, moved = gained / 2, gained / 6
+    faster += pull[:, None]
+    faster *= s
+    moved += pull[:, None] / 2
+    moved *= s
+    moved += speed[:, None]
+    moved *= s
+    parts = zip(start, (moved, faster, gained), strict=True)
+    q, v, a = (part + more.sum(axis=0) for part, more in parts)
     still = times[:, None] >= ends[-1]
     v[still] = a[still] = 0.0
     return Command(start_ns + times.astype(np.int64) * _GRID_NS, State(q, v, a))
@@ -172,10 +186,11 @@ def legal(limits: Limits, command: Command) -> NDArray[np.bool_]:
     grid, knots = np.arange(command.start_ns, command.end_ns, _CHECK_NS), command.times_ns
     grid = grid[(np.diff(knots) > _CHECK_NS)[np.searchsorted(knots, grid, side="right") - 1]]
     q, v, a = (np.concatenate(p) for p in zip(command.state, command.sample(grid), strict=True))
-    speed_up = np.minimum(0.998 * arm.velocity, envelope(arm, arm.envelope_upper - q) - 1e-3)
-    speed_down = np.minimum(0.998 * arm.velocity, envelope(arm, q - arm.envelope_lower) - 1e-3)
-    fine = (q <= arm.position_upper) & (q >= arm.position_lower)
-    fine &= (v <= np.maximum(speed_up, 1e-9)) & (-v <= np.maximum(speed_down, 1e-9))
+    fastest = envelope(arm, np.array((arm.envelope_upper - q, q - arm.envelope_lower)))
+    fastest -= 1e-3
+    np.minimum(fastest, 0.998 * arm.velocity, out=fastest)
+    up, down = np.maximum(fastest, 1e-9, out=fastest)
+    fine = (q <= arm.position_upper) & (q >= arm.position_lower) & (v <= up) & (-v <= down)
     fine &= np.abs(a) <= 0.998 * arm.acceleration
     smooth = (np.abs(command.jerk) <= 0.998 * arm.jerk).all(axis=0)
     result: NDArray[np.bool_] = fine.all(axis=0) & smooth
@@ -185,15 +200,19 @@ def legal(limits: Limits, command: Command) -> NDArray[np.bool_]:
 def envelope(arm: Embodiment, distance: FloatArray) -> FloatArray:
     """Speed [rad/s] that Franka's envelope allows at a distance [rad] from its bound; infinite without one."""
     free = np.isinf(arm.envelope_gain)
-    gain = np.where(free, 0.0, arm.envelope_gain)
-    speed: FloatArray = np.where(free, np.inf, np.sqrt(gain * np.maximum(distance, 0.0)) - arm.envelope_offset)
+    speed: FloatArray = np.maximum(distance, 0.0)
+    speed *= np.where(free, 0.0, arm.envelope_gain)
+    np.sqrt(speed, out=speed)
+    speed -= arm.envelope_offset
+    if free.any():
+        speed[..., free] = np.inf
     return speed
 
 
-def _followed(limits: Limits, last: Command, target: Target, times_ns: TimeArray) -> State | None:
+def _followed(limits: Limits, last: Command, target: Target | None, times_ns: TimeArray) -> State | None:
     """What `last` has of following this target at the first of these times, one knot each; None if nothing."""
     done = last.followed
-    if done is None or done.target is not target or done.limits is not limits:
+    if done is None or target is None or done.target is not target or done.limits is not limits:
         return None
     first = int(last.times_ns.searchsorted(times_ns[0]))
     count = min(len(times_ns), (done.until_ns - int(times_ns[0])) // STEP_NS + 1, len(last.times_ns) - first)
@@ -209,12 +228,11 @@ def plan(limits: Limits, last: Command, target: Target | None, commit_ns: int, s
     """
     steps = 0 if target is None else span_ns // STEP_NS
     times = commit_ns + STEP_NS * np.arange(steps + 1)
-    knots = State(*(part[None] for part in last.sample(commit_ns)))
+    knots = _followed(limits, last, target, times) or State(*(part[None] for part in last.sample(commit_ns)))
     if target is not None:
-        known = _followed(limits, last, target, times) or knots
-        ahead = len(known.position) - 1
-        new = track(limits, State(*(part[-1] for part in known)), target(times[ahead:]))
-        knots = State(*(np.concatenate((a[:-1], b)) for a, b in zip(known, new, strict=True)))
+        known = len(knots.position) - 1
+        new = track(limits, State(*(part[-1] for part in knots)), target(times[known:]))
+        knots = State(*(np.concatenate((a[:-1], b)) for a, b in zip(knots, new, strict=True)))
     parts: list[tuple[NDArray[np.intp], Command]] = []
     part, waiting = limits, np.arange(knots.position.shape[1])
     for length in (steps, steps // 2, steps // 4, 0):

@@ -67,18 +67,13 @@ class RowCurve:
         """Target at times `(m,)`, each part `(m, n)`; before row 0 row 0 holds."""
         last = len(self._rows) - 1
         elapsed = np.asarray(times_ns) - self._t0_ns
-        i = np.clip(elapsed // self._period_ns, 0, last)
+        i = np.minimum(np.maximum(elapsed // self._period_ns, 0), last)
         outside = (elapsed < 0) | (elapsed >= last * self._period_ns + self._slow_down_ns)
-        held = np.where((elapsed < 0)[:, None], self._rows[0], self._rest)
-        if outside.all():
-            return State(held, np.zeros_like(held), np.zeros_like(held))
         state = evaluate(self._polynomials[:, i], ((elapsed - i * self._period_ns) * 1e-9)[:, None])
-        hold = outside[:, None]
-        return State(
-            np.where(hold, held, state.position),
-            np.where(hold, 0.0, state.velocity),
-            np.where(hold, 0.0, state.acceleration),
-        )
+        if outside.any():
+            state.position[outside] = np.where((elapsed < 0)[:, None], self._rows[0], self._rest)[outside]
+            state.velocity[outside] = state.acceleration[outside] = 0.0
+        return state
 
 
 def _last_velocity(rows: FloatArray, h: float) -> FloatArray:
