@@ -58,7 +58,7 @@ class ChunkExecutor:
         self._command: Command | None = None
         self._before: Command | None = None
         self._committed_ns = 0
-        self._next_send_ns = 0
+        self._next_send_ns = self._sent_ns = 0
         self._brake_due = False
         self._settling = False
         self._pending: list[tuple[int, ActionChunk]] = []
@@ -221,6 +221,10 @@ class ChunkExecutor:
             opening = self._gripper.update(_gripper_in_force(self._chunk, now_ns + self._lead_ns))
         return Tick(command, opening, self.status(now_ns))
 
+    def due(self, now_ns: int) -> bool:
+        """Whether a tick would send a command now, were there motion to send."""
+        return self.config.lockstep or now_ns >= self._next_send_ns or self._brake_due
+
     def status(self, now_ns: int) -> Status:
         """The state, with the reference at `now_ns`."""
         motion = self._command or self._measured.state
@@ -230,6 +234,11 @@ class ChunkExecutor:
             self._mode, self._reason, self._chunk, self._planned_ns, counts.accepted, counts.refused,
             counts.last_refusal, self._limited, now_ns, motion, opening, counts.owner,
         )  # fmt: skip
+
+    @property
+    def _message_ns(self) -> int:
+        """Between two commands; a hand's next reading need wait for half of it at most."""
+        return int(1e9 / self.config.command_rate_hz)
 
     @property
     def _planned_ns(self) -> int:
@@ -258,9 +267,8 @@ class ChunkExecutor:
         return commit_ns if self.config.lockstep else -(-commit_ns // STEP_NS) * STEP_NS
 
     def _move(self, now_ns: int) -> Command | None:
-        due = self.config.lockstep or now_ns >= self._next_send_ns or self._brake_due
         final = self._mode is Mode.DISARMED and self._brake_due
-        if self._command is None or not due or (self._mode is Mode.DISARMED and not final):
+        if self._command is None or not self.due(now_ns) or (self._mode is Mode.DISARMED and not final):
             self._brake_due = False
             return None
         commit_ns = self._commit_ns(now_ns)
@@ -275,9 +283,9 @@ class ChunkExecutor:
         self._brake_due = False
         if leaving:
             self._brake(Mode.HOLD, f"held inside the workspace: {leaving}")
-        period_ns = int(1e9 / self.config.command_rate_hz)
-        on_time = 0 <= now_ns - self._next_send_ns < period_ns
-        self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
+        on_time = 0 <= now_ns - self._next_send_ns < self._message_ns
+        self._next_send_ns = (self._next_send_ns if on_time else now_ns) + self._message_ns
+        self._sent_ns = now_ns
         return message.lasting(commit_ns + span_ns)
 
     def withdraw(self) -> None:
@@ -315,6 +323,7 @@ class ChunkExecutor:
             self._plans.forget()
         if isinstance(self._target, HandOver) and _goes_on(self._chunk, chunk):
             self._target = self._target.along(curve)
+            self._next_send_ns = min(self._next_send_ns, self._sent_ns + self._message_ns // 2)
         else:
             self._target = None
         self._chunk, self._curve = chunk, curve

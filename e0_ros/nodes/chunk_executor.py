@@ -141,8 +141,10 @@ class ChunkExecutorNode(Node):
             self._tick_if_complete()
 
     def _on_chunk(self, msg: ChunkMsg) -> None:
-        if msg.source == "teleop" and not self._lockstep:  # a hand's few rows need not wait for the tick to be over
+        if msg.source == "teleop" and not self._lockstep:  # a hand waits for no tick
             self._offer(msg, self._now_ns())
+            if self.core.due(self._now_ns()):
+                self.tick()
             return
         self._waiting = [*self._waiting[-_DRAIN:], msg]
         if self._lockstep and self.config.expected_source in ("", msg.source):
