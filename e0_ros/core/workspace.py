@@ -27,7 +27,7 @@ _MARGIN_M = 2e-4  # what a point that turns back between two checks may go furth
 _SPEED_SHARE, _SPEED_MARGIN_M_S = 0.99, 0.02  # what 10,000 m/s^3 add within 2 ms
 _WITHIN = 0.375  # a speed over 1 ms at the end of 4 ms is off by 1.5 ms of the acceleration, of which 4 ms are known
 _SLOWER, _CAUTION = 0.5, 0.9  # shares of speed for a second attempt: near a bound, and above the top speed
-_SLOWING = 1.5  # braking along a path, by the time of the slowest joint alone: its peak is that much above its mean
+_SLOWING, _RAMP_S = 1.1, 0.01  # braking along a path: by the time of the slowest joint alone, and its ramps
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _ways(
         yield target, span_ns
     yield None, 0
     stop = brake(limits, last.sample(commit_ns), commit_ns)
-    slow_ns = -(-int(_SLOWING * (stop.end_ns - commit_ns)) // STEP_NS) * STEP_NS
+    slow_ns = -(-int(_SLOWING * (stop.end_ns - commit_ns) + 4e9 * _RAMP_S) // STEP_NS) * STEP_NS
     yield Slowing(last, commit_ns, slow_ns), slow_ns
 
 
@@ -195,8 +195,8 @@ def _ways(
 class Slowing:
     """The motion of a command, slower and slower from `start_ns` on: along its path, at rest after `duration_ns`.
 
-    At `u` of the duration the pace is `1 - 3 u^2 + 2 u^3` of the command's own; all joints share it, so that no point
-    of the arm leaves the path.
+    The pace falls from the command's own to none, evenly but for a ramp of `_RAMP_S` at both ends. All joints share it,
+    so that no point of the arm leaves the path.
     """
 
     command: Command
@@ -205,11 +205,13 @@ class Slowing:
 
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`."""
-        u = np.clip((times_ns - self.start_ns) / self.duration_ns, 0.0, 1.0)
-        passed = self.duration_ns * (u - u**3 + u**4 / 2)
-        position, velocity, acceleration = self.command.sample(self.start_ns + passed)
-        pace, change = (1 - 3 * u**2 + 2 * u**3)[:, None], (6e9 * (u**2 - u) / self.duration_ns)[:, None]
-        return State(position, pace * velocity, pace**2 * acceleration + change * velocity)
+        end_s = self.duration_ns * 1e-9
+        even, elapsed = 1 / (end_s - _RAMP_S), (times_ns - self.start_ns)[:, None] * 1e-9
+        since = np.maximum(elapsed - [0.0, _RAMP_S, end_s - _RAMP_S, end_s], 0.0)
+        change, lost, behind = (even * (since**k) @ [1.0, -1.0, -1.0, 1.0] / _RAMP_S for k in (1, 2, 3))
+        position, velocity, acceleration = self.command.sample(self.start_ns + 1e9 * (elapsed[:, 0] - behind / 6))
+        pace, change = (1 - lost / 2)[:, None], change[:, None]
+        return State(position, pace * velocity, pace**2 * acceleration - change * velocity)
 
 
 def _slower(limits: Limits, command: Command, share: FloatArray) -> Limits:

@@ -97,6 +97,19 @@ def test_the_arm_is_a_tenth_of_a_second_behind_the_hand_at_most_and_keeps_every_
     assert takeover_ms <= 20
 
 
+def test_readings_that_come_too_often_are_not_all_commanded():
+    """A hand at 1 kHz: a command each half of a message period, 4 ms, and no more."""
+    d = Driven(embodiment="fr3", **TELEOP_PACE).arm_it()
+    sent = []
+    for k in range(200):
+        d.offer(d.chunk([d.home + 1e-4 * k] * 5, sequence=k, source="teleop", session="hand", period_ns=15 * MS))
+        if d.executor.due(d.now_ns) and d.tick().command:
+            sent.append(d.now_ns)
+        d.play(1)
+    assert 45 <= len(sent) <= 51 and min(np.diff(sent)) >= 4 * MS
+    assert not d.violations
+
+
 def test_silence_holds_with_its_reason_within_a_tenth_of_a_second_and_alignment_comes_first():
     bench = Bench(wave(HOME, amplitude_rad=1.0)).run(2600)
     bench.silent = True
