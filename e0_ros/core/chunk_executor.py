@@ -27,12 +27,13 @@ from e0_policy.types import ActionChunk, FloatArray, Representation
 from e0_ros.core.admission import Admission, Refusal
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
-from e0_ros.core.gripper import Gripper
+from e0_ros.core.gripper import Gripper, opening_in_force
 from e0_ros.core.handover import Committed, strategy_named
 from e0_ros.core.inverse_kinematics import joint_rows
 from e0_ros.core.lead import Lead
 from e0_ros.core.limiter import STEP_NS, Limits, Target
 from e0_ros.core.measured import Measured
+from e0_ros.core.message_clock import MessageClock
 from e0_ros.core.reference import HandOver, RowCurve
 from e0_ros.core.workspace import Workspace, plan_inside
 
@@ -58,7 +59,7 @@ class ChunkExecutor:
         self._command: Command | None = None
         self._before: Command | None = None
         self._committed_ns = 0
-        self._next_send_ns = self._sent_ns = 0
+        self._messages = MessageClock(config.command_rate_hz)
         self._brake_due = False
         self._settling = False
         self._pending: list[tuple[int, ActionChunk]] = []
@@ -169,7 +170,8 @@ class ChunkExecutor:
         self._admission.arm(now_ns)
         self._brake_due = False
         self._gripper.sent = None
-        self._committed_ns, self._next_send_ns, self._latched = now_ns + self._lead_ns, now_ns, False
+        self._committed_ns, self._latched = now_ns + self._lead_ns, False
+        self._messages.begin(now_ns)
         self._now_ns = max(self._now_ns, now_ns)
         self._mode, self._reason = Mode.ARMED, "armed on request"
         return None
@@ -218,12 +220,12 @@ class ChunkExecutor:
         command = self._move(now_ns)
         opening = None
         if self._mode is Mode.RUNNING and self._chunk:
-            opening = self._gripper.update(_gripper_in_force(self._chunk, now_ns + self._lead_ns))
+            opening = self._gripper.update(opening_in_force(self._chunk, now_ns + self._lead_ns))
         return Tick(command, opening, self.status(now_ns))
 
     def due(self, now_ns: int) -> bool:
         """Whether a tick would send a command now, were there motion to send."""
-        return self.config.lockstep or now_ns >= self._next_send_ns or self._brake_due
+        return self.config.lockstep or self._messages.due(now_ns) or self._brake_due
 
     def status(self, now_ns: int) -> Status:
         """The state, with the reference at `now_ns`."""
@@ -234,11 +236,6 @@ class ChunkExecutor:
             self._mode, self._reason, self._chunk, self._planned_ns, counts.accepted, counts.refused,
             counts.last_refusal, self._limited, now_ns, motion, opening, counts.owner,
         )  # fmt: skip
-
-    @property
-    def _message_ns(self) -> int:
-        """Between two commands; a hand's next reading need wait for half of it at most."""
-        return int(1e9 / self.config.command_rate_hz)
 
     @property
     def _planned_ns(self) -> int:
@@ -283,9 +280,7 @@ class ChunkExecutor:
         self._brake_due = False
         if leaving:
             self._brake(Mode.HOLD, f"held inside the workspace: {leaving}")
-        on_time = 0 <= now_ns - self._next_send_ns < self._message_ns
-        self._next_send_ns = (self._next_send_ns if on_time else now_ns) + self._message_ns
-        self._sent_ns = now_ns
+        self._messages.sent(now_ns)
         return message.lasting(commit_ns + span_ns)
 
     def withdraw(self) -> None:
@@ -321,9 +316,10 @@ class ChunkExecutor:
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
         if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
             self._plans.forget()
-        if isinstance(self._target, HandOver) and _goes_on(self._chunk, chunk):
+        same_hand = chunk.source == "teleop" and self._chunk and self._chunk.session == chunk.session
+        if isinstance(self._target, HandOver) and same_hand:
             self._target = self._target.along(curve)
-            self._next_send_ns = min(self._next_send_ns, self._sent_ns + self._message_ns // 2)
+            self._messages.hurry()
         else:
             self._target = None
         self._chunk, self._curve = chunk, curve
@@ -347,7 +343,7 @@ class ChunkExecutor:
         if trouble := self._joint_trouble(now_ns) or (not self.config.lockstep and self._lead.trouble):
             return trouble
         if self._mode is Mode.RUNNING and self._chunk:
-            late_ns = now_ns - self._next_send_ns
+            late_ns = self._messages.late_ns(now_ns)
             if late_ns > self.config.span_ms * _MS and not self.config.lockstep:
                 return f"the executor was {late_ns / 1e6:.0f} ms late"
             over_ns = now_ns - self._chunk.end_ns
@@ -398,16 +394,6 @@ class ChunkExecutor:
         """When the plan in force ends; the present if there is none."""
         ends = [chunk.end_ns for _, chunk in self._pending] + ([self._chunk.end_ns] if self._chunk else [])
         return max([now_ns, *ends])
-
-
-def _goes_on(before: ActionChunk | None, chunk: ActionChunk) -> bool:
-    """Whether a chunk is the next reading of the hand that is followed already."""
-    return before is not None and chunk.source == "teleop" and before.session == chunk.session
-
-
-def _gripper_in_force(chunk: ActionChunk, now_ns: int) -> float:
-    row = min(max((now_ns - chunk.t0_ns) // chunk.period_ns, 0), len(chunk.rows) - 1)
-    return float(chunk.rows[row, -1])
 
 
 def _age(now_ns: int, then_ns: int) -> str:
