@@ -109,8 +109,8 @@ NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER
 
 CONTROLLERS = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
 """Name of the arm's controller by the executor's output."""
-TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
-"""What the executor does otherwise where a hand leads: commands at the leader's rate, a hold soon after silence."""
+TELEOP_PACE = {"exhausted_ms": 20.0}
+"""What the executor does otherwise where a hand leads: a hold soon after silence."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ _MS = 1_000_000
 _MAX_PENDING = 64
 _KEEP_REFERENCE_RAD = 0.02
 _LONGEST_STALL_NS = 5_000 * _MS
+_HURRY_NS = 4 * _MS  # between two commands, however fast a hand is read
 
 
 class ChunkExecutor:
@@ -59,15 +60,15 @@ class ChunkExecutor:
         self._command: Command | None = None
         self._before: Command | None = None
         self._committed_ns = 0
-        self._messages = MessageClock(config.command_rate_hz)
+        self._messages = MessageClock(config.command_rate_hz, _HURRY_NS)
         self._brake_due = False
         self._settling = False
         self._pending: list[tuple[int, ActionChunk]] = []
         self._chunk: ActionChunk | None = None
         self._curve: RowCurve | None = None
         self._target: Target | None = None
-        bounds = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
-        self._hands, self._plans = Committed(*bounds), strategy_named(config.hand_over, *bounds)
+        blend = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
+        self._hands, self._plans = Committed(*blend), strategy_named(config.hand_over, *blend)
         self._gripper = Gripper(config.gripper_hysteresis)
         self._limited = 0
 
@@ -170,9 +171,8 @@ class ChunkExecutor:
         self._admission.arm(now_ns)
         self._brake_due = False
         self._gripper.sent = None
-        self._committed_ns, self._latched = now_ns + self._lead_ns, False
+        self._committed_ns, self._latched, self._now_ns = now_ns + self._lead_ns, False, max(self._now_ns, now_ns)
         self._messages.begin(now_ns)
-        self._now_ns = max(self._now_ns, now_ns)
         self._mode, self._reason = Mode.ARMED, "armed on request"
         return None
 
@@ -264,8 +264,8 @@ class ChunkExecutor:
         return commit_ns if self.config.lockstep else -(-commit_ns // STEP_NS) * STEP_NS
 
     def _move(self, now_ns: int) -> Command | None:
-        final = self._mode is Mode.DISARMED and self._brake_due
-        if self._command is None or not self.due(now_ns) or (self._mode is Mode.DISARMED and not final):
+        silent = self._mode is Mode.DISARMED and not self._brake_due
+        if self._command is None or silent or not self.due(now_ns):
             self._brake_due = False
             return None
         commit_ns = self._commit_ns(now_ns)

@@ -98,7 +98,7 @@ def test_the_arm_is_a_tenth_of_a_second_behind_the_hand_at_most_and_keeps_every_
 
 
 def test_readings_that_come_too_often_are_not_all_commanded():
-    """A hand at 1 kHz: a command each half of a message period, 4 ms, and no more."""
+    """A hand at 1 kHz: a command every 4 ms, and no more."""
     d = Driven(embodiment="fr3", **TELEOP_PACE).arm_it()
     sent = []
     for k in range(200):
