@@ -96,8 +96,8 @@ PLANT_LATE_MS = 500.0
 """How far the stamps of simulated physics may be behind the clock on a busy machine."""
 FAKE_HAND_HZ = 10.0
 """Rate of franka_gripper's fake_gripper_state_publisher."""
-TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
-"""What the executor does otherwise where a hand leads: commands at the leader's rate, a hold soon after silence."""
+TELEOP_PACE = {"exhausted_ms": 20.0}
+"""What the executor does otherwise where a hand leads: a hold soon after silence."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ joint state of that stamp is there. It subscribes to no images.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from e0_ros.core.pace import PACED, Pace, PaceConfig
 from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.executor_messages import TrajectoryMessage, floats, status_to_msg
-from e0_ros.process import run_node
+from e0_ros.process import ask_for_priority, run_node
 
 try:
     from rclpy.experimental.events_executor import EventsExecutor as SpinExecutor
@@ -141,8 +140,10 @@ class ChunkExecutorNode(Node):
             self._tick_if_complete()
 
     def _on_chunk(self, msg: ChunkMsg) -> None:
-        if msg.source == "teleop" and not self._lockstep:  # a hand's few rows need not wait for the tick to be over
+        if msg.source == "teleop" and not self._lockstep:  # a hand waits for no tick
             self._offer(msg, self._now_ns())
+            if self.core.due(self._now_ns()):
+                self.tick()
             return
         self._waiting = [*self._waiting[-_DRAIN:], msg]
         if self._lockstep and self.config.expected_source in ("", msg.source):
@@ -321,8 +322,8 @@ class ChunkExecutorNode(Node):
 
 def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:
     """Spin until told to stop: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
-    if node.config.realtime_priority and not node.core.config.lockstep:
-        _ask_for_priority(node)
+    if not node.core.config.lockstep:
+        ask_for_priority(node, node.config.realtime_priority)
     gc.collect()
     gc.freeze()  # else a full collection walks all modules in the middle of a tick, for tens of milliseconds
     executor = SpinExecutor()
@@ -354,16 +355,6 @@ def _spin(node: ChunkExecutorNode, executor: Executor, stopping: Callable[[], bo
         node.watch()
         node.tick()
         next_ns += period_ns
-
-
-def _ask_for_priority(node: ChunkExecutorNode) -> None:
-    """Let the ticks of this thread come before ordinary work, as on a machine set up for franka_ros2."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(node.config.realtime_priority))
-    except OSError:
-        node.get_logger().info(
-            "no real-time priority for the ticks; to allow it: '@realtime - rtprio 99' in /etc/security/limits.d"
-        )
 
 
 def main(args: Sequence[str] | None = None) -> int:
