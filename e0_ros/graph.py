@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e0_policy.resources import config_dir
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.interfaces import optical_frame
 
@@ -82,15 +83,11 @@ _EXECUTOR = (
     "e0_ros.core.arm_fault:ArmFaultConfig",
     "e0_ros.core.pace:PaceConfig",
 )
-_RECORDER = (
-    "e0_ros.nodes.episode_recorder:RecorderConfig",
-    "e0_ros.core.bag_writer:BagConfig",
-    "e0_ros.core.recording:StoreConfig",
-)
+_RECORDER = tuple(f"e0_ros.core.recorder_config:{name}" for name in ("RecorderConfig", "BagConfig", "StoreConfig"))
 BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
 EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertsConfig",), "sim_python")
 SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
-POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyConfig",), "policy_python")
+POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.core.policy_config:PolicyConfig",), "policy_python")
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
@@ -184,6 +181,7 @@ class BenchArguments:
     robot_ip: str = setting("", "address of the arm's control unit")
     use_fake_hardware: bool = setting(False, "franka_ros2's own stand-in for the arm")
     controller: str = setting("joint_trajectory", "how commands reach it", choices=("joint_trajectory", "impedance"))
+    controllers: str = setting("", "YAML file of the controller's parameters; empty: the shipped controllers.yaml")
     embodiment: str = setting("fr3", "arm: a shipped name or the path of a YAML file")
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     serials: tuple[str, ...] = setting((), "RealSense serial number per view; empty: any camera for a single view")
@@ -351,12 +349,10 @@ def _measured(a: BenchArguments) -> BenchCalibration | None:
 
 def _places(a: BenchArguments) -> dict[str, Foreign]:
     """Per calibrated view who tells /tf_static of its place."""
-    from e0_policy.embodiment import load_embodiment
     from e0_ros.core.camera_model import FLANGE, quaternion_xyzw
 
-    bench = _measured(a)
-    base = load_embodiment(a.embodiment).base_frame
-    frames, told = {"base": base, "flange": base.removesuffix("link0") + FLANGE}, {}
+    bench, arm = _measured(a), _robot_type(a)
+    frames, told = {"base": f"{arm}_link0", "flange": f"{arm}_{FLANGE}"}, {}
     for view, place in bench.cameras.items() if bench else ():
         numbers = [*place.pose[:3, 3].tolist(), *quaternion_xyzw(place.pose[:3, :3]).tolist()]
         words = [f for name, x in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), numbers, strict=True)
@@ -366,13 +362,24 @@ def _places(a: BenchArguments) -> dict[str, Foreign]:
     return told
 
 
+def _robot_type(a: BenchArguments) -> str:
+    """The arm as franka_ros2 calls it: what its links' names begin with."""
+    from e0_policy.embodiment import load_embodiment
+
+    return load_embodiment(a.embodiment).base_frame.removesuffix("_link0")
+
+
 def _bench(a: BenchArguments) -> tuple[Foreign, ...]:
     """The arm's driver, the controller and one RealSense camera per view."""
     fake = str(a.use_fake_hardware).lower()
     arm = (f"robot_ip:={a.robot_ip or 'dont-care'}", f"use_fake_hardware:={fake}", "load_gripper:=true")
+    arm += tuple(
+        f"{name}:={_robot_type(a)}" for name in ("robot_type", "arm_id")
+    )  # arm_id: franka_ros2 before 2.2, 3.2
+    controller = (CONTROLLERS[a.controller], "--param-file", a.controllers or str(config_dir() / "controllers.yaml"))
     foreign = [
         Foreign("franka", "launch", "franka_bringup", "franka.launch.py", arm),
-        Foreign("controller", "run", "controller_manager", "spawner", (CONTROLLERS[a.controller],), CONTINUE),
+        Foreign("controller", "run", "controller_manager", "spawner", controller, CONTINUE),
     ]
     places = _places(a)
     for view, serial in zip(a.views, a.serials or ("",) * len(a.views), strict=True):
