@@ -61,7 +61,7 @@ def _foreign(item: Foreign) -> Any:
     file = Path(get_package_share_directory(item.package)) / "launch" / item.target
     arguments = [tuple(word.split(":=", 1)) for word in item.arguments]
     included = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file)), launch_arguments=arguments)
-    return GroupAction([included])  # a scope of its own: two cameras have the same argument names
+    return GroupAction([included], forwarding=False)  # two cameras have the same names, and ours mean nothing to them
 
 
 def _on_exit(item: Process | Foreign) -> list[Any] | None:

@@ -1,9 +1,14 @@
 import itertools
 import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
-from e0_ros.config import ConfigError, from_mapping
+from e0_policy.embodiment import load_embodiment
+from e0_ros.config import ConfigError, from_mapping, load_yaml
 from e0_ros.graph import (
     CONTROLLERS,
     GRAPHS,
@@ -18,6 +23,8 @@ from e0_ros.graph import (
     teleop_graph,
 )
 from e0_ros.interfaces import SERVICES
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def settings(graph):
@@ -75,6 +82,30 @@ def test_bench_starts_arm_controller_and_one_camera_per_view():
     assert "serial_no:='22'" in graph.foreign[3].arguments
     nodes = ["observation_sync", "policy", "chunk_executor", "gripper", "arm_session", "episode_recorder"]
     assert [p.name for p in graph.processes] == nodes
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_the_controller_on_the_bench_comes_with_its_parameters(controller):
+    """franka_bringup's own controllers.yaml has neither of them, and its launch file does not guess the arm."""
+    arguments = FrankaArguments(robot_ip="::1", checkpoint="c", cameras=False, controller=controller)
+    franka, spawner = franka_graph(arguments).foreign
+    assert {"robot_type:=fr3", "arm_id:=fr3"} <= set(franka.arguments)
+    name, option, file = spawner.arguments
+    assert (name, option) == (CONTROLLERS[controller], "--param-file")
+    parameters, joints = load_yaml(Path(file))[name]["ros__parameters"], list(load_embodiment("fr3").joint_names)
+    assert "/" in parameters["type"]
+    assert parameters["joints"] == joints if "joints" in parameters else parameters["arm_id"] == "fr3"
+    assert franka_graph(replace(arguments, controllers="/mine.yaml")).foreign[1].arguments[2] == "/mine.yaml"
+
+
+def test_package_xml_names_every_package_that_a_graph_starts(tmp_path):
+    named = {e.text for e in ElementTree.parse(ROOT / "package.xml").getroot().iter("exec_depend")}
+    place = {"parent": "base", "position_m": [0.0, 0.0, 1.0], "quaternion_xyzw": [0.0, 0.0, 0.0, 1.0]}
+    bench = tmp_path / "bench.yaml"
+    bench.write_text(yaml.safe_dump({"cameras": {"base": place}}))
+    started = franka_graph(FrankaArguments("::1", checkpoint="c", serials=("1", "2"), calibration=str(bench))).foreign
+    assert {f.package for f in started} == {"franka_bringup", "controller_manager", "realsense2_camera", "tf2_ros"}
+    assert {"joint_trajectory_controller", *(f.package for f in started)} <= named
 
 
 def test_a_leader_on_the_bench_and_in_a_simulation():
