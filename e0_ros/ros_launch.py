@@ -38,6 +38,7 @@ def _node(graph: Graph, process: Process) -> Node:
     return Node(
         package="e0_ros",
         executable=process.name,
+        exec_name=process.name,  # not that of its interpreter
         prefix=graph.interpreter(process) or None,
         parameters=[graph.parameters(process)],
         additional_env=_environment(),

@@ -73,6 +73,8 @@ def test_launch_ros_and_e0_launch_start_the_same_processes(launch_ros):
     launcher = Launcher(stub_graph(SimArguments(**values)))
     assert [n.node_executable for n in nodes] == [p.name for p in launcher.graph.processes]
     assert {n.node_package for n in nodes} == {"e0_ros"}
+    names = [n.process_description._Executable__name for n in nodes]
+    assert [perform_substitutions(context, name) for name in names] == [p.name for p in launcher.graph.processes]
     for node, process in zip(nodes, launcher.graph.processes, strict=True):
         prefix = perform_substitutions(context, node.process_description.prefix or [])
         assert prefix == launcher.graph.interpreter(process)
