@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,12 @@ def launch_ros(monkeypatch):
     return pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it comes with ROS 2 only")
 
 
-def entities(description, **arguments):
+def entities(description, argv=(), **arguments):
     """Entities that a launch description yields, and the context that they were made in."""
     from launch import LaunchContext
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-    context = LaunchContext()
+    context = LaunchContext(argv=argv)
     context.launch_configurations.update(arguments)
     made = []
     for entity in description.entities:
@@ -126,6 +127,18 @@ def test_a_wrong_argument_stops_the_launch(launch_ros):
 
     with pytest.raises(GraphError, match="did you mean 'fr3_plant'"):
         entities(load("sim"), simulator="fr3_plan")
+
+
+def test_an_argument_that_is_not_declared_stops_the_launch_unless_it_may_be_that_of_a_file_that_includes_ours(
+    launch_ros, monkeypatch
+):
+    from e0_ros.resolve import GraphError
+
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", "mine", "lab.launch.py", "simulater:=fr3_plant"])
+    assert entities(load("sim"), ("simulater:=fr3_plant",))[0]
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", "e0_ros", "sim.launch.py", "simulater:=fr3_plant"])
+    with pytest.raises(GraphError, match="did you mean 'simulator'"):
+        entities(load("sim"), ("simulater:=fr3_plant",))
 
 
 def test_launch_files_hold_nothing_but_the_graphs_name():
