@@ -65,15 +65,11 @@ _EXECUTOR = (
     "e0_ros.core.arm_fault:ArmFaultConfig",
     "e0_ros.core.pace:PaceConfig",
 )
-_RECORDER = (
-    "e0_ros.nodes.episode_recorder:RecorderConfig",
-    "e0_ros.core.bag_writer:BagConfig",
-    "e0_ros.core.recording:StoreConfig",
-)
+_RECORDER = tuple(f"e0_ros.core.recorder_config:{name}" for name in ("RecorderConfig", "BagConfig", "StoreConfig"))
 BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
 EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertsConfig",), "sim_python")
 SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
-POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyConfig",), "policy_python")
+POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.core.policy_config:PolicyConfig",), "policy_python")
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")

@@ -1,7 +1,10 @@
 import itertools
 import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
+import yaml
 
 from e0_ros.config import ConfigError, from_mapping
 from e0_ros.graph import (
@@ -18,6 +21,8 @@ from e0_ros.graph import (
     teleop_graph,
 )
 from e0_ros.interfaces import SERVICES
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def settings(graph):
@@ -75,6 +80,16 @@ def test_bench_starts_arm_controller_and_one_camera_per_view():
     assert "serial_no:=_22" in graph.foreign[3].arguments
     nodes = ["observation_sync", "policy", "chunk_executor", "gripper", "arm_session", "episode_recorder"]
     assert [p.name for p in graph.processes] == nodes
+
+
+def test_package_xml_names_every_package_that_a_graph_starts(tmp_path):
+    named = {e.text for e in ElementTree.parse(ROOT / "package.xml").getroot().iter("exec_depend")}
+    place = {"parent": "base", "position_m": [0.0, 0.0, 1.0], "quaternion_xyzw": [0.0, 0.0, 0.0, 1.0]}
+    bench = tmp_path / "bench.yaml"
+    bench.write_text(yaml.safe_dump({"cameras": {"base": place}}))
+    started = franka_graph(FrankaArguments("::1", checkpoint="c", serials=("1", "2"), calibration=str(bench))).foreign
+    assert {f.package for f in started} == {"franka_bringup", "controller_manager", "realsense2_camera", "tf2_ros"}
+    assert {"joint_trajectory_controller", *(f.package for f in started)} <= named
 
 
 def test_a_leader_on_the_bench_and_in_a_simulation():
