@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 CHUNKS, CAMERAS = "tests/faults/test_chunks.py::test_", "tests/faults/test_cameras.py::test_"
 LIVE, BYTES = "tests/faults/test_live.py::test_", "tests/faults/test_malformed.py::test_"
-STOPS = "tests/faults/test_stops.py::test_"
+STOPS, LEADER = "tests/faults/test_stops.py::test_", "tests/faults/test_leader.py::test_"
 DEATHS = "tests/graph/test_deaths.py::test_"
 MODES, EXECUTOR = "tests/core/test_chunk_executor_modes.py::test_", "tests/core/test_chunk_executor.py::test_"
 POSES = "tests/core/test_inverse_kinematics.py::test_"
@@ -294,7 +294,17 @@ MATRIX = (
         ),
     ),
     Row(
-        33, "leader arm lost, dropout, whole turns", "hold <= 100 ms", missing="the graph teleop has no leader arm yet"
+        33,
+        "leader arm lost, dropout, whole turns",
+        "hold <= 100 ms",
+        (
+            LEADER + "a_leader_that_is_lost_at_any_moment_is_a_hold_within_100_ms",
+            LEADER + "a_servo_that_jumps_at_any_moment_is_a_hold_within_100_ms_and_is_not_followed",
+            LEADER + "a_servo_that_loses_count_of_its_turns_in_motion_changes_nothing",
+            "tests/core/test_gello.py::test_a_jump_ends_the_leading_and_is_never_sent",
+            "tests/core/test_gello.py::test_whole_turns_of_the_servos_change_nothing",
+            "tests/graph/test_teleop_graph.py::test_a_leader_that_falls_silent_jumps_or_is_let_go_is_a_hold",
+        ),
     ),
     Row(
         34,
