@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 CHUNKS, CAMERAS = "tests/faults/test_chunks.py::test_", "tests/faults/test_cameras.py::test_"
 LIVE, BYTES = "tests/faults/test_live.py::test_", "tests/faults/test_malformed.py::test_"
+NETWORK = "tests/faults/test_network.py::test_"
 STOPS, LEADER = "tests/faults/test_stops.py::test_", "tests/faults/test_leader.py::test_"
 DEATHS = "tests/graph/test_deaths.py::test_"
 MODES, EXECUTOR = "tests/core/test_chunk_executor_modes.py::test_", "tests/core/test_chunk_executor.py::test_"
@@ -234,12 +235,13 @@ MATRIX = (
     Row(
         26,
         "slow disk, slow reader",
-        "bounded memory, losses counted",
+        "memory < +200 MiB, losses counted to the message",
         (
+            "tests/faults/test_slow_disk.py::test_a_slow_disk_bounds_memory_and_what_it_loses_is_counted",
             RECORDING + "what_does_not_fit_the_queue_is_dropped_and_said_so",
             RECORDER + "lost_messages_are_counted_from_the_publishers_numbers",
         ),
-        "no slowed block device",
+        "the slow disk is a slow file, no slowed block device",
     ),
     Row(27, "90 MB/s", "0 lost in 60 s", missing="measured by e0 bench, not asserted: BENCHMARKS.md"),
     Row(
@@ -345,13 +347,15 @@ MATRIX = (
     Row(
         37,
         "network parted, lossy, slow",
-        "as rows 1 and 11",
+        "as rows 1 and 11; joins again clean",
         (
+            NETWORK + "a_cable_that_is_pulled_is_a_hold_and_the_policy_joins_again_clean",
+            NETWORK + "loss_and_delay_cost_motion_and_never_a_limit",
+            NETWORK + "a_policy_on_another_computer_is_found_by_its_address_and_drives",
             CHUNKS + "lost_chunks_cost_motion_and_never_a_limit",
             CHUNKS + "with_delays_up_to_3_s_no_old_plan_is_followed",
             LEAD + "commands_late_by_up_to_200_ms_are_legal",
         ),
-        "by a relay in the process, not between network namespaces",
     ),
     Row(
         38,
