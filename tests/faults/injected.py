@@ -29,7 +29,7 @@ from tests.faults.test_malformed import hostile
 from tests.faults.watched import ARM, Watched
 
 MS = 1_000_000
-PERIOD_S, CAMERA_EVERY = 0.01, 2
+PERIOD_S, CAMERA_EVERY, ARM_EVERY = 0.01, 2, 10
 RECOVERY_S, STEADY_S, PATIENCE_S = 90.0, 1.0, 2.0
 KILLED = ("policy", "observation_sync", "episode_recorder", "chunk_executor")
 FROZEN = (*KILLED, "bridge")
@@ -78,7 +78,7 @@ def schedule(seed: int, count: int) -> list[Fault]:
 
 
 class Injector:
-    """Carries plans from the policy to the executor, plays a camera, records, and does what is wrong.
+    """Carries plans from the policy to the executor, plays a camera and the arm's watch, records, does what is wrong.
 
     `sample` is called every `sample_s` with the time [s].
     """
@@ -86,8 +86,8 @@ class Injector:
     def __init__(self, nodes: Launcher, bags: Path, sample: Callable[[float], None], sample_s: float) -> None:
         self.nodes, self.bags_dir, self._sample, self._sample_s = nodes, bags, sample, sample_s
         self.seen = Watched(20.0)
-        self.bags = self.partial = 0
-        self._link, self._camera, self._rng = Link(0), "", np.random.default_rng(0)
+        self.bags = self.partial = self.messages = 0
+        self._link, self._camera, self._arm, self._rng = Link(0), "", "", np.random.default_rng(0)
         self._beat, self._sampled_s, self._stamp_ns = 0, time.monotonic(), 0
         self._picture = Image(height=64, width=64, encoding="rgb8", step=192, data=bytes(64 * 192))
         self._publishers: dict[str, Any] = {}
@@ -137,6 +137,8 @@ class Injector:
             self._stamp_ns = self._stamp_ns if self._camera == "frozen" else time.time_ns()
             self._picture.header.stamp = to_time(self._stamp_ns)
             self.publisher(interfaces.camera_topic("wrist")).publish(self._picture)
+        if self._beat % ARM_EVERY == 0:
+            self.publisher(interfaces.ARM_FAULT).publish(String(data=self._arm))
         if (now_s := time.monotonic()) - self._sampled_s >= self._sample_s:
             self._sampled_s = now_s
             self._sample(now_s)
@@ -184,7 +186,7 @@ class Injector:
             whole = not folder.name.endswith(".partial")
             if whole:
                 verify(folder)
-            assert sum(1 for _ in Bag(folder, salvage=not whole).messages()), folder
+            self.messages += sum(1 for _ in Bag(folder, salvage=not whole).messages())
             self.bags, self.partial = self.bags + whole, self.partial + (not whole)
             shutil.rmtree(folder)
 
@@ -250,11 +252,9 @@ class Injector:
             self.seen.spin(0.2)
 
     def _reflex(self, fault: Fault) -> None:
-        end = time.monotonic() + fault.seconds
-        while time.monotonic() < end:
-            self.publisher(interfaces.ARM_FAULT).publish(String(data="reflex: joint_reflex"))
-            self.seen.spin(0.1)
-        self.publisher(interfaces.ARM_FAULT).publish(String(data=""))
+        self._arm = "reflex: joint_reflex"
+        self.seen.spin(fault.seconds)
+        self._arm = ""
 
     def _stop(self, fault: Fault) -> None:
         self.seen.request(interfaces.STOP)

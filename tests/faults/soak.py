@@ -64,12 +64,14 @@ def live(seconds: float, seed: int, every_s: float, settle_s: float) -> int:
                 for fault in faults:
                     outcomes.append(soak.suffer(fault, every_s))
                     progress.advance(str(outcomes[-1]))
-                setpoints, violations = soak.seen.judged()
+            except KeyboardInterrupt:
+                lines.append("interrupted")
             finally:
+                setpoints, violations = soak.seen.judged()
                 soak.close()
     print(f"\nseed {seed}, {len(outcomes)} faults\n{summary(outcomes)}\n\n{held(gauges.trends(settle_s))}")
     print(f"\njudge: {violations} illegal of {setpoints} set-points")
-    print(f"bags: {soak.bags} whole and {soak.partial} cut ones, all of which were read")
+    print(f"bags: {soak.bags} whole and {soak.partial} cut ones, {soak.messages} messages read from them")
     ended = [line for line in lines if " ended with " in line and "SIGKILL" not in line]
     print("\n".join(ended) or "no process ended but those that were killed")
     return int(bool(violations or ended) or not all(outcome.recovered for outcome in outcomes))
