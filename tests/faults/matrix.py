@@ -379,11 +379,11 @@ MATRIX = (
         "processor starved",
         "misses told, hold; 0 breaches",
         (
+            "tests/faults/test_starved.py::test_an_executor_that_is_starved_says_so_and_sends_nothing_illegal",
             LEAD + "a_machine_that_becomes_busier_and_busier_gives_no_illegal_command",
             LEAD + "messages_that_no_lead_covers_are_a_hold",
             EXECUTOR + "a_command_that_was_not_sent_in_time_never_was",
         ),
-        "delays are given by hand; no processor is starved",
     ),
     Row(
         41,
