@@ -237,11 +237,12 @@ class FrankaArguments(BenchArguments):
     checkpoint: str = setting("", "checkpoint of the policy")
     shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")
+    policy: bool = setting(True, "start the policy; false: it runs on another computer")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.checkpoint:
-            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH")
+        if self.policy and not self.checkpoint:
+            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH (policy:=false: it runs elsewhere)")
 
 
 def sim_graph(a: SimArguments) -> Graph:
@@ -278,7 +279,7 @@ def franka_graph(a: FrankaArguments) -> Graph:
     policy = replace(_policy(a, {"embodiment": a.embodiment, "shadow": a.shadow}), on_death=CONTINUE)
     sync, *others = _bench_processes(a)
     takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
-    return Graph("franka", a, (sync, policy, *takeover, *others), _bench(a))
+    return Graph("franka", a, (sync, *(policy,) * a.policy, *takeover, *others), _bench(a))
 
 
 def teleop_graph(a: TeleopArguments) -> Graph:

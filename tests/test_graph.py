@@ -176,6 +176,11 @@ def test_death_of_the_executor_always_ends_the_graph_and_of_a_real_policy_does_n
     assert {p.on_death for p in sim_graph(SimArguments()).processes} == {SHUTDOWN}
 
 
+def test_a_policy_on_another_computer_is_not_started_here():
+    arguments = FrankaArguments(robot_ip="1", cameras=False, policy=False)
+    assert "policy" not in {p.name for p in franka_graph(arguments).processes}
+
+
 def test_every_service_owner_is_a_node():
     assert {s.owner for s in SERVICES} <= {node.name for node in NODES}
 
