@@ -313,7 +313,7 @@ class ChunkExecutor:
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
         if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
             self._plans.forget()
-        if isinstance(self._target, HandOver) and _goes_on(self._chunk, chunk):
+        if isinstance(self._target, HandOver) and _goes_on(self._target, self._chunk, chunk, curve, commit_ns):
             self._target.curve = curve
         else:
             self._target = None
@@ -391,9 +391,11 @@ class ChunkExecutor:
         return max([now_ns, *ends])
 
 
-def _goes_on(before: ActionChunk | None, chunk: ActionChunk) -> bool:
-    """Whether a chunk is the next reading of the hand that is followed already."""
-    return before is not None and chunk.source == "teleop" and before.session == chunk.session
+def _goes_on(blend: HandOver, before: ActionChunk | None, chunk: ActionChunk, curve: RowCurve, commit_ns: int) -> bool:
+    """Whether a chunk is the next reading of the hand that is followed, or the plan followed, told anew."""
+    if before is None or before.session != chunk.session:
+        return False
+    return chunk.source == "teleop" or blend.told_anew_by(curve, commit_ns)
 
 
 def _gripper_in_force(chunk: ActionChunk, now_ns: int) -> float:

@@ -13,6 +13,7 @@ from e0_ros.core.command import State, TimeArray
 
 _STRETCH = 2.0 ** np.arange(0, 4.5, 0.25)
 _PROBES = np.linspace(0.1, 0.9, 9)
+_SAME_RAD, _SAME_RAD_S = 2e-3, 0.1
 
 
 class RowCurve:
@@ -121,7 +122,8 @@ class HandOver:
     `acceleration` `(n,)`: a far target is approached, not overshot.
 
     `curve` may be replaced by one that goes on with it, as a hand's next reading does: the blend that has begun goes
-    on too. A new one for each of 100 readings a second would never end, and the reference would run away.
+    on too. A new one for each of 100 readings a second would never end, and the reference would run away; so would a
+    new one for each of many short plans, between which the reference follows how each slows down at its end.
     """
 
     def __init__(
@@ -147,6 +149,15 @@ class HandOver:
         choice = int(feasible.argmax()) if feasible.any() else len(_STRETCH) - 1
         self.blend_ns = int(blend_ns * _STRETCH[choice])
         self._decay = decays[choice][:, None]
+
+    def told_anew_by(self, curve: RowCurve, at_ns: int) -> bool:
+        """Whether a curve is the one followed, told again while the difference still decays at `at_ns`."""
+        common = np.array([min(at_ns, self.curve.end_ns)])
+        if common[0] < curve.t0_ns or at_ns >= self._start_ns + self.blend_ns:
+            return False
+        old, new = self.curve(common), curve(common)
+        near = np.abs(new.position - old.position) <= _SAME_RAD
+        return bool((near & (np.abs(new.velocity - old.velocity) <= _SAME_RAD_S)).all())
 
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`."""

@@ -117,7 +117,10 @@ MATRIX = (
         11,
         "10, 50, 90 % of chunks lost",
         "0 breaches in 1e5 chunks",
-        (CHUNKS + "lost_chunks_cost_motion_and_never_a_limit",),
+        (
+            CHUNKS + "lost_chunks_cost_motion_and_never_a_limit",
+            CHUNKS + "short_plans_told_anew_faster_than_a_blend_are_caught_up_with_after_a_gap",
+        ),
     ),
     Row(12, "chunks doubled", "the same bits", (CHUNKS + "doubled_chunks_change_no_bit",)),
     Row(13, "chunks out of order", "0 older followed", (CHUNKS + "a_chunk_that_was_overtaken_is_never_followed",)),
