@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from e0_ros.graph import RESTART, Graph
+from e0_ros.graph_client import GraphCallError
 from e0_ros.launcher import Launcher
 from e0_ros.progress import Progress
-from e0_ros.resolve import resolve
+from e0_ros.resolve import GraphError, resolve
 from sim.evaluator import start
 from tests.faults.gauges import MIB, Gauges, Trend
-from tests.faults.injected import KILLED, Injector, Outcome, schedule
+from tests.faults.injected import KILLED, Fault, Injector, Outcome, schedule
 from tests.faults.watched import patient, recording
 
 SAMPLE_S, EPISODE_STEPS, STEP_S = 5.0, 12_000, 0.05
@@ -51,30 +52,39 @@ def graph(folder: Path, lockstep: bool) -> Graph:
 
 def live(seconds: float, seed: int, every_s: float, settle_s: float) -> int:
     """Faults in real time; prints what came of them."""
-    gauges, outcomes = Gauges(), list[Outcome]()
+    gauges, outcomes, ended = Gauges(), list[Outcome](), list[str]()
+
+    def hear(_: str, text: str) -> None:
+        if " ended with " in text and "SIGKILL" not in text:
+            ended.append(text)
+
     with tempfile.TemporaryDirectory(prefix="e0_soak_") as name:
-        folder, lines = Path(name), list[str]()
-        with Launcher(graph(folder, lockstep=False), folder / "logs", lambda n, t: lines.append(f"{n}: {t}")) as nodes:
+        folder = Path(name)
+        with Launcher(graph(folder, lockstep=False), folder / "logs", hear) as nodes:
             soak = Injector(nodes, folder / "bags", lambda at_s: gauges.read(pids(nodes), at_s), SAMPLE_S)
             try:
                 nodes.wait_ready(180.0)
-                faults = schedule(seed, max(1, round(seconds / every_s)))
-                progress = Progress(len(faults), "faults")
-                soak.settle()
-                for fault in faults:
-                    outcomes.append(soak.suffer(fault, every_s))
-                    progress.advance(str(outcomes[-1]))
-            except KeyboardInterrupt:
-                lines.append("interrupted")
-            finally:
+                suffer(soak, schedule(seed, max(1, round(seconds / every_s))), every_s, outcomes)
                 setpoints, violations = soak.seen.judged()
+            except (KeyboardInterrupt, AssertionError, GraphCallError, GraphError) as error:
+                ended.append(f"the soak ended with {type(error).__name__} {error}")
+                setpoints, violations = 0, -1
+            finally:
                 soak.close()
     print(f"\nseed {seed}, {len(outcomes)} faults\n{summary(outcomes)}\n\n{held(gauges.trends(settle_s))}")
     print(f"\njudge: {violations} illegal of {setpoints} set-points")
     print(f"bags: {soak.bags} whole and {soak.partial} cut ones, {soak.messages} messages read from them")
-    ended = [line for line in lines if " ended with " in line and "SIGKILL" not in line]
     print("\n".join(ended) or "no process ended but those that were killed")
     return int(bool(violations or ended) or not all(outcome.recovered for outcome in outcomes))
+
+
+def suffer(soak: Injector, faults: Sequence[Fault], every_s: float, outcomes: list[Outcome]) -> None:
+    """One fault after the other."""
+    progress = Progress(len(faults), "faults")
+    soak.settle()
+    for fault in faults:
+        outcomes.append(soak.suffer(fault, every_s))
+        progress.advance(str(outcomes[-1]))
 
 
 def lockstep(seconds: float, seed: int, settle_s: float) -> int:
