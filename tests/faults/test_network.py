@@ -154,14 +154,23 @@ def test_a_cable_that_is_pulled_is_a_hold_and_the_policy_joins_again_clean(netwo
     assert stale == 0 and len(after_ms) > 0.5 * pulls and after < 1000.0, figure
 
 
-CABLES = {"5 %": (0.05, 0.0), "20 %": (0.2, 0.0), "50 %": (0.5, 0.0), "200 ms": (0.0, 0.2), "5 %, 200 ms": (0.05, 0.2)}
+CABLES = {
+    "5 %": {"loss": 0.05},
+    "20 %": {"loss": 0.2},
+    "50 %": {"loss": 0.5},
+    "200 ms": {"delay_s": 0.2},
+    "5 %, 200 ms": {"loss": 0.05, "delay_s": 0.2},
+    "100 Mbit/s": {"mbit_s": 100.0},
+    "40 Mbit/s": {"mbit_s": 40.0},
+}
 
 
 @pytest.mark.skipif(not FULL, reason="minutes of a bad network: make faults ROWS=37")
 @pytest.mark.parametrize("network", [(SUBNET, SUBNET)], ids=["subnet"], indirect=True)
 def test_loss_and_delay_cost_motion_and_never_a_limit(network: Network, record_property) -> None:
-    seen, cable, seconds = network.seen, network.cable, 30.0
-    for name, (cable.loss, cable.delay_s) in CABLES.items():
+    seen, cable, seconds = network.seen, network.cable, 20.0
+    for name, wrong in {"good": {}, **CABLES}.items():
+        cable.becomes(**wrong)
         seen.spin(2.0)
         if seen.mode() == ExecutorState.DISARMED:
             seen.arm_it()
@@ -171,6 +180,6 @@ def test_loss_and_delay_cost_motion_and_never_a_limit(network: Network, record_p
         record_property("figure", f"{name}: moves {share:.0%} of the time")
         assert {s.mode for s in seen.states} <= {ExecutorState.RUNNING, ExecutorState.HOLD}
         assert all(s.reason for s in seen.states)
-    cable.loss = cable.delay_s = 0.0
+    cable.becomes()
     network.go()
     record_property("figure", f"{network.legal()} set-points, 0 illegal; drives again")

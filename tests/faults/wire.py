@@ -3,7 +3,8 @@
 with Wire(seed=1) as wire:                       # needs root, iproute2 and /dev/net/tun; `missing()` says which is not
     with wire.inside(ROBOT): ...                 # sockets that are made here, by this thread, are the robot's
     subprocess.Popen(wire.command(POLICY, "python", "-m", ...))      # a process on the other computer
-    wire.loss, wire.delay_s, wire.up = 0.2, 0.1, False
+    wire.becomes(loss=0.2, delay_s=0.1)
+    wire.up = False
 
 Ends of the cable are TAP devices, whose frames a thread carries: that is seeded and needs no sch_netem, which not every
 kernel has. The other computer has a /dev/shm of its own, so that no shared memory joins the two.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import heapq
+import math
 import os
 import select
 import shutil
@@ -28,7 +30,7 @@ import numpy as np
 
 ROBOT, POLICY = "robot", "policy"
 ADDRESSES = {ROBOT: "10.77.42.1", POLICY: "10.77.42.2"}
-FRAME_BYTES = 2048
+FRAME_BYTES, QUEUE_S = 2048, 0.1
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI, _CLONE_NEWNET = 0x400454CA, 0x0002, 0x1000, 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -84,10 +86,11 @@ def _tap() -> int:
 
 
 class Wire:
-    """A context. `loss`, `delay_s` (one way) and `up` may be changed at any time; `carried` counts bytes by sender."""
+    """A context. `up` may be changed at any time; `carried` counts bytes by sender."""
 
     def __init__(self, seed: int) -> None:
-        self.loss, self.delay_s, self.up = 0.0, 0.0, True
+        self.up = True
+        self.becomes()
         self.carried = dict.fromkeys(ADDRESSES, 0)
         self._rng = np.random.default_rng(seed)
         self._names = {host: f"e0_{host}_{os.getpid()}" for host in ADDRESSES}
@@ -115,6 +118,10 @@ class Wire:
         for name in self._names.values():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
+    def becomes(self, loss: float = 0.0, delay_s: float = 0.0, mbit_s: float = math.inf) -> None:
+        """Another cable: share of lost frames, delay one way [s], rate each way behind a queue of `QUEUE_S`."""
+        self._loss, self._delay_s, self._mbit_s = loss, delay_s, mbit_s
+
     @contextmanager
     def inside(self, host: str) -> Iterator[None]:
         """This thread on one of the computers."""
@@ -133,16 +140,19 @@ class Wire:
         """Take frames as they come; give each to the other end when it is due, in the order of their dues."""
         ends = {self._ends[host]: (host, self._ends[other]) for host, other in ((ROBOT, POLICY), (POLICY, ROBOT))}
         wire: list[tuple[float, int, int, bytes]] = []
-        count = 0
+        count, free_s = 0, dict.fromkeys(ends, 0.0)
         while not self._stopping.is_set():
             wait_s = min(0.05, max(0.0, wire[0][0] - time.monotonic())) if wire else 0.05
             for end in select.select(list(ends), [], [], wait_s)[0]:
                 host, other = ends[end]
                 for frame in _frames(end):
-                    if self.up and self._rng.random() >= self.loss:
+                    now_s = time.monotonic()
+                    begins_s = max(now_s, free_s[end])
+                    if self.up and begins_s - now_s < QUEUE_S and self._rng.random() >= self._loss:
                         count += 1
                         self.carried[host] += len(frame)
-                        heapq.heappush(wire, (time.monotonic() + self.delay_s, count, other, frame))
+                        free_s[end] = begins_s + 8e-6 * len(frame) / self._mbit_s
+                        heapq.heappush(wire, (free_s[end] + self._delay_s, count, other, frame))
             while wire and wire[0][0] <= time.monotonic():
                 _, _, other, frame = heapq.heappop(wire)
                 if self.up:
