@@ -11,6 +11,7 @@ that the graph did not recover from, a bag that does not read, or a process that
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -26,9 +27,10 @@ from e0_ros.launcher import Launcher
 from e0_ros.progress import Progress
 from e0_ros.resolve import GraphError, resolve
 from sim.evaluator import start
+from tests.domain import keep_to_itself
 from tests.faults.gauges import MIB, Gauges, Trend
 from tests.faults.injected import KILLED, Fault, Injector, Outcome, schedule
-from tests.faults.watched import patient, recording
+from tests.faults.watched import Watched, patient, recording
 
 SAMPLE_S, EPISODE_STEPS, STEP_S = 5.0, 12_000, 0.05
 PATIENCE = {"bridge": {"judge": True, "timeout_s": 120.0}}
@@ -64,6 +66,7 @@ def live(seconds: float, seed: int, every_s: float, settle_s: float) -> int:
             soak = Injector(nodes, folder / "bags", lambda at_s: gauges.read(pids(nodes), at_s), SAMPLE_S)
             try:
                 nodes.wait_ready(180.0)
+                alone(soak.seen, nodes)
                 suffer(soak, schedule(seed, max(1, round(seconds / every_s))), every_s, outcomes)
                 setpoints, violations = soak.seen.judged()
             except (KeyboardInterrupt, AssertionError, GraphCallError, GraphError) as error:
@@ -76,6 +79,12 @@ def live(seconds: float, seed: int, every_s: float, settle_s: float) -> int:
     print(f"bags: {soak.bags} whole and {soak.partial} cut ones, {soak.messages} messages read from them")
     print("\n".join(ended) or "no process ended but those that were killed")
     return int(bool(violations or ended) or not all(outcome.recovered for outcome in outcomes))
+
+
+def alone(seen: Watched, nodes: Launcher) -> None:
+    """Nobody else in this domain, whose commands would be mixed with ours."""
+    strangers = set(seen.get_node_names()) - {seen.get_name(), *nodes.status()}
+    assert not strangers, f"this ROS domain has other nodes: {', '.join(sorted(strangers))}; run again"
 
 
 def suffer(soak: Injector, faults: Sequence[Fault], every_s: float, outcomes: list[Outcome]) -> None:
@@ -156,10 +165,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--settle", type=float, default=120.0, metavar="S", help="of a life not looked at for growth")
     parser.add_argument("--lockstep", action="store_true", help="accelerated, without faults")
     options = parser.parse_args(argv)
+    keep_to_itself()
     if options.lockstep:
         return lockstep(options.seconds, options.seed, options.settle)
     return live(options.seconds, options.seed, options.every, options.settle)
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs inherit SIGINT as ignored
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())
