@@ -2,13 +2,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup small-data
+.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup small-data soak
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
 N ?= 20
 KILLS ?= 100
 ROWS ?=
+SECONDS ?= 1800
+SEED ?= 0
 CHUNKS ?= 1000000
 TESTS ?= tests
 SCALE ?= 1
@@ -46,6 +48,9 @@ scenarios: setup  ## all that happens to an arm on a bench, and the judge's verd
 
 faults: setup  ## the fault matrix at full length, as a table; most of an hour (ROWS="2 34" for some)
 	@$(RUN) -m tests.faults.run $(ROWS)
+
+soak: setup  ## a random fault every 30 s for SECONDS=1800 by SEED=0: recovery, growth, judge (LOCKSTEP=1: none, fast)
+	@$(RUN) -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) $(if $(LOCKSTEP),--lockstep)
 
 fuzz: setup  ## CHUNKS=1000000 hostile chunks through the limiter, a hundredth of them through the whole executor
 	@$(RUN) -m e0_ros.cli bench fuzz --chunks $(CHUNKS) --executor-chunks $$(($(CHUNKS) / 100))

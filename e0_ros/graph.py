@@ -244,11 +244,12 @@ class FrankaArguments(BenchArguments):
     view_reference: str = setting("", "take by which to tell that a camera has moved; empty: the checkpoint's pictures")
     shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")
+    policy: bool = setting(True, "start the policy; false: it runs on another computer")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.checkpoint:
-            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH")
+        if self.policy and not self.checkpoint:
+            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH (policy:=false: it runs elsewhere)")
 
 
 def sim_graph(a: SimArguments) -> Graph:
@@ -287,7 +288,7 @@ def franka_graph(a: FrankaArguments) -> Graph:
     policy = replace(_policy(a, told), on_death=CONTINUE)
     sync, *others = _bench_processes(a)
     takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
-    return Graph("franka", a, (sync, policy, *takeover, *others), _drivers(a))
+    return Graph("franka", a, (sync, *(policy,) * a.policy, *takeover, *others), _drivers(a))
 
 
 def teleop_graph(a: TeleopArguments) -> Graph:

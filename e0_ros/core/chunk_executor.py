@@ -316,10 +316,10 @@ class ChunkExecutor:
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
         if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
             self._plans.forget()
-        same_hand = chunk.source == "teleop" and self._chunk and self._chunk.session == chunk.session
-        if isinstance(self._target, HandOver) and same_hand:
+        if isinstance(self._target, HandOver) and _goes_on(self._target, self._chunk, chunk, curve, commit_ns):
             self._target = self._target.along(curve)
-            self._messages.hurry()
+            if chunk.source == "teleop":
+                self._messages.hurry()
         else:
             self._target = None
         self._chunk, self._curve = chunk, curve
@@ -394,6 +394,13 @@ class ChunkExecutor:
         """When the plan in force ends; the present if there is none."""
         ends = [chunk.end_ns for _, chunk in self._pending] + ([self._chunk.end_ns] if self._chunk else [])
         return max([now_ns, *ends])
+
+
+def _goes_on(blend: HandOver, before: ActionChunk | None, chunk: ActionChunk, curve: RowCurve, commit_ns: int) -> bool:
+    """Whether a chunk is the next reading of the hand that is followed, or the plan followed, told anew."""
+    if before is None or before.session != chunk.session:
+        return False
+    return chunk.source == "teleop" or blend.told_anew_by(curve, commit_ns)
 
 
 def _age(now_ns: int, then_ns: int) -> str:
