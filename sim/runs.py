@@ -81,7 +81,7 @@ def graph_up(
 def scripted_directly(simulator: str, adapter: SimAdapter, task: str, seeds: Sequence[int]) -> list[DirectEpisode]:
     """The scripted expert in the direct loop, an episode per seed, with the pictures that the graph would make."""
     loop = DirectLoop(adapter, task)
-    expert = ExpertSource(simulator, loop.rig.arm)
+    expert = ExpertSource(simulator, loop.rig.arm, lambda: adapter.privileged().poses)
     episodes = []
     for seed in seeds:
         expert.reset(task, seed)
