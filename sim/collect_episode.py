@@ -36,12 +36,16 @@ class Taken:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an episode came to. `taken` is None without success, without a single step, and where nothing is kept."""
+    """What an episode came to.
+
+    `max_steps` was its limit. `taken` is None without success, without a single step, and where nothing is kept.
+    """
 
     task: str
     seed: int
     success: bool
     steps: int
+    max_steps: int
     processor_s: float
     taken: Taken | None
 
@@ -53,7 +57,7 @@ def take(config: CollectConfig, task: str, seed: int, keep: bool) -> Outcome:
     expert.reset(task, seed)
     done = loop.run(task, seed, expert, config.max_steps, frames.append if keep else None)
     taken = frames_of(config, task, seed, frames) if done.success else None
-    return Outcome(task, seed, done.success, done.steps, round(time.process_time() - began_s, 3), taken)
+    return Outcome(task, seed, done.success, done.steps, done.max_steps, round(time.process_time() - began_s, 3), taken)
 
 
 def frames_of(config: CollectConfig, task: str, seed: int, seen: Sequence[Moment]) -> Taken | None:

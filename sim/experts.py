@@ -19,13 +19,13 @@ from e0_msgs.msg import EpisodeEvent, SimState
 from e0_msgs.msg import Observation as ObservationMsg
 from e0_msgs.srv import ResetSim
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import FloatArray, Representation
+from e0_policy.types import FloatArray
 from e0_ros import interfaces
 from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_to_msg, pose_values, to_ns
 from e0_ros.process import run_node
 from sim.playback import PlaybackConfig
-from sim.scripted import ScriptedSource, Seen, make_planner
+from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner
 
 _STATES = 40
 """States that are kept until the observation of their time has come."""
@@ -38,7 +38,7 @@ class ExpertsConfig(PlaybackConfig):
     simulator: str = setting("maniskill", "whose tasks to plan", choices=("maniskill", "fr3_plant"))
     embodiment: str = setting("panda", "embodiment of the chunks")
     lockstep: bool = setting(False, "the first observation after a reset starts the plan, else the episode's START")
-    representation: str = setting("joint_position", "what rows of chunks are", choices=("joint_position", "ee_pose"))
+    control: str = setting("joint_position", "what rows of chunks are", choices=CONTROLS)
 
     def __post_init__(self) -> None:
         check(self)
@@ -55,8 +55,8 @@ class Experts(Node):
         self._config = declare_parameters(self, ExpertsConfig)
         arm = load_embodiment(self._config.embodiment)
         session = f"experts-{secrets.token_hex(4)}"
-        rows = Representation[self._config.representation.upper()]
-        self._source = ScriptedSource(make_planner(self._config.simulator, arm), self._config, arm, session, rows)
+        planner, rows = make_planner(self._config.simulator, arm), CONTROLS[self._config.control]
+        self._source = ScriptedSource(planner, self._config, arm, session, rows)
         self._task = ""
         self._started_ns: int | None = None
         self._states: dict[int, Mapping[str, FloatArray]] = {}

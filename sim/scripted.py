@@ -16,6 +16,8 @@ from sim.demonstration import PERIOD_NS
 from sim.playback import Playback, PlaybackConfig
 
 SOURCE = "scripted"
+CONTROLS = {"joint_position": Representation.JOINT_POSITION, "ee_pose": Representation.EE_POSE}
+"""What rows of its chunks may be, by name."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 
 from e0_policy.embodiment import Embodiment
 from e0_policy.policy import Policy
-from e0_policy.types import ActionChunk, FloatArray, NoChunk, Observation, Representation, Stale
+from e0_policy.types import ActionChunk, FloatArray, NoChunk, Observation, Stale
 from e0_ros.core.plan_keeper import InForce
 from e0_ros.core.policy_session import PolicySession
 from sim.playback import PlaybackConfig
-from sim.scripted import ScriptedSource, Seen, make_planner
+from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner
 
 _SESSION = "direct"
 
@@ -48,7 +48,7 @@ class ExpertSource:
         simulator: whose tasks.
         arm: that does them.
         poses: tells the privileged poses of the present scene.
-        representation: of its rows.
+        control: what its rows are, by name of `CONTROLS`.
 
     """
 
@@ -57,10 +57,11 @@ class ExpertSource:
         simulator: str,
         arm: Embodiment,
         poses: Callable[[], Mapping[str, FloatArray]] = dict,
-        representation: Representation = Representation.JOINT_POSITION,
+        control: str = "joint_position",
     ) -> None:
         self._poses = poses
-        self._scripted = ScriptedSource(make_planner(simulator, arm), PlaybackConfig(), arm, _SESSION, representation)
+        planner, rows = make_planner(simulator, arm), CONTROLS[control]
+        self._scripted = ScriptedSource(planner, PlaybackConfig(), arm, _SESSION, rows)
 
     def reset(self, task: str, seed: int) -> None:
         """Begin an episode."""

@@ -208,7 +208,7 @@ def test_a_stale_observation_has_no_plan_and_moves_nothing_on(monkeypatch: pytes
 
 
 def test_rows_can_be_tool_poses(monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(monkeypatch, True, "-p", "representation:=ee_pose") as graph:
+    with running(monkeypatch, True, "-p", "control:=ee_pose") as graph:
         graph.reset(task="PickCube-v1", seed=5)
         chunk = graph.observe(20 * PERIOD_NS)
         assert isinstance(chunk, ActionChunk) and chunk.representation is Representation.EE_POSE
