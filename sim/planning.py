@@ -66,6 +66,3 @@ class ManiSkillPlanner:
             return np.tile(reference, (motion.rows, 1))
         rows = straight_rows(self._arm, reference, motion.tool, motion.speed)
         return None if rows is None else np.vstack([rows, *[rows[-1:]] * motion.rest])
-
-    def close(self) -> None:
-        """Nothing to free."""
