@@ -2,13 +2,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test faults fuzz bench checkpoint small-data lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup small-data soak
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
 N ?= 20
 KILLS ?= 100
 ROWS ?=
+SECONDS ?= 1800
+SEED ?= 0
 CHUNKS ?= 1000000
 TESTS ?= tests
 SCALE ?= 1
@@ -40,8 +42,15 @@ test: setup  ## the tests (TESTS=tests/core for some)
 kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a second of one take is lost
 	@E0_KILLS=$(KILLS) $(RUN) -m pytest -s tests/nodes/test_recorder_killed.py
 
+scenarios: setup  ## all that happens to an arm on a bench, and the judge's verdict; then 1,000 hand-overs
+	@$(RUN) -m pytest -s -rs tests/graph/test_scenarios.py
+	@E0_PAIRS=500 $(RUN) -m pytest -s tests/core/test_hand_overs.py
+
 faults: setup  ## the fault matrix at full length, as a table; most of an hour (ROWS="2 34" for some)
 	@$(RUN) -m tests.faults.run $(ROWS)
+
+soak: setup  ## a random fault every 30 s for SECONDS=1800 by SEED=0: recovery, growth, judge (LOCKSTEP=1: none, fast)
+	@$(RUN) -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) $(if $(LOCKSTEP),--lockstep)
 
 fuzz: setup  ## CHUNKS=1000000 hostile chunks through the limiter, a hundredth of them through the whole executor
 	@$(RUN) -m e0_ros.cli bench fuzz --chunks $(CHUNKS) --executor-chunks $$(($(CHUNKS) / 100))

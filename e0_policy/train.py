@@ -213,7 +213,7 @@ class Run:
         }
         transform, horizon = self.data.transform.to_json(), config.execution_horizon
         whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
-        save_checkpoint(Path(config.output) / name, ema, whole)
+        save_checkpoint(Path(config.output) / name, ema, whole, source.images(0, 0))
 
 
 def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None = None) -> Result:

@@ -7,15 +7,20 @@ protocol alone.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from e0_policy.policy import Policy
+from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError
 
 CONFIG = "config.json"
+FIRST_VIEWS = "views.npz"
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
 
 
@@ -70,6 +75,26 @@ def read_card(folder: Path) -> Card:
         raise ConfigError(
             f"{path} is not the configuration of an E0 checkpoint: {type(error).__name__}: {error}"
         ) from None
+
+
+def first_views(folder: Path) -> dict[str, ImageArray]:
+    """A picture of every view from the data that a checkpoint was trained on; empty if it has none.
+
+    Raises:
+        ConfigError: they cannot be read.
+
+    """
+    path = folder / FIRST_VIEWS
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = {str(view): np.asarray(stored[view]) for view in stored}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); copy the checkpoint again, or remove that file") from None
+    if wrong := [v for v, image in found.items() if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3]:
+        raise ConfigError(f"{path}: {wrong[0]} is no picture; copy the checkpoint again, or remove that file")
+    return found
 
 
 def load_checkpoint(folder: str, device: str = "auto", settings: Mapping[str, Any] | None = None) -> Policy:
