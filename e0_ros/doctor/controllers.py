@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from e0_policy.resources import config_dir
 from e0_ros import environment
 from e0_ros.config import ConfigError, load_yaml
 from e0_ros.doctor.finding import Bench, Finding, green, grey, red, yellow
@@ -45,6 +46,8 @@ def replacement(machine: Machine, bench: Bench) -> Finding:
     parameters = _parameters(machine, bench)
     if isinstance(parameters, Finding):
         return parameters
+    if not bench.controllers:  # what the launch files give the spawner beside franka_bringup's own
+        parameters |= _by_node(load_yaml(config_dir() / "controllers.yaml"))
     types = {k[:-5]: v for k, v in parameters.get("controller_manager", {}).items() if k.endswith(".type")}
     names = [n for n, kind in types.items() if str(kind).startswith(CONTROLLER)]
     names += [CONTROLLER] if CONTROLLER in parameters and CONTROLLER not in names else []

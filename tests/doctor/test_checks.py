@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from doctor.fake_machine import GB, Fake, stream, take
 
@@ -61,6 +63,16 @@ def usb_cameras(fake, *speeds_and_buses):
 
 def with_yaml(text):
     return lambda fake: {**ARM, "controllers": fake.yaml(text)}
+
+
+def bringup(text):
+    def prepare(fake):
+        folder = Path(fake.install(franka_bringup="3.4.0").environ["AMENT_PREFIX_PATH"], "share/franka_bringup/config")
+        folder.mkdir()
+        (folder / "controllers.yaml").write_text(text)
+        return ARM
+
+    return prepare
 
 
 def version_of_controller(version):
@@ -160,6 +172,7 @@ CASES = [
     ("replacement", GREEN, "", version_of_controller("4.30.1")),
     ("replacement", GREEN, "", with_yaml(TYPED + BLEND.format("false"))),
     ("replacement", GREY, "", with_yaml(MANAGER)),
+    ("replacement", GREEN, "", bringup(MANAGER)),
     ("firmware", RED, "update the arm", lambda f: f.install(libfranka="0.18.2") and {**ARM, "system_image": "5.7.2"}),
     ("firmware", RED, "0.18 or newer", lambda f: f.install(libfranka="0.9.2") and ARM),
     ("firmware", YELLOW, "Incompatible", lambda f: f.install(libfranka="0.15.3") and {**ARM, "system_image": "5.9.0"}),
