@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -107,6 +108,16 @@ def spin(node: Node, stopping: threading.Event) -> None:
     finally:
         executor.remove_node(node)
         executor.shutdown()
+
+
+def ask_for_priority(node: Node, priority: int) -> None:
+    """Let this thread come before ordinary work (SCHED_FIFO; 0: not), as on a machine set up for franka_ros2."""
+    if not priority:
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except OSError:
+        node.get_logger().info("no real-time priority; to allow it: '@realtime - rtprio 99' in /etc/security/limits.d")
 
 
 def refuse_unknown_parameters(node: Node) -> None:

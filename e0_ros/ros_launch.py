@@ -16,8 +16,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from e0_policy.resources import config_dir
+from e0_ros.drivers import RESTART, SHUTDOWN, Foreign
 from e0_ros.environment import child_environment
-from e0_ros.graph import RESTART, SHUTDOWN, Foreign, Graph, Process
+from e0_ros.graph import Graph, Process
 from e0_ros.resolve import argument_lines, parse, resolve, write_configuration
 
 
@@ -70,7 +71,7 @@ def _environment() -> dict[str, str]:
 def _foreign(item: Foreign) -> Any:
     if item.verb == "run":
         return Node(package=item.package, executable=item.target, arguments=list(item.arguments), output="screen",
-                    on_exit=_on_exit(item))  # fmt: skip
+                    respawn=item.on_death == RESTART, respawn_delay=1.0, on_exit=_on_exit(item))  # fmt: skip
     file = Path(get_package_share_directory(item.package)) / "launch" / item.target
     arguments = [tuple(word.split(":=", 1)) for word in item.arguments]
     included = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file)), launch_arguments=arguments)

@@ -9,7 +9,8 @@ import pytest
 from stubs.stub_node import StubConfig  # noqa: F401  (the stub graph's settings)
 
 from e0_ros import graph as graphs
-from e0_ros.graph import CONTINUE, RESTART, Foreign, Graph, Process, SimArguments
+from e0_ros.drivers import CONTINUE, RESTART, Foreign
+from e0_ros.graph import Graph, Process, SimArguments
 from e0_ros.launcher import Launcher
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"

@@ -27,6 +27,11 @@ class PolicyConfig:
         False, "tell the policy how far cameras stand from their places in training: /tf_static has both, "
         "<view>_color_optical_frame and <view>_trained_optical_frame"
     )  # fmt: skip
+    view_reference: str = setting(
+        "", "real time: a take to compare the fixed cameras' views with when an episode starts; empty: the pictures "
+        "that come with the checkpoint"
+    )  # fmt: skip
+    overlay_dir: str = setting("overlays", "folder for what was seen then (red) and is seen now (cyan); empty: none")
     shadow: bool = setting(False, "only watch: plans go to /e0/shadow_chunk, where nothing follows them")
     lockstep: bool = setting(False, "answer every observation, without deadlines")
 

@@ -50,7 +50,7 @@ class StoreConfig:
     images: str = setting("jpeg", "how camera images are stored", choices=("jpeg", "png", "raw"))
     jpeg_quality: int = setting(95, "quality of jpeg images", low=1, high=100)
     observation_images: bool = setting(False, "keep the pixels of /e0/observation; the cameras' are kept anyway")
-    queue_bytes: int = setting(2**28, "memory for messages that wait to be written", unit="bytes", low=2**20)
+    queue_bytes: int = setting(2**27, "memory for messages that wait to be written", unit="bytes", low=2**20)
     encoders: int = setting(2, "threads that compress images", low=1, high=16)
 
     def __post_init__(self) -> None:
