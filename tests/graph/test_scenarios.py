@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("dynamixel_sdk", reason="dynamixel-sdk is not installed")
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(900)]
 
+from builtin_interfaces.msg import Time  # noqa: E402
 from franka_msgs_overlay import overlay_environment  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
@@ -159,7 +160,7 @@ def emergency_stop(b: Bench) -> None:
     b.until(lambda: b.graph.mode() == ExecutorState.STOPPED and at_rest(b), "a stop")
     b.graph.call(interfaces.RESET_STOP)
     b.until(b.arm_is(ExecutorState.DISARMED), "the reset")
-    b.takes.start("")
+    b.graph.arm(Time())
     b.followed(1.0)
 
 
