@@ -51,7 +51,7 @@ class Bench:
         """Take the judge's word on everything up to now."""
         graph = self.graph
         graph.said.pop("bridge", None)
-        graph.until(lambda: "bridge" in graph.said, "a word of the judge")
+        self.until(lambda: "bridge" in graph.said, "a word of the judge")
         setpoints, violations = (int(graph.value("bridge", key)) for key in ("setpoints", "violations"))
         before = [sum(row[i] for row in self.rows) for i in (1, 2)]
         reason = graph.states[-1][1].reason if graph.states else ""
