@@ -14,7 +14,7 @@ TESTS ?= tests
 RUN := .venv/bin/python
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
-TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
+TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/drivers.py e0_ros/resolve.py \
 	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
 
 help:  ## this list
