@@ -30,6 +30,7 @@ from e0_policy.train_control import Interrupted, TrainingError
 from e0_policy.train_setup import open_source
 from e0_policy.train_state import TrainStateError, load_part, newest
 from e0_policy.types import Observation
+from e0_ros.policies import first_views
 
 TINY = {
     "preset": "nano", "image_size": 32, "vision_width": 32, "vision_mlp": 32, "width": 32, "mlp": 64,
