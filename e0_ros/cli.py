@@ -29,6 +29,7 @@ VERBS = {
         "sim.handover_command:main",
         "hand-over strategies against latency: e0 bench handover --out runs/handover",
     ),
+    "bench eval": ("sim.eval_bench:main", "rollouts per hour: e0 bench eval --checkpoint config/checkpoint/pick_push"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
     "bench loader": ("e0_policy.loader_bench:main", "frames per second of a dataset: e0 bench loader --data DIR"),
     "bench train": ("e0_policy.bench_train:main", "time of a training step: e0 bench train --size nano"),

@@ -65,15 +65,11 @@ _EXECUTOR = (
     "e0_ros.core.arm_fault:ArmFaultConfig",
     "e0_ros.core.pace:PaceConfig",
 )
-_RECORDER = (
-    "e0_ros.nodes.episode_recorder:RecorderConfig",
-    "e0_ros.core.bag_writer:BagConfig",
-    "e0_ros.core.recording:StoreConfig",
-)
+_RECORDER = tuple(f"e0_ros.core.recorder_config:{name}" for name in ("RecorderConfig", "BagConfig", "StoreConfig"))
 BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
 EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertsConfig",), "sim_python")
 SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
-POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyConfig",), "policy_python")
+POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.core.policy_config:PolicyConfig",), "policy_python")
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
@@ -96,8 +92,8 @@ PLANT_LATE_MS = 500.0
 """How far the stamps of simulated physics may be behind the clock on a busy machine."""
 FAKE_HAND_HZ = 10.0
 """Rate of franka_gripper's fake_gripper_state_publisher."""
-TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
-"""What the executor does otherwise where a hand leads: commands at the leader's rate, a hold soon after silence."""
+TELEOP_PACE = {"exhausted_ms": 20.0}
+"""What the executor does otherwise where a hand leads: a hold soon after silence."""
 
 
 @dataclass(frozen=True)
@@ -248,11 +244,12 @@ class FrankaArguments(BenchArguments):
     view_reference: str = setting("", "take by which to tell that a camera has moved; empty: the checkpoint's pictures")
     shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")
+    policy: bool = setting(True, "start the policy; false: it runs on another computer")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.checkpoint:
-            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH")
+        if self.policy and not self.checkpoint:
+            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH (policy:=false: it runs elsewhere)")
 
 
 def sim_graph(a: SimArguments) -> Graph:
@@ -291,7 +288,7 @@ def franka_graph(a: FrankaArguments) -> Graph:
     policy = replace(_policy(a, told), on_death=CONTINUE)
     sync, *others = _bench_processes(a)
     takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
-    return Graph("franka", a, (sync, policy, *takeover, *others), _drivers(a))
+    return Graph("franka", a, (sync, *(policy,) * a.policy, *takeover, *others), _drivers(a))
 
 
 def teleop_graph(a: TeleopArguments) -> Graph:

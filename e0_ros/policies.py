@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Card:
         image_px: side of the pictures that it was trained on before they were scaled for the network, if its maker
             wrote that down (`training.image_px`), else the network's own.
         execution_horizon: rows meant to run before the next plan.
+        training: what its maker wrote down of its making.
 
     """
 
@@ -45,6 +46,7 @@ class Card:
     views: tuple[str, ...]
     image_px: int
     execution_horizon: int
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_card(folder: Path) -> Card:
@@ -67,6 +69,7 @@ def read_card(folder: Path) -> Card:
             views=tuple(str(view) for view in model["views"]),
             image_px=int(training.get("image_px", model["image_size"])),
             execution_horizon=int(data["execution_horizon"]),
+            training=dict(training),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(

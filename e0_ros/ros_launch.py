@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ def description(name: str) -> LaunchDescription:
 
     def actions(context: LaunchContext) -> list[Any]:
         words = [f"{key}:={LaunchConfiguration(key).perform(context)}" for key, _, _ in lines]
+        words += _undeclared(name, context.argv, {key for key, _, _ in lines})
         folder = Path(tempfile.mkdtemp(prefix="e0_launch_"))
         graph = write_configuration(resolve(name, parse(name, words)), folder)
         return [*map(_foreign, graph.foreign), *(_node(graph, process) for process in graph.processes)]
@@ -34,11 +37,21 @@ def description(name: str) -> LaunchDescription:
     return LaunchDescription([*declared, OpaqueFunction(function=actions)])
 
 
+def _undeclared(name: str, argv: Iterable[str], declared: set[str]) -> list[str]:
+    """Words of `ros2 launch` that no argument is declared for, which launch takes in silence.
+
+    None where another launch file includes this one: they may be its own.
+    """
+    launched = f"{name}.launch.py" in [Path(word).name for word in sys.argv]
+    return [word for word in argv if launched and word.partition(":=")[0] not in declared]
+
+
 def _node(graph: Graph, process: Process) -> Node:
     """One of our nodes; another interpreter runs the console script as its argument."""
     return Node(
         package="e0_ros",
         executable=process.name,
+        exec_name=process.name,  # not that of its interpreter
         prefix=graph.interpreter(process) or None,
         parameters=[graph.parameters(process)],
         additional_env=_environment(),
@@ -62,7 +75,7 @@ def _foreign(item: Foreign) -> Any:
     file = Path(get_package_share_directory(item.package)) / "launch" / item.target
     arguments = [tuple(word.split(":=", 1)) for word in item.arguments]
     included = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file)), launch_arguments=arguments)
-    return GroupAction([included])  # a scope of its own: two cameras have the same argument names
+    return GroupAction([included], forwarding=False)  # two cameras have the same names, and ours mean nothing to them
 
 
 def _on_exit(item: Process | Foreign) -> list[Any] | None:

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from e0_policy.policy import Policy
 from e0_policy.replay import ReplayPolicy
 from e0_policy.types import ActionChunk, Observation, Stale
 from e0_ros import diagnostics, interfaces
-from e0_ros.config import ConfigError, check, declare_parameters, setting
+from e0_ros.config import ConfigError, declare_parameters
 from e0_ros.conversions import chunk_from_msg, chunk_to_msg, observation_from_msg, to_ns
 from e0_ros.core.bag_reader import Bag
 from e0_ros.core.calibration_bag import first_images
@@ -38,6 +37,7 @@ from e0_ros.core.live_shadow import LiveShadow
 from e0_ros.core.live_shadow import said as shadow_figures
 from e0_ros.core.mailbox import Mailbox
 from e0_ros.core.plan_keeper import InForce
+from e0_ros.core.policy_config import PolicyConfig
 from e0_ros.core.policy_session import Answer, PolicySession, is_error
 from e0_ros.core.replay_source import load_recording
 from e0_ros.core.view_guard import ViewGuard
@@ -48,38 +48,6 @@ from e0_ros.process import refuse_unknown_parameters, run_node
 LOCKSTEP_TIMEOUT_S = 10.0
 REPEAT_S = 1.0
 NICENESS = 5
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """Which policy runs and on what terms."""
-
-    policy: str = setting("replay", "which policy", choices=("replay", "e0"))
-    embodiment: str = setting("fr3", "embodiment that rows must be for")
-    recording: str = setting("", "replay: a bag's folder, an .mcap or an .npz file")
-    checkpoint: str = setting("", "e0: folder of the checkpoint")
-    device: str = setting("auto", "e0: torch device, or auto")
-    settings: str = setting("{}", "e0: further settings as a YAML mapping, e.g. '{seed: 3}'")
-    max_observation_age_ms: float = setting(
-        200.0, "an older observation is dropped when inference would start", unit="ms", low=1.0, high=10e3
-    )
-    doubt_nats: float = setting(
-        100.0, "the next plan is due at the first row whose entropy is above this", unit="nats", low=0.0, high=100.0
-    )
-    camera_places: bool = setting(
-        False, "tell the policy how far cameras stand from their places in training: /tf_static has both, "
-        "<view>_color_optical_frame and <view>_trained_optical_frame"
-    )  # fmt: skip
-    view_reference: str = setting(
-        "", "real time: a take to compare the fixed cameras' views with when an episode starts; empty: the pictures "
-        "that come with the checkpoint"
-    )  # fmt: skip
-    overlay_dir: str = setting("overlays", "folder for what was seen then (red) and is seen now (cyan); empty: none")
-    shadow: bool = setting(False, "only watch: plans go to /e0/shadow_chunk, where nothing follows them")
-    lockstep: bool = setting(False, "answer every observation, without deadlines")
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 def make_policy(config: PolicyConfig) -> Policy:
