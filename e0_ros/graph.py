@@ -26,6 +26,7 @@ class Process:
         interpreter: the graph argument that names its interpreter: `python`, `policy_python` or `sim_python`.
         on_death: SHUTDOWN the graph, RESTART the node, or CONTINUE without it.
         settings: values other than the defaults.
+        needs: Python packages without which its module cannot be imported, and which no ROS 2 install brings.
 
     """
 
@@ -35,6 +36,7 @@ class Process:
     interpreter: str = "python"
     on_death: str = SHUTDOWN
     settings: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ _RECORDER = tuple(f"e0_ros.core.recorder_config:{name}" for name in ("RecorderCo
 BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
 EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertsConfig",), "sim_python")
 SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
-POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.core.policy_config:PolicyConfig",), "policy_python")
+_POLICY = ("e0_ros.core.policy_config:PolicyConfig",)
+POLICY = Process("policy", "e0_ros.nodes.policy", _POLICY, "policy_python", needs=("mcap", "pyarrow", "rosbags"))
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
-RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
+RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER, needs=("mcap", "rosbags"))
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
 GRIPPER = Process("gripper", "e0_ros.nodes.gripper", _GRIPPER)
 _SESSION = (

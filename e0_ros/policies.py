@@ -18,6 +18,7 @@ import numpy as np
 from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError
+from e0_ros.environment import PACKAGES
 
 CONFIG = "config.json"
 FIRST_VIEWS = "views.npz"
@@ -114,6 +115,6 @@ def load_checkpoint(folder: str, device: str = "auto", settings: Mapping[str, An
     try:
         from e0_policy.inference import load_policy
     except ImportError as error:
-        raise ConfigError(f"policy e0 cannot be loaded ({error}); install the policy's requirements") from None
+        raise ConfigError(f"policy e0 cannot be loaded ({error}); {PACKAGES}") from None
     policy: Policy = load_policy(folder, device, **(settings or {}))
     return policy
