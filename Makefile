@@ -69,13 +69,13 @@ checkpoint: setup  ## the shipped checkpoint anew: record, convert, train; hours
 	@$(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml --continue $(FEWER_STEPS)
 	@$(RUN) -m e0_ros.cli train --config config/train/pick_push.yaml --continue $(FEWER_STEPS)
 
-small-data: setup  ## demonstrations of five tasks by experts, as videos small enough to carry to a GPU (SCALE=2: twice)
-	@$(call collect,PickCube-v1,70)
-	@$(call collect,PushCube-v1,70)
-	@$(call collect,StackCube-v1,80)
-	@$(call collect,PegInsertionSide-v1,80)
-	@$(call collect,PlugCharger-v1,250)
-	@test -d data/five_small || $(RUN) -m e0_ros.cli import data/five/*-v1 --size 128 --crf 23 --gop 250 --out data/five_small
+small-data: setup  ## demonstrations of five tasks by experts, as videos of about 55 MB to carry to a GPU
+	@$(call collect,PickCube-v1,50)
+	@$(call collect,PushCube-v1,50)
+	@$(call collect,StackCube-v1,55)
+	@$(call collect,PegInsertionSide-v1,55)
+	@$(call collect,PlugCharger-v1,180)
+	@test -d data/five_small || $(RUN) -m e0_ros.cli import data/five/*-v1 --size 128 --crf 28 --gop 250 --out data/five_small
 
 lint: setup  ## ruff, and mypy strict on the pure layers
 	@$(RUN) -m ruff check .

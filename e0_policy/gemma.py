@@ -157,7 +157,9 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., width)` to the same."""
-        return self.down_proj(gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        gate = self.gate_proj(x)
+        gate = cpu_training.gelu_tanh(gate) if cpu_training.applies(gate) else gelu(gate, approximate="tanh")
+        return self.down_proj(gate * self.up_proj(x))
 
 
 class Block(nn.Module):

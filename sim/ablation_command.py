@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ Train variants of a configuration alike, evaluate each on the same unseen seeds 
 
 suites
   heads  E0 with N = 1, 2, 4, 10 steps against a one-pass categorical head (argmax, sampled) and regression heads
-  paper  the paper's ablations: bins, alpha, N, prediction horizon, normalisation; and the token layout
+  paper  the paper's ablations: bins, alpha, N, prediction horizon, normalisation; token layout and training seed
 
 Without --data, demonstrations of Detour-v0 come straight from its planner, without topics. After a kill the same
 command goes on. `pure` counts rollouts that pass the post on one side and keep to it.
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a suite; 0 done, 1 something failed, 2 wrong arguments."""
     options = parser().parse_args(argv)
     try:
-        bench, variants = _bench(options), _variants(options)
+        variants = _variants(options)
+        bench = _bench(options, {name for variant in variants for name in variant.changes})
         rows: list[dict[str, Any]] = []
         for rows in run(bench, variants, lambda text: print(text, flush=True)):
             _write(options, rows)
@@ -93,7 +94,7 @@ def _variants(options: argparse.Namespace) -> list[Variant]:
     return [variant for variant in variants if variant.group in (options.groups or known)]
 
 
-def _bench(options: argparse.Namespace) -> Bench:
+def _bench(options: argparse.Namespace, varied: Collection[str]) -> Bench:
     if options.jobs < 1:
         raise ConfigError(f"--jobs is {options.jobs}; at least 1 is needed")
     check_tasks(options.simulator, (options.task,))
@@ -104,6 +105,8 @@ def _bench(options: argparse.Namespace) -> Bench:
     if not isinstance(base, dict):
         raise ConfigError(f"{options.config} is no YAML mapping")
     changes = _changes(options.set)
+    if clash := sorted(set(changes) & set(varied)):
+        raise ConfigError(f"--set {clash[0]}: suite {options.suite} varies it, see sim/ablation_suites.py")
     data, model = options.data, base.get("model", {})
     if not data:
         if options.task != detour.TASK:

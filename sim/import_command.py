@@ -41,7 +41,7 @@ EXAMPLES = """\
 examples
   e0 import demos/StackCube-v1/trajectory.rgb.pd_joint_pos.physx_cpu.h5 --out datasets/stack
   e0 import libero_goal/*.hdf5 --size 224 --out datasets/libero_goal
-  e0 import data/pick data/stack --size 128 --crf 23 --gop 250 --out datasets/two   # a hundredth of e0 collect's bytes
+  e0 import data/pick data/stack --size 128 --crf 23 --gop 250 --out datasets/two   # for a journey
 """
 
 

@@ -73,6 +73,7 @@ def test_a_training_that_fails_is_named(tmp_path, capsys) -> None:
         (["--task", "Reach-v0"], "needs --data"),
         (["--task", "Detour-v1"], "did you mean 'Detour-v0'"),
         (["--set", "output=x"], "options of their own"),
+        (["--set", "model.steps=4"], "suite heads varies it"),
         (["--config", "nowhere.yaml"], "give a YAML file"),
         (["--jobs", "0"], "--jobs is 0"),
     ],
@@ -111,6 +112,34 @@ def test_a_torn_line_is_cut_off(tmp_path) -> None:
     path.write_text(json.dumps(asdict(Rollout(4, True, "left", 3))) + '\n{"seed": 5')
     assert read_rollouts(path) == [Rollout(4, True, "left", 3)]
     assert path.read_text().endswith("}\n")
+
+
+def test_the_base_of_the_papers_ablations_is_a_row_of_every_group_and_trained_once() -> None:
+    by_group: dict[str, list[Variant]] = {}
+    for variant in SUITES["paper"]():
+        by_group.setdefault(variant.group, []).append(variant)
+    assert list(by_group) == ["N", "seed", "alpha", "normalization", "layout", "bins", "horizon"]
+    for group, variants in by_group.items():
+        base = [variant for variant in variants if variant.training == "base"]
+        assert {variant.served_as for variant in base} >= {("base", '{"steps": 1}'), ("base", '{"steps": 10}')}, group
+        assert all(variant.changes == base[0].changes for variant in base)
+        others = [variant for variant in variants if variant.training != "base"]
+        assert all(variant.changes != base[0].changes for variant in others) and (others or group == "N")
+
+
+def test_what_is_served_alike_is_evaluated_once(tmp_path, monkeypatch) -> None:
+    twice = [Variant(group, "N = 1", "e0", settings={"steps": 1}) for group in ("one", "other")]
+    monkeypatch.setattr(ablation, "best_of", lambda *_: (tmp_path / "e0", {"step": 1, "validation": None}))
+    ran: list[str] = []
+
+    def evaluate(bench, variant, checkpoint, seeds, tell):
+        ran.append(variant.group)
+        return [Rollout(seed, True, "left", 3) for seed in seeds]
+
+    monkeypatch.setattr(ablation, "evaluate", evaluate)
+    bench = ablation.Bench(Path("c"), {}, (0.1,), "fr3_plant", "Detour-v0", range(3), tmp_path)
+    rows = list(ablation.run(bench, twice, lambda text: None))[-1]
+    assert ran == ["other"] and [(r["group"], r["n"]) for r in rows] == [("one", 3), ("other", 3)]
 
 
 def test_variants_that_share_a_training_agree_on_its_settings() -> None:
