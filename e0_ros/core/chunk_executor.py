@@ -314,10 +314,10 @@ class ChunkExecutor:
         if gap[worst] > self.config.max_jump_rad:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
-        if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
+        goes_on = self._chunk and (self._chunk.source, self._chunk.session) == (chunk.source, chunk.session)
+        if not goes_on:
             self._plans.forget()
-        same_hand = chunk.source == "teleop" and self._chunk and self._chunk.session == chunk.session
-        if isinstance(self._target, HandOver) and same_hand:
+        if isinstance(self._target, HandOver) and goes_on and chunk.source == "teleop":
             self._target = self._target.along(curve)
             self._messages.hurry()
         else:
