@@ -19,7 +19,7 @@ from rclpy.node import Node
 from e0_msgs.msg import ActionChunk, ExecutorState, Observation, SimState
 from e0_policy.types import ImageArray
 from e0_ros import interfaces
-from e0_ros.conversions import rgb8_from_msg, to_ns
+from e0_ros.conversions import pose_values, rgb8_from_msg, to_ns
 from e0_ros.core.policy_session import is_error
 from e0_ros.interfaces import Service, Topic, message_class
 from e0_ros.raw_inputs import Polled
@@ -177,18 +177,18 @@ class Evaluator(Node):  # type: ignore[misc]
         episode.jerk_rad_s3 = rms_jerk(*self._trace.motion(), PERIOD_NS)
         return episode
 
-    def wait_ready(self) -> None:
-        """Wait until every service of an episode is there.
+    def wait_ready(self, timeout_s: float = 300.0) -> None:
+        """Wait until every service of an episode is there; a cold simulator reads gigabytes at its first start.
 
         Raises:
             EvaluationError: names the services that did not come up within the timeout, or what died.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + timeout_s
         while missing := [s for s in self._needed if not self._callers[s.name].service_is_ready()]:
             self._health()
             if time.monotonic() > deadline:
                 names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
-                raise EvaluationError(f"not up within {self._timeout_s:.0f} s: {names}; look at their logs")
+                raise EvaluationError(f"not up within {timeout_s:.0f} s: {names}; look at their logs")
             self._wait()
 
     def _prepare(self, episode: Episode, max_steps: int) -> None:
@@ -306,7 +306,7 @@ class Evaluator(Node):  # type: ignore[misc]
             episode.wall_s += told_s - self._told_s
         self.sim, self._told_s = msg, told_s
         if self._episode is not None:
-            self._trace.scene(to_ns(msg.header.stamp), np.array([_values(pose) for pose in msg.poses]))
+            self._trace.scene(to_ns(msg.header.stamp), np.array([pose_values(pose) for pose in msg.poses]))
 
     def _on_executor(self, msg: ExecutorState, _: Mapping[str, Any]) -> None:
         before, self.executor_state, episode = self.executor_state, msg, self._episode
@@ -345,11 +345,6 @@ class Evaluator(Node):  # type: ignore[misc]
 
 def _number(status: Any, key: str) -> int:
     return next((int(value.value) for value in status.values if value.key == key), -1)
-
-
-def _values(pose: Any) -> list[float]:
-    p, q = pose.position, pose.orientation
-    return [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
 
 
 def violations(episodes: Sequence[Episode]) -> float:

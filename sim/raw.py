@@ -99,7 +99,7 @@ class RawLoop:
         if episode.done:
             episode.stop()
             return
-        row = _row(run.chunk, now_ns, np.append(seen.joint_positions, seen.gripper_opening))
+        row = row_in_force(run.chunk, now_ns, np.append(seen.joint_positions, seen.gripper_opening))
         run.trace.reference(now_ns, row[:-1])
         adapter.act(row)
         episode.step += 1
@@ -114,7 +114,7 @@ class RawLoop:
         return Observation(now_ns, views, joints, opening, instruction, arm.name, arm.joint_names)
 
 
-def _row(chunk: ActionChunk | None, now_ns: int, present: FloatArray) -> FloatArray:
+def row_in_force(chunk: ActionChunk | None, now_ns: int, present: FloatArray) -> FloatArray:
     """The row in force: its last one after a chunk's end, and the present joints while there is none."""
     if chunk is None:
         return present

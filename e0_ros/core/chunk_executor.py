@@ -315,11 +315,13 @@ class ChunkExecutor:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
         goes_on = self._chunk and (self._chunk.source, self._chunk.session) == (chunk.source, chunk.session)
+        hand = chunk.source == "teleop"
         if not goes_on:
             self._plans.forget()
-        if isinstance(self._target, HandOver) and goes_on and chunk.source == "teleop":
+        if goes_on and isinstance(self._target, HandOver) and (hand or self._target.told_anew_by(curve, commit_ns)):
             self._target = self._target.along(curve)
-            self._messages.hurry()
+            if hand:
+                self._messages.hurry()
         else:
             self._target = None
         self._chunk, self._curve = chunk, curve

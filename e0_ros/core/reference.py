@@ -15,6 +15,7 @@ from e0_ros.core.command import State, TimeArray
 
 _STRETCH = 2.0 ** np.arange(0, 4.5, 0.25)
 _PROBES = np.linspace(0.1, 0.9, 9)
+_SAME_RAD, _SAME_RAD_S = 2e-3, 0.1
 
 
 class RowCurve:
@@ -118,7 +119,8 @@ class HandOver:
     `acceleration` `(n,)`: a far target is approached, not overshot.
 
     `along` goes on with another curve, as a hand's next reading does: the blend that has begun goes on too. A new one
-    for each of 100 readings a second would never end, and the reference would run away.
+    for each of 100 readings a second would never end, and the reference would run away; so would a new one for each of
+    many short plans, between which the reference follows how each slows down at its end.
     """
 
     def __init__(
@@ -150,6 +152,15 @@ class HandOver:
         other = copy(self)
         other.curve = curve
         return other
+
+    def told_anew_by(self, curve: RowCurve, at_ns: int) -> bool:
+        """Whether a curve is the one followed, told again while the difference still decays at `at_ns`."""
+        common = np.array([min(at_ns, self.curve.end_ns)])
+        if common[0] < curve.t0_ns or at_ns >= self._start_ns + self.blend_ns:
+            return False
+        old, new = self.curve(common), curve(common)
+        near = np.abs(new.position - old.position) <= _SAME_RAD
+        return bool((near & (np.abs(new.velocity - old.velocity) <= _SAME_RAD_S)).all())
 
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`."""

@@ -73,7 +73,9 @@ class ChunkExecutorNode(Node):
         self._trajectory = TrajectoryMessage(self.core.arm_model.joint_names)
         self._waiting: list[ChunkMsg] = []
         self._answered_ns = self._ticked_ns = self._joints_ns = 0
-        self._commands = self._gripper_commands = 0
+        self._commands = self._gripper_commands = self._withdrawn = 0
+        self.late_ticks = 0
+        """Ticks that began more than a period late, by the steady clock."""
         self._next_state_ns, self._published, self._next_diagnostics_ns = 0, (), 0
         self._streamed_ns, self._latched, self._gap = 0, None, False
         self._commanded = self._publisher(interfaces.IMPEDANCE_TARGET if self._impedance else interfaces.TRAJECTORY)
@@ -271,6 +273,7 @@ class ChunkExecutorNode(Node):
         msg = self._trajectory.of(command)
         if not self._lockstep and (late_ns := self._now_ns() - commit_ns + self.core.transport_ns) > 0:
             self.core.withdraw()
+            self._withdrawn += 1
             self.get_logger().warning(
                 f"a command was {late_ns / 1e6:.1f} ms too late to be sent; the last one stays in force",
                 throttle_duration_sec=1.0,
@@ -313,6 +316,8 @@ class ChunkExecutorNode(Node):
             "last_refusal": status.last_refusal,
             "limited": status.limited,
             "commands": self._commands,
+            "late_ticks": self.late_ticks,
+            "withdrawn": self._withdrawn,
             "transport_ms": self.core.transport_ns / 1e6,
             "speed": self._pace.speed,
             "withheld": self._pace.waits,
@@ -349,6 +354,7 @@ def _spin(node: ChunkExecutorNode, executor: Executor, stopping: Callable[[], bo
         if (late_ns := time.monotonic_ns() - next_ns) < 0:
             continue
         if late_ns > period_ns:  # after a stall: first hear what has come in, then tick once
+            node.late_ticks += 1
             for _ in range(_DRAIN):
                 executor.spin_once(timeout_sec=0)
             next_ns = time.monotonic_ns()
