@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv lerobot-venv lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -11,6 +11,7 @@ KILLS ?= 100
 ROWS ?=
 CHUNKS ?= 1000000
 TESTS ?= tests
+LEROBOT ?= lerobot[smolvla]==0.4.4
 RUN := .venv/bin/python
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
@@ -65,6 +66,11 @@ fmt: setup  ## format the code
 
 policy-venv:  ## on a ROS 2 install: .venv-policy with torch and the leader's bus, for python:= and policy_python:=
 	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop --venv .venv-policy
+
+lerobot-venv:  ## LeRobot 0.4.4 in .venv-lerobot of its own (several GB), for its policies in e0 eval and e0 launch
+	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
+	@.venv-lerobot/bin/python -m pip install --quiet $(LEROBOT) $$(grep -E '^(msgpack|websockets)==' \
+		requirements/constraints.txt) pyyaml
 
 lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot of its own (several GB), reads a fresh conversion back
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot

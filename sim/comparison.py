@@ -34,7 +34,8 @@ class Run:
     def title(self) -> str:
         """What was run, in words."""
         checkpoint = str(self.configuration.get("checkpoint", ""))
-        what = f"E0 {checkpoint.split('/')[0]}" if checkpoint else "scripted expert"
+        name = checkpoint.rpartition("/")[0]
+        what = (name if " " in name else f"E0 {name}") if checkpoint else "scripted expert"
         parts = (what, str(self.configuration.get("mode", "")), moved_cameras(self.configuration))
         return ", ".join(part for part in parts if part)
 

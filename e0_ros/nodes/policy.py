@@ -54,7 +54,7 @@ class PolicyConfig:
     policy: str = setting("replay", "which policy", choices=("replay", "e0"))
     embodiment: str = setting("fr3", "embodiment that rows must be for")
     recording: str = setting("", "replay: a bag's folder, an .mcap or an .npz file")
-    checkpoint: str = setting("", "e0: folder of the checkpoint")
+    checkpoint: str = setting("", "e0: the checkpoint, a folder (E0's or LeRobot's) or ws://HOST:PORT")
     device: str = setting("auto", "e0: torch device, or auto")
     settings: str = setting("{}", "e0: further settings as a YAML mapping, e.g. '{seed: 3}'")
     max_observation_age_ms: float = setting(
@@ -93,7 +93,7 @@ def make_policy(config: PolicyConfig) -> Policy:
         settings = None
     if not isinstance(settings, dict):
         raise ConfigError(f"PolicyConfig.settings is {config.settings!r}; a YAML mapping is needed")
-    return load_checkpoint(config.checkpoint, config.device, settings)
+    return load_checkpoint(config.checkpoint, config.device, settings, config.embodiment)
 
 
 def new_session() -> str:
@@ -109,7 +109,7 @@ class PolicyNode(Node):
         self._config = config = declare_parameters(self, PolicyConfig)
         refuse_unknown_parameters(self)
         arm = load_embodiment(config.embodiment)
-        policy = make_policy(config) if policy is None else policy
+        self._policy = policy = make_policy(config) if policy is None else policy
         if config.camera_places:
             policy = placed = PlacedPolicy(policy, arm.base_frame, config.lockstep)
             self._subscribe(interfaces.TF_STATIC, placed.hear)
@@ -140,6 +140,8 @@ class PolicyNode(Node):
         with self._state:
             self._state.notify_all()
         self._worker.join(timeout=5.0)
+        if end := getattr(self._policy, "close", None):
+            end()
         super().destroy_node()
 
     def _publisher(self, topic: interfaces.Topic) -> Any:
