@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.exceptions import WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from e0_policy.array_wire import MAX_BYTES, WireError, pack, unpack
 
@@ -120,11 +120,13 @@ class PolicyConnection:
 
     def _connect(self) -> None:
         limits: dict[str, Any] = {"compression": None, "max_size": MAX_BYTES, "ping_interval": None, "proxy": None}
+        limits |= {"open_timeout": self._patience_s, "additional_headers": self._headers}
         try:
             opened = _open(self.address, self._patience_s)
-            uri = "ws://localhost/" if self.address.startswith(UNIX) else self.address
-            opening = connect(
-                uri, sock=opened, open_timeout=self._patience_s, additional_headers=self._headers, **limits
+            opening = (
+                unix_connect(None, "ws://localhost/", sock=opened, **limits)
+                if self.address.startswith(UNIX)
+                else connect(self.address, sock=opened, **limits)
             )
             self._connection = opening.__enter__()  # not left: its end would wait for the other side
             self._metadata = _read(self._connection.recv(timeout=self._patience_s))
