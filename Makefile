@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv lerobot-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv lerobot-venv lerobot-policies lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -71,6 +71,9 @@ lerobot-venv:  ## LeRobot 0.4.4 in .venv-lerobot of its own (several GB), for it
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
 	@.venv-lerobot/bin/python -m pip install --quiet $(LEROBOT) $$(grep -E '^(msgpack|websockets)==' \
 		requirements/constraints.txt) pyyaml
+
+lerobot-policies: setup lerobot-venv  ## ACT, Diffusion Policy, SmolVLA, pi0 and pi0.5 with random weights through the harness
+	@$(RUN) -m pytest -s tests/lerobot/test_lerobot_policies.py
 
 lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot of its own (several GB), reads a fresh conversion back
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot

@@ -107,6 +107,11 @@ def read_folder(folder: Path) -> LeRobotFolder:
         raise FeatureError(f"{folder / CONFIG} is not LeRobot's: {type(error).__name__}: {error}") from None
 
 
+def step_names(folder: Path) -> list[str]:
+    """LeRobot's names of the steps before the policy."""
+    return [str(step.get("registry_name", "")) for step in _json(folder / PROCESSORS[0]).get("steps", [])]
+
+
 def _check_steps(path: Path) -> None:
     """A processor's file may name any class of any module; only LeRobot's own are let in.
 

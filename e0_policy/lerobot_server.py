@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from e0_policy.lerobot_folder import ACTION, IMAGES, STATE, TASK, read_folder
+from e0_policy.lerobot_folder import ACTION, IMAGES, STATE, TASK, read_folder, step_names
 from e0_policy.policy_server import make_server, port_of
 
 SEED = "e0/seed"
@@ -61,7 +61,7 @@ class LeRobotPolicy:
         self._policy.eval()
         self._images = list(config.image_features)
         before: dict[str, Any] = {"device_processor": {"device": device}}
-        if tokenizer:
+        if tokenizer and "tokenizer_processor" in step_names(folder):
             before["tokenizer_processor"] = {"tokenizer_name": tokenizer}
         self._before, self._after = make_pre_post_processors(
             config, str(folder), preprocessor_overrides=before, postprocessor_overrides={}

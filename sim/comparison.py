@@ -9,7 +9,7 @@ from typing import Any
 
 from e0_ros.config import ConfigError
 from sim.eval_rollouts import ERROR, POLICY, SUCCESS, Job, Rollout, read_run
-from sim.eval_summary import figures, moved_cameras, rate
+from sim.eval_summary import figures, moved_cameras, policy_name, rate
 from sim.statistics import mcnemar_p, paired_difference
 
 ALL = "all"
@@ -33,10 +33,11 @@ class Run:
     @property
     def title(self) -> str:
         """What was run, in words."""
-        checkpoint = str(self.configuration.get("checkpoint", ""))
-        name = checkpoint.rpartition("/")[0]
-        what = (name if " " in name else f"E0 {name}") if checkpoint else "scripted expert"
-        parts = (what, str(self.configuration.get("mode", "")), moved_cameras(self.configuration))
+        parts = (
+            policy_name(self.configuration),
+            str(self.configuration.get("mode", "")),
+            moved_cameras(self.configuration),
+        )
         return ", ".join(part for part in parts if part)
 
     def figures(self, task: str) -> dict[str, Any]:

@@ -105,6 +105,12 @@ def moved_cameras(configuration: Mapping[str, Any]) -> str:
     return f"fixed cameras moved by {angle:g} deg, {knowing}"
 
 
+def policy_name(configuration: Mapping[str, Any]) -> str:
+    """Which policy a run had, in words."""
+    name = str(configuration.get("checkpoint", "")).rpartition("/")[0]
+    return (name if " " in name else f"E0 {name}") if name else "scripted expert"
+
+
 COLUMNS = (
     "task",
     "success (95 % Wilson)",
