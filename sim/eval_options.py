@@ -120,6 +120,13 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--raw", action="store_const", const="raw", dest="mode", help="the benchmark's own protocol")
     p.add_argument("--max-steps", type=int, default=0, help="control steps of 50 ms per rollout (default: the task's)")
     p.add_argument("--workers", type=int, default=1, help="processes of --direct and --raw (default: 1)")
+    p.add_argument(
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help="run --direct and --raw on this Ray cluster (or 'local'), "
+        "one CPU a worker (default: all CPUs); --out must be on every machine",
+    )
     p.add_argument("--controls", type=int, default=20, help="seeds of each control; 0: none (default: 20)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of inference, see below")
     p.add_argument("--device", default="auto", help="torch device (default: a GPU if there is one)")

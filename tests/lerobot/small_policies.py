@@ -95,13 +95,13 @@ def tokenizer(folder: Path) -> Path:
 
 
 def statistics(home: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
-    """Of a dataset in which the arm stays within a few hundredths of a radian of `home` `(8,)`."""
+    """Of a dataset in which the arm stays within hundredths of a radian of `home` `(8,)`."""
 
     def around(mean: torch.Tensor, std: torch.Tensor) -> dict[str, torch.Tensor]:
         reach = {"min": mean - 3 * std, "max": mean + 3 * std, "q01": mean - 2 * std, "q99": mean + 2 * std}
         return {"mean": mean, "std": std, **reach}
 
-    told = {"observation.state": around(home, torch.full((8,), 0.1)), "action": around(home, torch.full((8,), 0.01))}
+    told = {"observation.state": around(home, torch.full((8,), 0.1)), "action": around(home, torch.full((8,), 0.003))}
     half, quarter = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25)
     return {**told, **{f"observation.images.{view}": around(half, quarter) for view in VIEWS}}
 
