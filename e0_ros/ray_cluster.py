@@ -33,7 +33,7 @@ def cluster(address: str) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if address == LOCAL:
-            ray.init(include_dashboard=False, log_to_driver=False, _node_ip_address=LOOPBACK)
+            _begin_here(ray)
         else:
             ray.init(address=address, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -42,3 +42,15 @@ def cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _begin_here(ray: Any) -> None:
+    """A cluster that only this machine reaches: Ray itself puts its outward address in the place of a loopback one."""
+    from ray._private import services
+
+    outward = services.get_node_ip_address
+    services.get_node_ip_address = lambda address=None: LOOPBACK
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, _node_ip_address=LOOPBACK)
+    finally:
+        services.get_node_ip_address = outward
