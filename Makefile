@@ -64,8 +64,8 @@ fmt: setup  ## format the code
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format .
 
-policy-venv:  ## on a ROS 2 install: .venv-policy with torch and the leader's bus, for python:= and policy_python:=
-	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop --venv .venv-policy
+policy-venv:  ## on a ROS 2 install: .venv-policy with torch, the leader's bus and policy servers, for python:= and policy_python:=
+	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop,remote --venv .venv-policy
 
 lerobot-venv:  ## LeRobot 0.4.4 in .venv-lerobot of its own (several GB), for its policies in e0 eval and e0 launch
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot

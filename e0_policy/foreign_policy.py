@@ -45,6 +45,8 @@ def load_foreign(
 
     """
     found = read_foreign(where, settings)
+    if not (found.features.embodiment or embodiment):
+        raise FeatureError(f"{where} does not say whose rows it predicts: set embodiment, e.g. --set embodiment=fr3")
     how, arm = found.settings, load_embodiment(found.features.embodiment or embodiment)
     if found.folder is None:
         connection = PolicyConnection(where, how.timeout_s, how.first_timeout_s, how.api_key)

@@ -15,6 +15,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.online:
         os.environ.update(dict.fromkeys(OFFLINE, "1"))
     found = read_folder(options.folder)
+    if find_spec("lerobot") is None:
+        print(f"{sys.executable} has no lerobot: make lerobot-venv, or pip install 'lerobot[smolvla]==0.4.4'")
+        return 1
     import torch
 
     if options.threads:

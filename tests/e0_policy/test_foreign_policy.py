@@ -161,7 +161,7 @@ def test_what_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_an_interpreter_without_lerobot_is_told_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(PolicyServerError, match=r"ended with status 1; it said: .*No module named 'lerobot"):
+    with pytest.raises(PolicyServerError, match=r"ended with status 1; it said: .* has no lerobot: make lerobot-venv"):
         load_foreign(str(folder(tmp_path / "act")), "panda", "cpu", {"python": sys.executable})
     assert not [
         path
