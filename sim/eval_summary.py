@@ -150,7 +150,11 @@ def table(told: Mapping[str, Any]) -> str:
     """The closing table. Median time is to success; inference is the median and the slowest plan's."""
     rows = [COLUMNS, *table_rows(told)]
     refused = told["refused_chunks"]
-    used = [i for i in range(len(COLUMNS)) if any(row[i] not in ("", "-", "- s", "- / - ms") for row in rows[1:])]
+    used = [
+        i
+        for i in range(len(COLUMNS))
+        if any(row[i] not in ("", "-", "- s", "- / - ms", "- rad/s3") for row in rows[1:])
+    ]
     widths = [max(len(row[i]) for row in rows) for i in used]
     lines = ["  ".join(row[i].ljust(w) for i, w in zip(used, widths, strict=True)).rstrip() for row in rows]
     lines += (

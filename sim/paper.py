@@ -73,13 +73,16 @@ def beside(told: Mapping[str, Any]) -> tuple[PaperTable, list[tuple[str, ...]]] 
         task: 100 * f["official"]["success_rate"] if "official" in f else rates[task]
         for task, f in told["tasks"].items()
     }
-    for name, own in (("this run", rates), ("this run, official limits", official)):
+    limited = any(f["official_steps"] for f in told["tasks"].values())
+    own_rows = (("this run", rates), *((("this run, official limits", official),) if limited else ()))
+    for name, own in own_rows:
         average = sum(own.values()) / len(own)
         rows.append((name, *(cell(own.get(column, average)) for column in columns)))
     counts = {task: f["episodes"] - f["errors"] for task, f in told["tasks"].items()}
     rows.append(("rollouts of this run", *(str(counts.get(c, sum(counts.values()))) for c in columns)))
-    limits = {task: f"{f['max_steps']} / {f['official_steps']}" for task, f in told["tasks"].items()}
-    rows.append(("its steps / official limit", *(limits.get(c, "") for c in columns)))
+    if limited:
+        limits = {task: f"{f['max_steps']} / {f['official_steps']}" for task, f in told["tasks"].items()}
+        rows.append(("its steps / official limit", *(limits.get(c, "") for c in columns)))
     return table, [(f"{table.title} [{table.unit}]", *columns), *rows]
 
 

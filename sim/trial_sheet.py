@@ -43,7 +43,7 @@ def _sheet(task: RealTask, trials: Sequence[Trial], source: str) -> str:
         *([("scenes", task.scenes)] if task.scenes else []),
         ("every scene", "is set up anew before each trial, by its first picture (key o)"),
     ]
-    names = ["trial", "scene", "success", "failure", *(["stages"] if task.stages else []), "s", "notes"]
+    names = ["trial", "scene", "success", "failure", *(["stages"] if task.stages else []), "time [s]", "notes"]
     boxes = len(names) - 3
     rows = "".join(
         f"<tr><td>{t.number}</td><td>{t.scene}</td>{'<td class=box></td>' * boxes}<td class=note></td></tr>"
