@@ -33,9 +33,15 @@ class Person:
         while not (found := re.search(pattern, self.seen)):
             assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen[-2000:]!r}"
             if select.select([self.handle], [], [], 0.2)[0]:
-                self.seen += ESCAPES.sub("", os.read(self.handle, 65536).decode("utf-8", "replace"))
+                self.seen += ESCAPES.sub("", self._read())
         self.seen = self.seen[found.end() :]
         return found
+
+    def _read(self) -> str:
+        try:
+            return os.read(self.handle, 65536).decode("utf-8", "replace")
+        except OSError:  # it has ended
+            raise AssertionError(f"it ended, having said {self.seen[-2000:]!r}") from None
 
     def end(self) -> int:
         try:
