@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from e0_policy.foreign import expanded
 from e0_ros.config import ConfigError
 from e0_ros.graph_client import GraphCallError
 from e0_ros.keyboard import Keyboard
@@ -18,7 +21,6 @@ from sim.compare import compare_folders
 from sim.eval_options import settings_of
 from sim.eval_run import REPORT, write_json
 from sim.eval_summary import table
-from sim.evaluation import inference_settings
 from sim.paper import text_beside
 from sim.trial_plan import TAKEN, draw, read_plan
 from sim.trial_report import reveal, write_reports
@@ -95,7 +97,7 @@ def _plan(options: argparse.Namespace) -> int:
         if not (found and checkpoint and label.replace("-", "_").isidentifier()) or label in (*policies, *TAKEN):
             raise ConfigError(f"--policy {word!r}: LABEL=CHECKPOINT is needed, each label once, none of {TAKEN}")
         own = [w.split(".", 1)[1] for w in options.set if w.startswith(f"{label}.")]
-        settings = inference_settings(settings_of(own)) if own else {}
+        settings = _settings(own)
         card = read_card(checkpoint, settings)
         policies[label] = {
             "checkpoint": checkpoint if "://" in checkpoint else str(Path(checkpoint).resolve()),
@@ -111,6 +113,19 @@ def _plan(options: argparse.Namespace) -> int:
     print(f"{len(plan.trials)} trials of {len(plan.tasks)} tasks, {len(policies)} policies; sheets to print: {sheets}")
     print(f"go on with e0 trials run {options.out} franka robot_ip:=...")
     return 0
+
+
+def _settings(words: Sequence[str]) -> dict[str, Any]:
+    """Settings of inference from words, a `mapping` replaced by its file's content.
+
+    Raises:
+        ConfigError: a word of another form, or no such file.
+
+    """
+    try:
+        return expanded(yaml.safe_load(settings_of(words)))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(str(error)) from None
 
 
 def _run(options: argparse.Namespace) -> int:
