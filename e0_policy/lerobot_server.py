@@ -108,7 +108,7 @@ class LeRobotPolicy:
         policy, last = self._policy, dict(batches[-1])
         last.pop(ACTION, None)
         queues = getattr(policy, "_queues", None)
-        if queues and len(batches) > 1:  # policies that look back keep what they saw in queues of their own
+        if queues and STATE in queues:  # policies that look back keep what they saw in queues of their own
             from lerobot.policies.utils import populate_queues
 
             for batch in batches:

@@ -26,7 +26,7 @@ def run_on_ray(
     limit_s: float,
     on_rollout: Callable[[Assignment, Rollout], None],
 ) -> None:
-    """Run rollouts in actors of one CPU each, `workers` of them, or as many as the cluster has CPUs if 1.
+    """Run rollouts in actors of one CPU each: as many as the cluster has CPUs, but at most `workers` if that is above 1.
 
     An actor that dies or takes longer than `limit_s` over a rollout makes that rollout an error and is replaced. First
     frames and videos are written by the actors: `folder` must be the same on every machine.
@@ -40,7 +40,8 @@ def run_on_ray(
     for name in ONE_THREAD:  # a local cluster's processes inherit it; Ray itself gives others one thread per CPU
         os.environ.setdefault(name, "1")
     with cluster(address) as ray:
-        count = workers if workers > 1 else int(ray.cluster_resources().get("CPU", 1))
+        count = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        count = min(count, workers) if workers > 1 else count
         make = lambda: ray.remote(num_cpus=1)(RolloutWorker).remote(config, folder.absolute())  # noqa: E731
         waiting, busy = deque(assignments), {}
 

@@ -37,6 +37,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[st
         if kind in ("pi0", "pi05") and "incorrect transformer version" in made.stderr:
             pytest.skip(f"LeRobot's {kind} needs transformers as openpi patches it; this one is not")
         assert made.returncode == 0, made.stderr[-2000:]
+        words = [str(PYTHON), str(ROOT / "tests" / "lerobot" / "compare_rows.py"), str(out), kind]
+        compared = subprocess.run(words, env=offline, capture_output=True, text=True, timeout=300, check=False)
+        assert compared.stdout.endswith("difference 0.0\n"), compared.stdout + compared.stderr[-2000:]
         settings = f"{{python: {server}, tokenizer: {out / 'tokenizer'}}}"
         where = out / f"eval-{len(list(out.glob('eval-*')))}"
         config = EvalConfig("fr3_plant", "direct", str(out / kind), "cpu", settings, max_steps=30)
