@@ -26,7 +26,7 @@ def run_on_ray(
     limit_s: float,
     on_rollout: Callable[[Assignment, Rollout], None],
 ) -> None:
-    """Run rollouts in actors of one CPU each: as many as the cluster has CPUs, but at most `workers` if that is above 1.
+    """Run rollouts in actors of one CPU each: one per CPU of the cluster, but at most `workers` if that is above 1.
 
     An actor that dies or takes longer than `limit_s` over a rollout makes that rollout an error and is replaced. First
     frames and videos are written by the actors: `folder` must be the same on every machine.
