@@ -51,6 +51,8 @@ def test_two_policies_in_the_same_scene_blind_with_a_break(tmp_path: Path, capsy
     person.press("9")
     person.press("1")
     person.wait_for(r"trial 1 of 2: failure after [\d.]+ s, 1 of 2 stages")
+    person.wait_for("trial 2 of 2")
+    person.wait_for("space start")
     person.press("q")
     assert person.end() == 1
     assert main(["trials", "report", str(out)]) == 2
