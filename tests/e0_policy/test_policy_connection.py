@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 import socket
 import threading
 import time
@@ -75,7 +76,9 @@ def test_no_late_reply_is_taken_for_the_answer_to_another_request() -> None:
             answered, mismatched = answered + 1, mismatched + (got != n)
         except PolicyServerError as error:
             lost += 1
-            assert "no reply within 0.05 s" in str(error)
+            assert re.search(
+                "no reply within 0.05 s|cannot be reached: timed out", str(error)
+            )  # the latter: a busy machine
     connection.close()
     server.close()
     print(f"{count} requests, {lost} replies too late, {mismatched} mismatched")
