@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup small-data soak
+.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup small-data soak lerobot-venv lerobot-policies
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -15,6 +15,7 @@ CHUNKS ?= 1000000
 TESTS ?= tests
 SCALE ?= 1
 STEPS ?=
+LEROBOT ?= lerobot[smolvla]==0.4.4
 RUN := .venv/bin/python
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
@@ -86,8 +87,16 @@ fmt: setup  ## format the code
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format .
 
-policy-venv:  ## on a ROS 2 install: .venv-policy with torch and the leader's bus, for python:= and policy_python:=
-	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop --venv .venv-policy
+policy-venv:  ## on a ROS 2 install: .venv-policy with torch, the leader's bus and policy servers, for python:= and policy_python:=
+	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop,remote --venv .venv-policy
+
+lerobot-venv:  ## LeRobot 0.4.4 in .venv-lerobot of its own (several GB), for its policies in e0 eval and e0 launch
+	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
+	@.venv-lerobot/bin/python -m pip install --quiet $(LEROBOT) $$(grep -E '^(msgpack|websockets)==' \
+		requirements/constraints.txt) pyyaml
+
+lerobot-policies: setup lerobot-venv  ## ACT, Diffusion Policy, SmolVLA, pi0 and pi0.5 with random weights through the harness
+	@$(RUN) -m pytest -s tests/lerobot/test_lerobot_policies.py
 
 lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot (several GB), reads a fresh conversion; we read what it writes
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot

@@ -39,7 +39,10 @@ class PolicyOutput:
 
 
 class Policy(Protocol):
-    """Turns observations into plans. Used from one thread."""
+    """Turns observations into plans. Used from one thread.
+
+    A policy that looks back has `observe`, which takes every observation, before `infer` if a plan is due.
+    """
 
     @property
     def embodiment(self) -> str:

@@ -134,7 +134,7 @@ class SimArguments:
     controller: str = setting("joint_trajectory", "how commands reach the arm",
                               choices=("joint_trajectory", "impedance"))  # fmt: skip
     embodiment: str = setting("", "arm; empty: the simulator's own")
-    checkpoint: str = setting("", "source:=policy: folder of the checkpoint")
+    checkpoint: str = setting("", "source:=policy: the checkpoint, a folder (E0's or LeRobot's) or ws://HOST:PORT")
     shadow: bool = setting(False, "the checkpoint's policy only watches, whoever moves the arm")
     recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; empty: that of e0 gello fake")
@@ -243,7 +243,7 @@ class TeleopArguments(BenchArguments):
 class FrankaArguments(BenchArguments):
     """A policy on a Franka Research 3 with RealSense cameras."""
 
-    checkpoint: str = setting("", "checkpoint of the policy")
+    checkpoint: str = setting("", "checkpoint of the policy, a folder (E0's or LeRobot's) or ws://HOST:PORT")
     view_reference: str = setting("", "take by which to tell that a camera has moved; empty: the checkpoint's pictures")
     shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")

@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     tasks, seeds = _tasks(options), seed_range(options.seeds)
-    plan = Plan(tasks, seeds, options.controls, options.workers, options.videos, keep_bags=options.keep_bags)
+    plan = Plan(
+        tasks, seeds, options.controls, options.workers, options.videos, keep_bags=options.keep_bags, ray=options.ray
+    )
     angles = angles_of(options.camera_shift)
     configs = [replace(_configuration(options), camera_shift_deg=angle) for angle in angles]
     out = options.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import yaml
 
 from e0_policy.embodiment import load_embodiment
+from e0_policy.foreign import expanded
 from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError, check, closest, setting
@@ -49,7 +49,7 @@ class EvalConfig:
     simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
     mode: str = setting("lockstep", "over the ROS graph (lockstep, realtime) or in one process (direct, raw)",
                         choices=GRAPH_MODES + LOCAL_MODES)  # fmt: skip
-    checkpoint: str = setting("", "folder of the checkpoint; empty: the scripted expert")
+    checkpoint: str = setting("", "the checkpoint: a folder, or an openpi server's address; empty: scripted expert")
     device: str = setting("auto", "torch device, or auto")
     settings: str = setting("{}", "settings of inference as a YAML mapping")
     views: tuple[str, ...] = setting((), "camera views; empty: the checkpoint's own")
@@ -77,10 +77,10 @@ class EvalConfig:
 
 
 def inference_settings(text: str) -> dict[str, Any]:
-    """Settings of inference from YAML, over those of every evaluation.
+    """Settings of inference from YAML, over those of every evaluation; `mapping` is replaced by that file's content.
 
     Raises:
-        ConfigError: the text is no mapping.
+        ConfigError: the text or the file is no mapping.
 
     """
     try:
@@ -89,7 +89,10 @@ def inference_settings(text: str) -> dict[str, Any]:
         given = None
     if not isinstance(given, dict):
         raise ConfigError(f"the settings of inference are {text!r}; a YAML mapping is needed")
-    return {**SETTINGS, **given}
+    try:
+        return {**SETTINGS, **expanded(given)}
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def card_of(config: EvalConfig) -> Card | None:
@@ -99,7 +102,7 @@ def card_of(config: EvalConfig) -> Card | None:
         ConfigError: there is no such checkpoint.
 
     """
-    return read_card(Path(config.checkpoint)) if config.checkpoint else None
+    return read_card(config.checkpoint, inference_settings(config.settings)) if config.checkpoint else None
 
 
 def completed(config: EvalConfig) -> EvalConfig:
@@ -118,7 +121,7 @@ def identity(config: EvalConfig) -> dict[str, Any]:
     """Everything that outcomes depend on, for a completed configuration: the weights count, not where they lie."""
     card = card_of(config)
     known = {**asdict(config), "views": list(config.views), "settings": inference_settings(config.settings)}
-    known["checkpoint"] = f"{card.identifier}/{card.digest}" if card else ""
+    known["checkpoint"] = card.name if card else ""
     return {**known, "code_version": code_version()}
 
 
@@ -158,7 +161,8 @@ class RolloutRunner:
         self._config, self._on_first = config, on_first
         self._policy: Policy | None = None
         if config.checkpoint:
-            self._policy = load_checkpoint(config.checkpoint, config.device, inference_settings(config.settings))
+            settings, arm = inference_settings(config.settings), GRAPH_SIMULATORS[config.simulator].embodiment
+            self._policy = load_checkpoint(config.checkpoint, config.device, settings, arm)
         self._loop: DirectLoop | RawLoop | None = None
         self._source: ExpertSource | PolicySource | None = None
 
@@ -167,6 +171,8 @@ class RolloutRunner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+        if end := getattr(self._policy, "close", None):
+            end()
 
     def run(self, job: Job, onlooker: Callable[[Moment], None] | None = None) -> Rollout:
         """Run one rollout; whatever breaks is its error, never a failure of the policy."""

@@ -67,19 +67,22 @@ def beside(told: Mapping[str, Any]) -> tuple[PaperTable, list[tuple[str, ...]]] 
         return None
     whole = set(told["tasks"]) == set(table.columns) - {AVERAGE}
     columns = [c for c in table.columns if c in told["tasks"] or (whole and c == AVERAGE)]
-    rows = [(f"{model} (paper)", *map(_cell, values)) for model, values in table.pick(columns).items()]
+    rows = [(f"{model} (paper)", *map(cell, values)) for model, values in table.pick(columns).items()]
     rates = {task: 100 * f["success_rate"] for task, f in told["tasks"].items()}
     official = {
         task: 100 * f["official"]["success_rate"] if "official" in f else rates[task]
         for task, f in told["tasks"].items()
     }
-    for name, own in (("this run", rates), ("this run, official limits", official)):
+    limited = any(f["official_steps"] for f in told["tasks"].values())
+    own_rows = (("this run", rates), *((("this run, official limits", official),) if limited else ()))
+    for name, own in own_rows:
         average = sum(own.values()) / len(own)
-        rows.append((name, *(_cell(own.get(column, average)) for column in columns)))
+        rows.append((name, *(cell(own.get(column, average)) for column in columns)))
     counts = {task: f["episodes"] - f["errors"] for task, f in told["tasks"].items()}
     rows.append(("rollouts of this run", *(str(counts.get(c, sum(counts.values()))) for c in columns)))
-    limits = {task: f"{f['max_steps']} / {f['official_steps']}" for task, f in told["tasks"].items()}
-    rows.append(("its steps / official limit", *(limits.get(c, "") for c in columns)))
+    if limited:
+        limits = {task: f"{f['max_steps']} / {f['official_steps']}" for task, f in told["tasks"].items()}
+        rows.append(("its steps / official limit", *(limits.get(c, "") for c in columns)))
     return table, [(f"{table.title} [{table.unit}]", *columns), *rows]
 
 
@@ -89,7 +92,7 @@ def text_beside(told: Mapping[str, Any]) -> str:
         return ""
     table, rows = found
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(f"  {line}" for line in [*lines, *words(table)])
 
 
@@ -98,5 +101,6 @@ def words(table: PaperTable) -> list[str]:
     return [f"source: {table.source}; it states neither step limits nor seeds", *filter(None, [table.note])]
 
 
-def _cell(value: float | None) -> str:
+def cell(value: float | None) -> str:
+    """A rate as a table has it; a dash if there is none."""
     return "-" if value is None else f"{value:.1f}"

@@ -121,8 +121,8 @@ class PolicySource:
         self.latencies_ms, self.fault = [], ""
 
     def looks(self, stamp_ns: int) -> bool:
-        """Whether a plan is due."""
-        return self._session.due(stamp_ns)
+        """Whether a plan is due, or the policy looks back."""
+        return self._session.looks(stamp_ns)
 
     def answer(self, observation: Observation | Stale, in_force: InForce | None) -> ActionChunk | NoChunk:
         """A plan, or word why there is none."""
