@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from e0_policy.types import FloatArray
+from e0_policy.types import FloatArray, Representation
 
 PERIOD_NS = 50_000_000
 
@@ -14,9 +14,11 @@ class Demonstration:
     """A plan for one scene.
 
     `rows` is `(steps, joints + 1)`: absolute set-points of the joints [rad] and the gripper opening, one per control
-    step of `PERIOD_NS`. `success` says whether it solves the planner's own copy of the scene.
+    step of `PERIOD_NS`; or rows of a benchmark's own controller, of which the last one moves nothing. `success` says
+    whether it solves the planner's own copy of the scene.
     """
 
     rows: FloatArray
     success: bool
     instruction: str
+    representation: Representation = Representation.JOINT_POSITION

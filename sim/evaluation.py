@@ -30,7 +30,7 @@ from sim.camera_shift import REPORTED, CameraShift
 from sim.direct import DirectEpisode, DirectLoop, Moment
 from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, SUCCESS, Job, Rollout
 from sim.raw import RawLoop
-from sim.simulators import SIMULATORS, instructions, make_adapter, make_raw_adapter
+from sim.simulators import SIMULATORS, instructions, make_adapter, make_row_adapter
 from sim.sources import Disguise, ExpertSource, PolicySource
 from sim.statistics import percentile
 
@@ -193,7 +193,7 @@ class RolloutRunner:
     def _make_loop(self, task: str) -> DirectLoop | RawLoop:
         config, size_px = self._config, (self._config.size, self._config.size)
         if config.mode == "raw":
-            return RawLoop(make_raw_adapter(config.simulator, config.views, size_px, config.shift))
+            return RawLoop(make_row_adapter(config.simulator, config.views, size_px, config.shift))
         adapter = make_adapter(config.simulator, config.views, size_px, self._arm(), shift=config.shift)
         return DirectLoop(adapter, task)
 

@@ -24,13 +24,14 @@ from e0_ros.conversions import chunk_to_msg, to_ns
 from e0_ros.process import run_node
 from sim.playback import PlaybackConfig
 from sim.scripted import ScriptedSource, make_planner
+from sim.simulators import SIMULATORS
 
 
 @dataclass(frozen=True)
 class ExpertsConfig(PlaybackConfig):
     """Settings of the node."""
 
-    simulator: str = setting("maniskill", "whose tasks to plan", choices=("maniskill", "fr3_plant"))
+    simulator: str = setting("maniskill", "whose tasks to plan", choices=SIMULATORS)
     embodiment: str = setting("panda", "embodiment of the chunks")
     lockstep: bool = setting(False, "the first observation after a reset starts the plan, else the episode's START")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from e0_policy.embodiment import Embodiment
-from e0_policy.types import ActionChunk, NoChunk
+from e0_policy.types import ActionChunk, NoChunk, Representation
 from sim.demonstration import PERIOD_NS, Demonstration
 from sim.playback import Playback, PlaybackConfig
 
@@ -33,6 +33,10 @@ def make_planner(simulator: str, arm: Embodiment) -> Planner:
         from sim.plant_planner import PlantPlanner
 
         return PlantPlanner(arm)
+    if simulator == "libero":
+        from sim.libero_expert import LiberoPlanner
+
+        return LiberoPlanner()
     from sim.planning import ManiSkillPlanner
 
     return ManiSkillPlanner()
@@ -49,6 +53,7 @@ class ScriptedSource:
     def __init__(self, planner: Planner, config: PlaybackConfig, arm: Embodiment, session: str) -> None:
         self._planner, self._config, self._arm, self._session = planner, config, arm, session
         self._playback: Playback | None = None
+        self._representation = Representation.JOINT_POSITION
         self._sequence = self._seed = 0
 
     @property
@@ -65,7 +70,7 @@ class ScriptedSource:
         """
         self._playback, self._seed = None, seed
         plan = self._planner.plan(task, seed)
-        self._playback = Playback(plan.rows, PERIOD_NS, self._config)
+        self._playback, self._representation = Playback(plan.rows, PERIOD_NS, self._config), plan.representation
         return plan
 
     def answer(self, stamp_ns: int, refusal: str = "") -> ActionChunk | NoChunk:
@@ -83,8 +88,9 @@ class ScriptedSource:
             SOURCE,
             self._session,
             self._sequence,
+            representation=self._representation,
             embodiment=self._arm.name,
-            joint_names=self._arm.joint_names,
+            joint_names=self._arm.joint_names if self._representation is Representation.JOINT_POSITION else (),
             in_reply_to_ns=stamp_ns,
             seed=self._seed,
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from e0_ros.config import ConfigError
-from sim.adapter import SimAdapter
+from sim.adapter import RowAdapter, SimAdapter
 from sim.camera_shift import CameraShift
-from sim.raw import RawAdapter
 
-SIMULATORS = ("maniskill", "fr3_plant")
+SIMULATORS = ("maniskill", "fr3_plant", "libero")
+STEPPED = ("libero",)
+"""Those that take rows of their benchmark (`RowAdapter`) and nothing else."""
 
 
 def make_adapter(
@@ -56,15 +57,20 @@ def moved(shift: CameraShift | None) -> CameraShift | None:
     return shift if shift and shift.angle_deg else None
 
 
-def make_raw_adapter(
+def make_row_adapter(
     simulator: str, views: tuple[str, ...], size_px: tuple[int, int], shift: CameraShift | None = None
-) -> RawAdapter:
+) -> RowAdapter:
     """A simulator that takes rows by its benchmark's own protocol.
 
     Raises:
         ValueError: it has none, or an unknown view.
+        ImportError: the simulator is not installed.
 
     """
+    if simulator == "libero":
+        from sim.libero import LiberoAdapter
+
+        return LiberoAdapter(views, *size_px)
     if simulator != "maniskill":
         raise ValueError(f"{simulator} has no protocol of its own")
     from sim.maniskill_raw import ManiSkillRaw
@@ -74,6 +80,10 @@ def make_raw_adapter(
 
 def official_steps(simulator: str, task: str) -> int:
     """The benchmark's registered limit of a task in control steps; 0 if there is none."""
+    if simulator == "libero":
+        from sim import libero_tasks
+
+        return libero_tasks.official_steps(task)
     if simulator != "maniskill":
         return 0
     from sim.maniskill_tasks import task_named
@@ -83,6 +93,10 @@ def official_steps(simulator: str, task: str) -> int:
 
 def instructions(simulator: str) -> dict[str, str]:
     """The instruction of each task of a simulator."""
+    if simulator == "libero":
+        from sim import libero_tasks
+
+        return libero_tasks.instructions()
     if simulator == "maniskill":
         from sim.maniskill_tasks import TASKS
 

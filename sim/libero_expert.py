@@ -1,0 +1,125 @@
+"""Privileged experts for robosuite's Lift and for LIBERO's tasks of picking one thing and putting it on another.
+
+They know every pose, run to the end in a copy of the scene, and leave the rows that they took. What they cannot do
+(doors, drawers, knobs, two goals) they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from e0_policy.types import FloatArray, Representation
+from sim import libero_tasks
+from sim.demonstration import Demonstration
+from sim.libero import LiberoAdapter
+from sim.libero_tasks import LIFT
+
+STEP_M = 0.05
+"""What a delta of 1 asks for."""
+OPEN, CLOSED = 1.0, 0.0
+_STAND = np.zeros(6)
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """Where the tool takes a thing, from its origin, in the base frame [m]."""
+
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+GRASPS = {"akita_black_bowl": Grasp((0.0, 0.055, 0.03)), "white_bowl": Grasp((0.0, 0.055, 0.03))}
+"""Bowls by their rim; everything else at its middle."""
+_CLEAR_M, _ABOVE_M = 0.16, 0.02
+_CLOSING, _OPENING = 10, 8
+
+
+class LiberoPlanner:
+    """Plans episodes in an environment of its own, which draws nothing."""
+
+    def __init__(self) -> None:
+        self._adapter = LiberoAdapter(views=())
+
+    def plan(self, task: str, seed: int) -> Demonstration:
+        """Solve the scene of a task and seed. The same seed gives the same rows.
+
+        Raises:
+            ValueError: unknown task or initial state, missing assets, or a goal that no expert is for.
+
+        """
+        adapter, rows = self._adapter, list[FloatArray]()
+        scene = adapter.reset(task, seed)
+        solved = False
+        for row in self._script(task):
+            adapter.act(row)
+            rows.append(row)
+            if solved := adapter.privileged().success:
+                break
+            if len(rows) >= scene.max_steps:
+                break
+        rows.append(np.append(_STAND, rows[-1][-1]))
+        return Demonstration(np.array(rows), solved, scene.instruction, Representation.EE_DELTA_STEP)
+
+    def close(self) -> None:
+        """Free the environment."""
+        self._adapter.close()
+
+    def _script(self, task: str) -> Iterator[FloatArray]:
+        if task == LIFT:
+            return self._pick("cube", Grasp())
+        thing, place = _goal(self._adapter.environment.parsed_problem["goal_state"], task)
+        return self._carry(thing, place)
+
+    def _pick(self, thing: str, grasp: Grasp) -> Iterator[FloatArray]:
+        at = self._where(thing) + np.array(grasp.offset)
+        yield from self._move(lambda: at + [0.0, 0.0, 0.08], OPEN, 0.01)
+        yield from self._move(lambda: at, OPEN, 0.006)
+        yield from self._wait(_CLOSING, CLOSED)
+        yield from self._move(lambda: at + [0.0, 0.0, _CLEAR_M], CLOSED, 0.02)
+
+    def _carry(self, thing: str, place: str) -> Iterator[FloatArray]:
+        grasp = next((grasp for kind, grasp in GRASPS.items() if thing.startswith(kind)), Grasp())
+        rest_m = self._where(thing)[2]
+        yield from self._pick(thing, grasp)
+        held = self._where("tcp") - self._where(thing)
+        x, y, z = self._adapter.place(place)
+        over = np.array([x, y, max(rest_m, z + _ABOVE_M)]) + held
+        yield from self._move(lambda: over + [0.0, 0.0, _CLEAR_M], CLOSED, 0.015)
+        yield from self._move(lambda: over + [0.0, 0.0, 0.05], CLOSED, 0.01)
+        yield from self._wait(_OPENING, OPEN)
+        yield from self._move(lambda: over + [0.0, 0.0, _CLEAR_M], OPEN, 0.02)
+        yield from self._wait(_CLOSING, OPEN)
+
+    def _where(self, name: str) -> FloatArray:
+        return self._adapter.privileged().poses[name][:3]
+
+    def _move(
+        self, to: Callable[[], FloatArray], opening: float, near_m: float, most: int = 60
+    ) -> Iterator[FloatArray]:
+        """Deltas until the tool is `near_m` or `most` rows have gone."""
+        for _ in range(most):
+            error = to() - self._where("tcp")
+            if np.linalg.norm(error) < near_m:
+                return
+            yield np.concatenate((np.clip(error / STEP_M, -1.0, 1.0), np.zeros(3), [opening]))
+
+    @staticmethod
+    def _wait(steps: int, opening: float) -> Iterator[FloatArray]:
+        for _ in range(steps):
+            yield np.append(_STAND, opening)
+
+
+def _goal(goal: list[list[str]], task: str) -> tuple[str, str]:
+    """The thing and the place of a goal of one `on` or `in`.
+
+    Raises:
+        ValueError: another goal.
+
+    """
+    if len(goal) != 1 or goal[0][0] not in ("on", "in") or len(goal[0]) != 3:
+        told = libero_tasks.instructions()[task]
+        raise ValueError(f"no expert for {task} ({told}): its goal is {goal}; experts put one thing on or in another")
+    _, thing, place = goal[0]
+    return thing, place.removesuffix("_contain_region")
