@@ -138,6 +138,8 @@ class Simulator:
 SIMULATORS = {
     "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0),
     "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0),
+    "vlabench": Simulator("panda", 10.0, 10.0, 10.0, joint_max_age_ms=200.0),
+    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=16),
     "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=7),
 }
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import ConfigError, closest
-from e0_ros.core.camera_model import CameraModel, pose_matrix
+from e0_ros.core.camera_model import CameraModel
 from sim import libero_tasks
 from sim.adapter import Privileged, Scene
 from sim.libero_tasks import LIFT
+from sim.mujoco_camera import FLANGE_ON_LINK7, camera, matrix, pose
 
 CAMERAS = {"base": "agentview", "wrist": "robot0_eye_in_hand"}
 """Views by robosuite's names."""
@@ -28,10 +29,6 @@ CONTROL_HZ = 20
 FINGER_OPEN_M = 0.04
 SETTLING = 10
 """Control steps after an initial state in which objects come to rest, as in the evaluations of OpenVLA and openpi."""
-_OPTICAL = np.diag([1.0, -1.0, -1.0, 1.0])
-"""MuJoCo's cameras look along -z with y up."""
-_FLANGE = pose_matrix([0.0, 0.0, 0.107], [0.0, 0.0, 0.0, 1.0])
-"""`link8` on `link7`, as Franka describes it."""
 
 
 class LiberoAdapter:
@@ -99,7 +96,7 @@ class LiberoAdapter:
 
     @property
     def environment(self) -> Any:
-        """robosuite's environment of the present task."""
+        """The environment of the present task."""
         return self._env
 
     def act(self, row: FloatArray) -> None:
@@ -147,18 +144,10 @@ class LiberoAdapter:
 
     def cameras(self) -> dict[str, CameraModel]:
         """Intrinsics by the field of view; the eye in hand is given on the flange."""
-        sim, (width, height) = self._env.sim, self._size
-        base = np.linalg.inv(self._body("robot0_link0"))
-        flange = np.linalg.inv(self._body("robot0_link7") @ _FLANGE)
-        models = {}
-        for view in self.views:
-            number = sim.model.camera_name2id(CAMERAS[view])
-            focal_px = height / 2 / np.tan(np.deg2rad(sim.model.cam_fovy[number]) / 2)
-            intrinsics = np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1]])
-            world = _matrix(sim.data.cam_xpos[number], sim.data.cam_xmat[number]) @ _OPTICAL
-            parent, frame = ("flange", flange) if view == "wrist" else ("base", base)
-            models[view] = CameraModel(width, height, intrinsics, parent, frame @ world)
-        return models
+        sim, flange = self._env.sim, self._body("robot0_link7") @ FLANGE_ON_LINK7
+        parents = {"base": ("base", self._body("robot0_link0")), "wrist": ("flange", flange)}
+        numbers = {view: sim.model.camera_name2id(CAMERAS[view]) for view in self.views}
+        return {view: camera(sim.model, sim.data, n, self._size, *parents[view]) for view, n in numbers.items()}
 
     def nominal_cameras(self) -> dict[str, CameraModel]:
         """The same: cameras are never moved here."""
@@ -169,9 +158,9 @@ class LiberoAdapter:
         env, base = self._env, np.linalg.inv(self._body("robot0_link0"))
         bodies = {"cube": env.cube_body_id} if self._task == LIFT else env.obj_body_id
         data, site = env.sim.data, env.robots[0].eef_site_id
-        world = {"tcp": _matrix(data.site_xpos[site], data.site_xmat[site])}
-        world |= {name: _matrix(data.body_xpos[i], data.body_xmat[i]) for name, i in bodies.items()}
-        return Privileged(bool(env._check_success()), {name: _pose(base @ pose) for name, pose in world.items()})
+        world = {"tcp": matrix(data.site_xpos[site], data.site_xmat[site])}
+        world |= {name: matrix(data.body_xpos[i], data.body_xmat[i]) for name, i in bodies.items()}
+        return Privileged(bool(env._check_success()), {name: pose(base @ there) for name, there in world.items()})
 
     def place(self, name: str) -> FloatArray:
         """Position `(3,)` [m] of an object or of a region by LIBERO's name, in the base frame; privileged."""
@@ -184,7 +173,7 @@ class LiberoAdapter:
 
     def _body(self, name: str) -> FloatArray:
         number = self._env.sim.model.body_name2id(name)
-        return _matrix(self._env.sim.data.body_xpos[number], self._env.sim.data.body_xmat[number])
+        return matrix(self._env.sim.data.body_xpos[number], self._env.sim.data.body_xmat[number])
 
     def close(self) -> None:
         """Free the environment and its renderer at once; the next `reset` builds another."""
@@ -228,22 +217,10 @@ def make_env(task: str, draws: bool, size_px: tuple[int, int]) -> Any:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """robosuite and LIBERO draw from numpy's global generator."""
+    """LIBERO and robosuite draw from numpy's global generator."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
-
-
-def _matrix(position: FloatArray, rotation: FloatArray) -> FloatArray:
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = np.reshape(rotation, (3, 3)), position
-    return pose
-
-
-def _pose(matrix: FloatArray) -> FloatArray:
-    from e0_ros.core.camera_model import quaternion_xyzw
-
-    return np.concatenate((matrix[:3, 3], quaternion_xyzw(matrix[:3, :3])))

@@ -6,7 +6,7 @@ They know every pose, run to the end in a copy of the scene, and leave the rows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from sim.libero_tasks import LIFT
 STEP_M = 0.05
 """What a delta of 1 asks for."""
 OPEN, CLOSED = 1.0, 0.0
-_STAND = np.zeros(6)
+_STAND, _UP = np.zeros(6), np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class LiberoPlanner:
 
     def _pick(self, thing: str, grasp: Grasp) -> Iterator[FloatArray]:
         at = self._where(thing) + np.array(grasp.offset)
-        yield from self._move(lambda: at + [0.0, 0.0, 0.08], OPEN, 0.01)
-        yield from self._move(lambda: at, OPEN, 0.006)
+        yield from self._move(at + 0.08 * _UP, OPEN, 0.01)
+        yield from self._move(at, OPEN, 0.006)
         yield from self._wait(_CLOSING, CLOSED)
-        yield from self._move(lambda: at + [0.0, 0.0, _CLEAR_M], CLOSED, 0.02)
+        yield from self._move(at + _CLEAR_M * _UP, CLOSED, 0.02)
 
     def _carry(self, thing: str, place: str) -> Iterator[FloatArray]:
         grasp = next((grasp for kind, grasp in GRASPS.items() if thing.startswith(kind)), Grasp())
@@ -86,21 +86,19 @@ class LiberoPlanner:
         held = self._where("tcp") - self._where(thing)
         x, y, z = self._adapter.place(place)
         over = np.array([x, y, max(rest_m, z + _ABOVE_M)]) + held
-        yield from self._move(lambda: over + [0.0, 0.0, _CLEAR_M], CLOSED, 0.015)
-        yield from self._move(lambda: over + [0.0, 0.0, 0.05], CLOSED, 0.01)
+        yield from self._move(over + _CLEAR_M * _UP, CLOSED, 0.015)
+        yield from self._move(over + 0.05 * _UP, CLOSED, 0.01)
         yield from self._wait(_OPENING, OPEN)
-        yield from self._move(lambda: over + [0.0, 0.0, _CLEAR_M], OPEN, 0.02)
+        yield from self._move(over + _CLEAR_M * _UP, OPEN, 0.02)
         yield from self._wait(_CLOSING, OPEN)
 
     def _where(self, name: str) -> FloatArray:
         return self._adapter.privileged().poses[name][:3]
 
-    def _move(
-        self, to: Callable[[], FloatArray], opening: float, near_m: float, most: int = 60
-    ) -> Iterator[FloatArray]:
+    def _move(self, to: FloatArray, opening: float, near_m: float, most: int = 60) -> Iterator[FloatArray]:
         """Deltas until the tool is `near_m` or `most` rows have gone."""
         for _ in range(most):
-            error = to() - self._where("tcp")
+            error = to - self._where("tcp")
             if np.linalg.norm(error) < near_m:
                 return
             yield np.concatenate((np.clip(error / STEP_M, -1.0, 1.0), np.zeros(3), [opening]))

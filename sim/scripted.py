@@ -33,6 +33,8 @@ def make_planner(simulator: str, arm: Embodiment) -> Planner:
         from sim.plant_planner import PlantPlanner
 
         return PlantPlanner(arm)
+    if simulator in ("vlabench", "robotwin"):
+        raise ValueError(f"there is no expert for {simulator} here; source:=policy or external")
     if simulator == "libero":
         from sim.libero_expert import LiberoPlanner
 

@@ -6,8 +6,8 @@ from e0_ros.config import ConfigError
 from sim.adapter import RowAdapter, SimAdapter
 from sim.camera_shift import CameraShift
 
-SIMULATORS = ("maniskill", "fr3_plant", "libero")
-STEPPED = ("libero",)
+SIMULATORS = ("maniskill", "fr3_plant", "libero", "vlabench", "robotwin")
+STEPPED = ("libero", "robotwin")
 """Those that take rows of their benchmark (`RowAdapter`) and nothing else."""
 
 
@@ -46,7 +46,11 @@ def make_adapter(
         adapter: SimAdapter = ManiSkillAdapter(views, *size_px, realtime, moved(shift))
         return adapter
     if moved(shift):
-        raise ConfigError(f"{simulator} draws no scene, so its cameras cannot be moved; maniskill can")
+        raise ConfigError(f"the cameras of {simulator} cannot be moved; those of maniskill can")
+    if simulator == "vlabench":
+        from sim.vlabench import VlabenchAdapter
+
+        return VlabenchAdapter(views, *size_px)
     from sim.fr3_plant import Fr3Plant
 
     return Fr3Plant(views, *size_px, embodiment, control_period_ns, lag_s)
@@ -71,6 +75,14 @@ def make_row_adapter(
         from sim.libero import LiberoAdapter
 
         return LiberoAdapter(views, *size_px)
+    if simulator == "robotwin":
+        from sim.robotwin import RoboTwinAdapter
+
+        return RoboTwinAdapter(views, *size_px)
+    if simulator == "vlabench":
+        from sim.vlabench import VlabenchAdapter
+
+        return VlabenchAdapter(views, *size_px)
     if simulator != "maniskill":
         raise ValueError(f"{simulator} has no protocol of its own")
     from sim.maniskill_raw import ManiSkillRaw
@@ -97,6 +109,10 @@ def instructions(simulator: str) -> dict[str, str]:
         from sim import libero_tasks
 
         return libero_tasks.instructions()
+    if simulator in ("vlabench", "robotwin"):  # theirs are told by each scene
+        from sim import robotwin, vlabench
+
+        return dict.fromkeys(vlabench.TASKS if simulator == "vlabench" else robotwin.tasks(), "")
     if simulator == "maniskill":
         from sim.maniskill_tasks import TASKS
 
