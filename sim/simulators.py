@@ -46,7 +46,7 @@ def make_adapter(
         adapter: SimAdapter = ManiSkillAdapter(views, *size_px, realtime, moved(shift))
         return adapter
     if moved(shift):
-        raise ConfigError(f"the cameras of {simulator} cannot be moved; those of maniskill can")
+        raise ConfigError(f"{simulator}'s cameras cannot be moved; maniskill's can")
     if simulator == "vlabench":
         from sim.vlabench import VlabenchAdapter
 
