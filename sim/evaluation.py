@@ -63,9 +63,8 @@ class EvalConfig:
             raise ConfigError(f"{self.simulator}'s cameras cannot be moved; maniskill's can")
         inference_settings(self.settings)
         if self.mode == "raw" and self.simulator == "fr3_plant":
-            raise ConfigError(
-                f"{self.simulator} has no protocol of its own; --raw is for maniskill, libero, vlabench and robotwin"
-            )
+            others = ", ".join(name for name in SIMULATORS if name != self.simulator)
+            raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for {others}")
         if self.mode == "realtime" and self.simulator in STEPPED:
             raise ConfigError(f"{self.simulator} can only be stepped; --mode lockstep, --direct or --raw")
         if self.sim_python and self.mode in LOCAL_MODES:

@@ -1,7 +1,7 @@
-"""Privileged experts for robosuite's Lift and for LIBERO's tasks of picking one thing and putting it on another.
+"""Privileged experts for robosuite's Lift and for LIBERO's tasks of putting things on or in others.
 
 They know every pose, run to the end in a copy of the scene, and leave the rows that they took. What they cannot do
-(doors, drawers, knobs, two goals) they say.
+(doors, drawers, knobs) they say.
 """
 
 from __future__ import annotations
@@ -69,8 +69,11 @@ class LiberoPlanner:
     def _script(self, task: str) -> Iterator[FloatArray]:
         if task == LIFT:
             return self._pick("cube", Grasp())
-        thing, place = _goal(self._adapter.environment.parsed_problem["goal_state"], task)
-        return self._carry(thing, place)
+        return self._tidy(_goals(self._adapter.environment.parsed_problem["goal_state"], task))
+
+    def _tidy(self, goals: list[tuple[str, str]]) -> Iterator[FloatArray]:
+        for thing, place in goals:
+            yield from self._carry(thing, place)
 
     def _pick(self, thing: str, grasp: Grasp) -> Iterator[FloatArray]:
         at = self._where(thing) + np.array(grasp.offset)
@@ -109,15 +112,14 @@ class LiberoPlanner:
             yield np.append(_STAND, opening)
 
 
-def _goal(goal: list[list[str]], task: str) -> tuple[str, str]:
-    """The thing and the place of a goal of one `on` or `in`.
+def _goals(goal: list[list[str]], task: str) -> list[tuple[str, str]]:
+    """Things and their places.
 
     Raises:
-        ValueError: another goal.
+        ValueError: a goal that is not to put one thing on or in another.
 
     """
-    if len(goal) != 1 or goal[0][0] not in ("on", "in") or len(goal[0]) != 3:
+    if any(len(part) != 3 or part[0] not in ("on", "in") for part in goal):
         told = libero_tasks.instructions()[task]
-        raise ValueError(f"no expert for {task} ({told}): its goal is {goal}; experts put one thing on or in another")
-    _, thing, place = goal[0]
-    return thing, place.removesuffix("_contain_region")
+        raise ValueError(f"no expert for {task} ({told}): its goal is {goal}; experts put things on or in others")
+    return [(thing, place.removesuffix("_contain_region")) for _, thing, place in goal]
