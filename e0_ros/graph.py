@@ -178,14 +178,15 @@ class SimArguments:
 
     def __post_init__(self) -> None:
         check(self)
-        own, step = SIMULATORS[self.simulator].own, {"mode": "lockstep", "controller": "step"}
+        own = SIMULATORS[self.simulator].own
+        stepped = own["controller"] == "step"
         for name in own:
             object.__setattr__(self, name, getattr(self, name) or own[name])
-        if (self.controller == "step" or own == step) and {name: getattr(self, name) for name in own} != step:
-            stepped = ", ".join(name for name, simulator in SIMULATORS.items() if simulator.step_columns)
+        if stepped != (self.controller == "step") or (stepped and self.mode != "lockstep"):
+            those = ", ".join(name for name, simulator in SIMULATORS.items() if simulator.step_columns)
             raise ConfigError(
                 f"simulator:={self.simulator} mode:={self.mode} controller:={self.controller}: steps (mode:=lockstep "
-                f"controller:=step) are for {stepped}, and nothing else is"
+                f"controller:=step) are for {those}, and nothing else is"
             )
         needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source) or (self.shadow and "checkpoint")
         if needed and not getattr(self, needed):
