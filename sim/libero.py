@@ -75,8 +75,9 @@ class LiberoAdapter:
         if task != LIFT:
             libero_tasks.prepare()
         self.close()
-        with seeded(seed if task == LIFT else 0):
+        with seeded(0):
             self._env = make_env(task, bool(self.views), self._size)
+        with seeded(seed if task == LIFT else 0):  # LIBERO's evaluation seeds its made environment with 0
             self._env.reset()
         self._task, self._gripper = task, -1.0
         if task != LIFT:

@@ -60,11 +60,13 @@ class Admission:
         self._heard_ns = 0
         self._armed_ns = 0
         self._sequences: dict[tuple[str, str], int] = {}
-        joints, poses = (arm.joint_names, arm.columns, "the joints"), ((), POSE_COLUMNS, "x y z, quaternion xyzw")
-        steps = {Representation.EE_DELTA_STEP: ((), config.step_columns, "the benchmark's own")}
-        absolute = {Representation.JOINT_POSITION: joints, Representation.EE_POSE: poses}
-        self._executed: dict[Representation, tuple[tuple[str, ...], int, str]]
-        self._executed = steps if config.step_columns else absolute
+        kinds = (
+            (Representation.JOINT_POSITION, arm.joint_names, arm.columns, "the joints"),
+            (Representation.EE_POSE, (), POSE_COLUMNS, "x y z, quaternion xyzw"),
+            (Representation.EE_DELTA_STEP, (), config.step_columns, "the benchmark's own"),
+        )
+        executed = kinds[2:] if config.step_columns else kinds[:2]
+        self._executed = {kind: (names, columns, what) for kind, names, columns, what in executed}
 
     def arm(self, now_ns: int) -> None:
         """Nobody owns the arm; what was seen before counts no more."""

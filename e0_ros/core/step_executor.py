@@ -34,10 +34,11 @@ class StepExecutor:
         self.config, self.arm_model = config, load_embodiment(config.embodiment)
         self._admission = Admission(self.arm_model, config)
         self._measured = Measured(self.arm_model, config.joint_max_age_ms)
-        self._latched = False
+        self._mode, self._reason, self._latched = Mode.DISARMED, "not armed yet", False
+        self._chunk: ActionChunk | None = None
+        self._pending: list[tuple[int, ActionChunk]] = []
         self._now_ns = self._ticked_ns = 0
         self._gripper = float("nan")
-        self._rest(Mode.DISARMED, "not armed yet")
 
     @property
     def mode(self) -> Mode:
@@ -182,8 +183,7 @@ class StepExecutor:
 
     def _rest(self, mode: Mode, reason: str) -> None:
         self._mode, self._reason, self._latched = mode, reason, False
-        self._chunk: ActionChunk | None = None
-        self._pending: list[tuple[int, ActionChunk]] = []
+        self._chunk, self._pending = None, []
 
 
 def make_executor(config: ExecutorConfig) -> ChunkExecutor | StepExecutor:
