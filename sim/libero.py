@@ -7,10 +7,8 @@ the next one exists, so the old environment goes first.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from sim import libero_tasks
 from sim.adapter import Privileged, Scene
 from sim.libero_tasks import LIFT
 from sim.mujoco_camera import FLANGE_ON_LINK7, camera, matrix, pose
+from sim.seeding import seeded
 
 CAMERAS = {"base": "agentview", "wrist": "robot0_eye_in_hand"}
 """Views by robosuite's names."""
@@ -214,14 +213,3 @@ def make_env(task: str, draws: bool, size_px: tuple[int, int]) -> Any:
     from libero.libero.envs.env_wrapper import ControlEnv
 
     return ControlEnv(bddl_file_name=str(libero_tasks.problem_file(task)), **options).env
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """LIBERO and robosuite draw from numpy's global generator."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002

@@ -14,6 +14,7 @@ from sim.demonstration import Demonstration
 from sim.maniskill import CONTROL_HZ, FRESH, check_seed, make_env
 from sim.maniskill_tasks import task_named
 from sim.scattered import rise, scatter
+from sim.seeding import seeded
 
 
 class ManiSkillPlanner:
@@ -82,10 +83,5 @@ def solution(name: str) -> Callable[..., Any]:
 @contextlib.contextmanager
 def quiet_and_seeded(seed: int) -> Any:
     """Solvers print their failures and sample collision points from numpy's global generator."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+    with seeded(seed), contextlib.redirect_stdout(io.StringIO()):
+        yield

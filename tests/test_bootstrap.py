@@ -103,6 +103,12 @@ def test_extras_are_those_of_setup_cfg():
         plan.requirements(ROOT, ["simm"])
 
 
+def test_what_goes_in_without_its_own_requirements_belongs_to_an_extra():
+    assert plan.bare_requirements(ROOT, ["libero"]) == plan.bare_requirements(ROOT, ["dev", "libero"])
+    assert "hf-libero" in plan.bare_requirements(ROOT, ["dev"]) and plan.bare_requirements(ROOT, ["sim", "train"]) == []
+    assert not {"hf-libero", "bddl"} & set(plan.requirements(ROOT, ["dev"])), "they would bring torch's trainers along"
+
+
 def test_every_requirement_is_pinned():
     lines = (ROOT / plan.CONSTRAINTS).read_text().splitlines()
     pinned = {re.split("==", line)[0].lower().replace("_", "-") for line in lines if "==" in line}
