@@ -33,6 +33,8 @@ class Grasp:
 GRASPS = {"akita_black_bowl": Grasp((0.0, 0.055, 0.03)), "white_bowl": Grasp((0.0, 0.055, 0.03))}
 """Bowls by their rim; everything else at its middle."""
 _CLEAR_M, _ABOVE_M = 0.16, 0.02
+_DROP_M = {"on": 0.05, "in": 0.13}
+"""How far above its rest a thing is let go: above a basket's rim, in which the fingers would hang."""
 _CLOSING, _OPENING = 10, 8
 
 
@@ -71,9 +73,9 @@ class LiberoPlanner:
             return self._pick("cube", Grasp())
         return self._tidy(_goals(self._adapter.environment.parsed_problem["goal_state"], task))
 
-    def _tidy(self, goals: list[tuple[str, str]]) -> Iterator[FloatArray]:
-        for thing, place in goals:
-            yield from self._carry(thing, place)
+    def _tidy(self, goals: list[tuple[str, str, str]]) -> Iterator[FloatArray]:
+        for kind, thing, place in goals:
+            yield from self._carry(thing, place, _DROP_M[kind])
 
     def _pick(self, thing: str, grasp: Grasp) -> Iterator[FloatArray]:
         at = self._where(thing) + np.array(grasp.offset)
@@ -82,7 +84,7 @@ class LiberoPlanner:
         yield from self._wait(_CLOSING, CLOSED)
         yield from self._move(at + _CLEAR_M * _UP, CLOSED, 0.02)
 
-    def _carry(self, thing: str, place: str) -> Iterator[FloatArray]:
+    def _carry(self, thing: str, place: str, drop_m: float) -> Iterator[FloatArray]:
         grasp = next((grasp for kind, grasp in GRASPS.items() if thing.startswith(kind)), Grasp())
         rest_m = self._where(thing)[2]
         yield from self._pick(thing, grasp)
@@ -90,7 +92,7 @@ class LiberoPlanner:
         x, y, z = self._adapter.place(place)
         over = np.array([x, y, max(rest_m, z + _ABOVE_M)]) + held
         yield from self._move(over + _CLEAR_M * _UP, CLOSED, 0.015)
-        yield from self._move(over + 0.05 * _UP, CLOSED, 0.01)
+        yield from self._move(over + drop_m * _UP, CLOSED, 0.01)
         yield from self._wait(_OPENING, OPEN)
         yield from self._move(over + _CLEAR_M * _UP, OPEN, 0.02)
         yield from self._wait(_CLOSING, OPEN)
@@ -112,8 +114,8 @@ class LiberoPlanner:
             yield np.append(_STAND, opening)
 
 
-def _goals(goal: list[list[str]], task: str) -> list[tuple[str, str]]:
-    """Things and their places.
+def _goals(goal: list[list[str]], task: str) -> list[tuple[str, str, str]]:
+    """`on` or `in`, the thing, its place.
 
     Raises:
         ValueError: a goal that is not to put one thing on or in another.
@@ -122,4 +124,4 @@ def _goals(goal: list[list[str]], task: str) -> list[tuple[str, str]]:
     if any(len(part) != 3 or part[0] not in ("on", "in") for part in goal):
         told = libero_tasks.instructions()[task]
         raise ValueError(f"no expert for {task} ({told}): its goal is {goal}; experts put things on or in others")
-    return [(thing, place.removesuffix("_contain_region")) for _, thing, place in goal]
+    return [(kind, thing, place.removesuffix("_contain_region")) for kind, thing, place in goal]
