@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,10 @@ def light_panda() -> Path:
 
 
 def _make(folder: Path) -> None:
-    from mani_skill import PACKAGE_ASSET_DIR
-
-    shipped = Path(PACKAGE_ASSET_DIR) / "robots/panda"
+    package = find_spec("mani_skill")
+    if package is None or package.origin is None:
+        raise RuntimeError("mani_skill is not installed; run make setup")
+    shipped = Path(package.origin).parent / "assets/robots/panda"
     urdf, replaced = _HOUSING.subn("", (shipped / _URDF).read_text(encoding="utf-8"))
     if replaced != 1:
         raise RuntimeError(

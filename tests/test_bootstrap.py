@@ -44,7 +44,10 @@ def test_too_old_and_broken_interpreters_are_passed_over(tmp_path, monkeypatch):
 def test_no_fitting_interpreter_names_those_found_and_the_cure(tmp_path, monkeypatch):
     old, new = fake_python(tmp_path, "3.9", "python3"), fake_python(tmp_path, "3.13", "python3.12")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Missing, match=r"(?s)3\.10 to 3\.12 is needed; found 3\.9, 3\.13.*cure: .*apt-get install"):
+    with pytest.raises(Missing, match=r"(?s)3\.12 is needed; found 3\.9, 3\.13.*cure: uv python install 3\.12"):
+        machine.find_python(old)
+    script(tmp_path / "apt-cache", '[ "$2" = python3.11 ]')
+    with pytest.raises(Missing, match=r"cure: .*apt-get install -y python3\.11 python3\.11-venv python3\.11-dev"):
         machine.find_python(old)
     assert machine.probe(new).version == (3, 13)
 
@@ -201,13 +204,13 @@ def test_interrupted_set_up_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     Recorded.broken = "messages"
     with pytest.raises(KeyboardInterrupt):
         Recorded(tmp_path, ran).run(sys.executable)
-    assert ran == ["environment", "packages"]
+    assert ran == ["environment", "packages", "libraries"]
     setup = Recorded(tmp_path, ran)
     assert not setup.is_complete()
     setup.run(sys.executable)
-    assert ran == ["environment", "packages", "messages", "project"]
+    assert ran == ["environment", "packages", "libraries", "messages", "project"]
     assert Recorded(tmp_path, ran).is_complete()
-    assert "[2/4] packages       done before" in capsys.readouterr().out
+    assert "[2/5] packages       done before" in capsys.readouterr().out
     setup.python.unlink()
     assert not Recorded(tmp_path, ran).is_complete()
 

@@ -69,18 +69,28 @@ def find_python(default: str = sys.executable, must_import: str = "") -> Python:
         if python is None:
             continue
         seen.append(python.name)
-        if LOWEST <= python.version <= HIGHEST and (not must_import or _imports(name, must_import)):
+        if LOWEST <= python.version <= HIGHEST and (not must_import or _succeeds(name, "-c", f"import {must_import}")):
             return python
     wanted = f"Python {LOWEST[0]}.{LOWEST[1]} to {HIGHEST[0]}.{HIGHEST[1]}"
     if must_import:
         wanted += f" that imports the sourced ROS 2 install's {must_import}"
     found = ", ".join(dict.fromkeys(seen)) or "none"
-    cure = "source the install in this shell once more" if must_import else apt("python3.11", "python3.11-venv")
-    raise Missing(f"{wanted} is needed; found {found}", f"{cure}   (or: make setup PYTHON=/path/to/python3.11)")
+    cure = "source the install in this shell once more" if must_import else _python_of_the_archive()
+    raise Missing(f"{wanted} is needed; found {found}", f"{cure}   (or: make setup PYTHON=/path/to/python3.12)")
 
 
-def _imports(path: str, module: str) -> bool:
-    return subprocess.run([path, "-c", f"import {module}"], capture_output=True).returncode == 0
+def _python_of_the_archive() -> str:
+    """The command that brings a fitting interpreter: apt's where the archive has one (Debian 13 has not), else uv's."""
+    for minor in range(HIGHEST[1], LOWEST[1] - 1, -1):
+        name = f"python3.{minor}"
+        if shutil.which("apt-cache") and _succeeds("apt-cache", "show", name):
+            return apt(name, f"{name}-venv", f"{name}-dev")
+    newest = f"{HIGHEST[0]}.{HIGHEST[1]}"
+    return f"uv python install {newest} && make setup PYTHON=$(uv python find {newest})"
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def check_platform(machine: str = "", system: str = "") -> None:
@@ -128,7 +138,7 @@ def check_compiler() -> None:
 def check_python(python: Python) -> None:
     """Raise `Missing` if the interpreter cannot make a virtual environment or has no C headers."""
     system = Path(os.path.realpath(shutil.which(python.path) or python.path)).parent == Path("/usr/bin")
-    if subprocess.run([python.path, "-c", "import venv, ensurepip"], capture_output=True).returncode != 0:
+    if not _succeeds(python.path, "-c", "import venv, ensurepip"):
         raise Missing(f"Python {python.name} has no venv module", apt(f"python{python.name}-venv"))
     if not (python.include / "Python.h").is_file():
         cure = apt(f"python{python.name}-dev") if system else "install its development headers (Python.h)"
