@@ -43,6 +43,8 @@ class LiberoPlanner:
 
     def __init__(self) -> None:
         self._adapter = LiberoAdapter(views=())
+        self._adapter.reset(LIFT, 0)  # numba compiles at a process's first step; that belongs to its start
+        self._adapter.stand()
 
     def plan(self, task: str, seed: int) -> Demonstration:
         """Solve the scene of a task and seed. The same seed gives the same rows.
