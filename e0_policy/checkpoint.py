@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,8 +24,9 @@ from torch import Tensor
 from e0_policy.files import sha256, sync
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config
+from e0_policy.types import ImageArray
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, FIRST_VIEWS = "model.safetensors", "config.json", "views.npz"
 FORMAT = 1
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
@@ -71,13 +73,19 @@ def code_version() -> str:
         return "unknown"
 
 
-def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> Checkpoint:
+def save_checkpoint(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    first_views: Mapping[str, ImageArray] | None = None,
+) -> Checkpoint:
     """Write a checkpoint. It appears under its name when it is whole; an older checkpoint there is replaced.
 
     Args:
         folder: to be made; what is there already must be a checkpoint.
         tensors: the model's (or its average's) parameters by name.
         checkpoint: what it is.
+        first_views: a picture of every view from its data, by which a bench tells that a camera has moved.
 
     Raises:
         CheckpointError: something else is at `folder`, or the tensors are not those of the configuration.
@@ -106,7 +114,9 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], checkpoint: Che
     }
     data["sha256"] = _digest(data)
     (partial / CONFIG).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    for path in (partial / WEIGHTS, partial / CONFIG, partial):
+    if first_views:
+        np.savez_compressed(partial / FIRST_VIEWS, **{view: np.asarray(image) for view, image in first_views.items()})
+    for path in (*partial.iterdir(), partial):
         sync(path)
     if folder.exists():
         folder.replace(old)

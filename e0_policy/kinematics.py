@@ -95,27 +95,24 @@ def arm_points_m(joint_positions: FloatArray) -> FloatArray:
         ValueError: not seven joints.
 
     """
-    q = np.ascontiguousarray(np.moveaxis(_seven(joint_positions), -1, 0))
-    cos, sin = np.cos(q), np.sin(q)
-    x, y, z = np.zeros((3, len(ARM_POINTS), *q.shape[1:]))
-    for part, axis in zip((x, y, z), _TIPS.T, strict=True):
-        part[-len(_TIPS) :] = axis.reshape(-1, *(1,) * (q.ndim - 1))
+    q = np.moveaxis(_seven(joint_positions), -1, 0)
+    turns = np.empty(q.shape, complex)
+    np.cos(q, out=turns.real)
+    np.sin(q, out=turns.imag)
+    plane, z = np.zeros((len(ARM_POINTS), *q.shape[1:]), complex), np.zeros((len(ARM_POINTS), *q.shape[1:]))
+    tips = _TIPS.reshape(*_TIPS.shape, *(1,) * (q.ndim - 1))
+    plane[-len(_TIPS) :], z[-len(_TIPS) :] = tips[:, 0] + 1j * tips[:, 1], tips[:, 2]
     for joint in reversed(range(7)):
         moved = slice(int(joint > _ELBOW_JOINT) + int(joint > _WRIST_JOINT), None)
-        a, d, alpha = _LINKS[joint]
-        along, across = x[moved], y[moved]
-        turned = cos[joint] * across
-        turned += sin[joint] * along
-        along *= cos[joint]
-        along -= sin[joint] * across
-        along += a
-        z[moved] += d
+        (a, d, alpha), xy, up = _LINKS[joint], plane[moved], z[moved]
+        xy *= turns[joint]
+        xy += a
+        up += d
         if alpha:
-            across[...] = -np.sign(alpha) * z[moved]
-            z[moved] = np.sign(alpha) * turned
-        else:
-            across[...] = turned
-    return np.stack((x, y, z), -1)
+            across = xy.imag.copy()
+            np.multiply(up, -np.sign(alpha), out=xy.imag)
+            np.multiply(across, np.sign(alpha), out=up)
+    return np.stack((plane.real, plane.imag, z), -1)
 
 
 def _to_base(joint_positions: FloatArray, vector: FloatArray, weight: float) -> FloatArray:

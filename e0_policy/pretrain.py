@@ -32,7 +32,17 @@ from e0_policy.scene_data import METRES, TARGETS, SceneData
 from e0_policy.train import learning_rate
 from e0_policy.train_batch import step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
-from e0_policy.train_control import Interrupted, TrainingError, change, precision, saved_state, stop_signal
+from e0_policy.train_control import (
+    Interrupted,
+    RunDone,
+    TrainingError,
+    add_starting,
+    change,
+    precision,
+    resumes,
+    saved_state,
+    stop_signal,
+)
 from e0_policy.train_state import Saved, TrainStateError, fill_optimizer, full, load_part, optimizer_tensors, save
 from e0_policy.weights import load_pretrained, named_slots
 
@@ -137,12 +147,12 @@ class Pretraining:
             "ema": {name: full(p) for name, p in self.ema.items()},
             "optimizer": optimizer_tensors(self.learner, self.optimizer),
         }
-        save(output, step, parts, {"config": self.config.to_dict(), "data": identity(self.config)}, self.config.keep)
         own = {name: p.detach().clone() for name, p in self.learner.named_parameters()}
         fill_parameters(self.learner, self.ema)
         names = ("vision.", "projector.")
         tensors = {name: full(p) for name, p in named_slots(self.model).items() if name.startswith(names)}
         fill_parameters(self.learner, own)
+        output.mkdir(parents=True, exist_ok=True)
         partial = output / f".{ENCODER}"
         save_file(tensors, str(partial))
         sync(partial)
@@ -150,6 +160,8 @@ class Pretraining:
         if errors is not None:
             report = {"step": step, "scenes": len(self.training), "held_out": len(self.held_out), "errors_mm": errors}
             (output / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        about = {"config": self.config.to_dict(), "data": identity(self.config)}
+        save(output, step, parts, about, self.config.keep)  # last: a run is as far as its state
 
 
 def fill_parameters(module: nn.Module, values: Mapping[str, Tensor]) -> None:
@@ -254,13 +266,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="Example: e0 pretrain --config config/train/pretrain.yaml --set data=data/scenes",
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see config/train/pretrain.yaml")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest state below the output folder")
+    add_starting(parser)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings, as steps=500")
     parser.add_argument("--json", type=Path, help="write the held-out errors to this file")
     arguments = parser.parse_args(argv)
     try:
         changes: dict[str, Any] = dict(change(text) for text in arguments.set)
-        errors = pretrain(load_config(arguments.config, changes), resume=arguments.resume)
+        config = load_config(arguments.config, changes)
+        errors = pretrain(config, resume=resumes(arguments, config))
+    except RunDone as done:
+        print(f"e0 pretrain: {done}", file=sys.stderr)
+        return 0 if arguments.go_on else 2
     except (ValueError, TrainingError) as error:
         print(f"e0 pretrain: {error}", file=sys.stderr)
         return 1 if isinstance(error, TrainingError) else 2

@@ -34,7 +34,17 @@ from e0_policy.insulation import autoregressive_loss
 from e0_policy.model import E0Model
 from e0_policy.train_batch import Collator, Samples, perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
-from e0_policy.train_control import Interrupted, TrainingError, change, precision, saved_state, stop_signal
+from e0_policy.train_control import (
+    Interrupted,
+    RunDone,
+    TrainingError,
+    add_starting,
+    change,
+    precision,
+    resumes,
+    saved_state,
+    stop_signal,
+)
 from e0_policy.train_log import Log
 from e0_policy.train_setup import Data, fingerprint, initial_checkpoint, load_data
 from e0_policy.train_state import (
@@ -189,8 +199,8 @@ class Run:
             return
         meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}
         meta |= {"data": fingerprint(self.data.source), "best_loss": self.best_loss}
-        save(Path(config.output), step, parts, meta, config.keep)
         self._write_checkpoint("checkpoint", parts["ema"], step, result)
+        save(Path(config.output), step, parts, meta, config.keep)  # last: a run is as far as its state
 
     def _write_checkpoint(self, name: str, ema: dict[str, Tensor], step: int, result: OpenLoop | None) -> None:
         config, source = self.config, self.data.source
@@ -203,7 +213,7 @@ class Run:
         }
         transform, horizon = self.data.transform.to_json(), config.execution_horizon
         whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
-        save_checkpoint(Path(config.output) / name, ema, whole)
+        save_checkpoint(Path(config.output) / name, ema, whole, source.images(0, 0))
 
 
 def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None = None) -> Result:
@@ -342,14 +352,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "several GPUs: torchrun --nproc-per-node 4 -m e0_policy.train --config config/train/full.yaml",
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see config/train/")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest state below the output folder")
+    add_starting(parser)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings, as model.depth=2")
     parser.add_argument("--json", type=Path, help="write the final figures to this file")
     arguments = parser.parse_args(argv)
     try:
         config = load_config(arguments.config, dict(change(text) for text in arguments.set))
         with process_group(config.device) as workers:
-            result = train(config, resume=arguments.resume, workers=workers)
+            result = train(config, resume=resumes(arguments, config), workers=workers)
+    except RunDone as done:
+        print(f"e0 train: {done}", file=sys.stderr)
+        return 0 if arguments.go_on else 2
     except (ValueError, TrainingError) as error:
         print(f"e0 train: {error}", file=sys.stderr)
         return 1 if isinstance(error, TrainingError) else 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from e0_policy.train_config import TrainConfig, TrainConfigError
-from e0_policy.train_state import Saved, TrainStateError, newest
+from e0_policy.train_state import Saved, TrainStateError, newest, states
 
 FREE_ON_RESUME = (
     "output",
@@ -33,20 +34,42 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""
 
 
+class RunDone(TrainStateError):
+    """There is nothing to go on with: the run is at its last step."""
+
+
 class Interrupted(Exception):
     """Stopped by SIGTERM or SIGINT, with the state saved."""
+
+
+def add_starting(parser: argparse.ArgumentParser) -> None:
+    """The ways to start a run: anew unless one is chosen."""
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--resume", action="store_true", help="go on from the newest state below the output folder")
+    ways.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="for scripts: start, go on if there is a state, do nothing if the run is done",
+    )
+
+
+def resumes(arguments: argparse.Namespace, config: TrainConfig) -> bool:
+    """Whether the chosen way means to go on from a state."""
+    return bool(arguments.resume or (arguments.go_on and states(Path(config.output))))
 
 
 def saved_state(config: TrainConfig, resume: bool) -> Saved | None:
     """The state to go on from, None for a new run.
 
     Raises:
-        TrainStateError: nothing to resume, something that would be overwritten, another run, or one that is done.
+        TrainStateError: nothing to resume, something that would be overwritten, or another run.
+        RunDone: its last step is done.
 
     """
     output = Path(config.output)
     if not resume:
-        if (output / "state").exists():
+        if states(output):
             raise TrainStateError(f"{output} holds the state of a run; go on with --resume, or give another output")
         return None
     saved = newest(output)
@@ -55,7 +78,7 @@ def saved_state(config: TrainConfig, resume: bool) -> Saved | None:
         if name not in FREE_ON_RESUME and before.get(name) != now[name]:
             raise TrainStateError(f"{name} is {now[name]!r}; the run to resume has {before.get(name)!r}")
     if saved.step >= config.steps:
-        raise TrainStateError(f"{output} is done: {saved.step} of {config.steps} steps")
+        raise RunDone(f"{output} is done: {saved.step} of {config.steps} steps")
     return saved
 
 

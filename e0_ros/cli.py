@@ -29,6 +29,7 @@ VERBS = {
         "sim.handover_command:main",
         "hand-over strategies against latency: e0 bench handover --out runs/handover",
     ),
+    "bench eval": ("sim.eval_bench:main", "rollouts per hour: e0 bench eval --checkpoint config/checkpoint/pick_push"),
     "bench policy": ("e0_policy.bench:main", "latency of a chunk: e0 bench policy --size nano"),
     "bench loader": ("e0_policy.loader_bench:main", "frames per second of a dataset: e0 bench loader --data DIR"),
     "bench train": ("e0_policy.bench_train:main", "time of a training step: e0 bench train --size nano"),
@@ -67,6 +68,7 @@ VERBS = {
     ),
     "gello show": ("e0_ros.gello_command:show", "its live joints: e0 gello show --calibration my_gello.yaml"),
     "gello fake": ("sim.fake_gello:main", "a leader arm without the hardware: e0 gello fake --link /tmp/gello"),
+    "camera fake": ("sim.bridge.camera:command", "cameras without the hardware: e0 camera fake --drop-share 0 0.2"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),
 }
 """Verb (one word, or two): where its `main(argv) -> int` is, and a line with an example. Imported only when used."""

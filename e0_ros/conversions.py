@@ -6,6 +6,7 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose
 from sensor_msgs.msg import Image
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
@@ -33,6 +34,12 @@ def to_time(ns: int) -> Time:
 def to_ns(time: Time) -> int:
     """Nanoseconds of a ROS time message."""
     return int(time.sec) * NS + int(time.nanosec)
+
+
+def pose_values(pose: Pose) -> list[float]:
+    """Position [m], then quaternion xyzw, of a pose."""
+    p, q = pose.position, pose.orientation
+    return [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
 
 
 def image_to_msg(image: ImageArray, stamp_ns: int, frame_id: str) -> Image:

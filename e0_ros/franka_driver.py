@@ -1,8 +1,13 @@
-"""What franka_ros2 and ros2_control serve: the robot's state, the recovery of errors, hardware and controllers."""
+"""What franka_ros2 and ros2_control serve: the robot's state and settings, the recovery of errors, controllers.
+
+Names and fields: franka_ros2 v2.1.0 to v2.5.0 and v3.0.0 to v3.4.0 (franka_msgs is the same in all of them),
+controller_manager_msgs of Humble and Jazzy.
+"""
 
 from __future__ import annotations
 
 import importlib
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +17,11 @@ from rclpy.serialization import deserialize_message
 from e0_ros import interfaces
 from e0_ros.config import ConfigError
 from e0_ros.core.arm_session import ArmSessionConfig, Step
+from e0_ros.core.arm_setup import ArmSetupConfig, HostClock, Payload
 from e0_ros.core.fci import FciReport, RobotMode
 
 Ended = Callable[[bool, str], None]
+LIST_S = 1.0
 _BEST_EFFORT = 1
 _ACTIVE = 3
 """`BEST_EFFORT` of controller_manager_msgs/SwitchController, and `PRIMARY_STATE_ACTIVE` of lifecycle_msgs/State."""
@@ -39,17 +46,24 @@ def franka_module(name: str) -> Any:
 class FrankaDriver:
     """Client of the driver. Every step ends in one call of `ended`, unless nobody answers.
 
+    Attributes:
+        controllers: state by controller as it was told last, `LIST_S` apart; None before, and while nobody answers.
+        clock: offset of the clock of the driver's host.
+
     Raises:
         ConfigError: franka_msgs or controller_manager_msgs is not installed.
 
     """
 
-    def __init__(self, node: Node, config: ArmSessionConfig) -> None:
+    def __init__(self, node: Node, config: ArmSessionConfig, setup: ArmSetupConfig) -> None:
         from rclpy.action import ActionClient
 
         messages, actions = franka_module("franka_msgs.msg"), franka_module("franka_msgs.action")
         manager = franka_module("controller_manager_msgs.srv")
-        self._config, self._actions, self._manager = config, actions, manager
+        self._node, self._config, self._setup = node, config, setup
+        self._actions, self._manager, self._services = actions, manager, franka_module("franka_msgs.srv")
+        self.controllers: dict[str, str] | None = None
+        self.clock = HostClock()
         self._errors = sorted(messages.Errors.get_fields_and_field_types())
         topic = interfaces.ROBOT_STATE
         self._state_type, self._newest = messages.FrankaRobotState, b""
@@ -58,6 +72,11 @@ class FrankaDriver:
         self._switch = node.create_client(manager.SwitchController, f"{config.manager}/switch_controller")
         name = f"{config.manager}/set_hardware_component_state"
         self._hardware = node.create_client(manager.SetHardwareComponentState, name)
+        self._list = node.create_client(manager.ListControllers, f"{config.manager}/list_controllers")
+        self._load = node.create_client(self._services.SetLoad, f"{setup.service_server}/set_load")
+        name = f"{setup.service_server}/set_full_collision_behavior"
+        self._thresholds = node.create_client(self._services.SetFullCollisionBehavior, name)
+        self._asked_s = -LIST_S
 
     def newest(self) -> FciReport | None:
         """What has come since the last call: of 1 kHz only the newest is read."""
@@ -66,6 +85,22 @@ class FrankaDriver:
 
     def _on_state(self, data: bytes) -> None:
         self._newest = data
+        seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+        self.clock.hear(seconds * 10**9 + nanoseconds, self._node.get_clock().now().nanoseconds)
+
+    def ask_controllers(self, steady_s: float) -> None:
+        """Ask for the states of the controllers, if it is time to."""
+        if steady_s - self._asked_s < LIST_S:
+            return
+        self._asked_s = steady_s
+        if not self._list.service_is_ready():
+            self.controllers = None
+            return
+
+        def answered(future: Any) -> None:
+            self.controllers = {c.name: c.state for c in future.result().controller}
+
+        self._list.call_async(self._manager.ListControllers.Request()).add_done_callback(answered)
 
     def _report(self, msg: Any) -> FciReport:
         known = [int(mode) for mode in RobotMode]
@@ -74,7 +109,9 @@ class FrankaDriver:
             tuple(name for name in self._errors if getattr(errors, name))
             for errors in (msg.current_errors, msg.last_motion_errors)
         )
-        return FciReport(mode, now, last, float(msg.control_command_success_rate))
+        load = msg.inertia_load.inertia
+        payload = Payload(load.m, (load.com.x, load.com.y, load.com.z))
+        return FciReport(mode, now, last, float(msg.control_command_success_rate), payload)
 
     def do(self, step: Step, ended: Ended) -> None:
         """Begin one of the driver's steps."""
@@ -82,6 +119,8 @@ class FrankaDriver:
         controllers = [config.controller, *config.broadcasters]
         if step is Step.CLEAR:
             self._clear(ended)
+        elif step is Step.SETTINGS:
+            self._tell_load(ended)
         elif step is Step.HARDWARE:
             request = self._manager.SetHardwareComponentState.Request(name=config.hardware)
             request.target_state.id, request.target_state.label = _ACTIVE, "active"
@@ -94,14 +133,37 @@ class FrankaDriver:
             request.timeout.sec = 5
             self._call(self._switch, request, ended)
 
+    def _tell_load(self, ended: Ended) -> None:
+        setup = self._setup
+        load = self._services.SetLoad.Request(
+            mass=setup.load_mass_kg, center_of_mass=list(setup.load_center_m), load_inertia=setup.inertia_matrix()
+        )
+
+        def then(well: bool, reason: str) -> None:
+            self._tell_thresholds(ended) if well else ended(False, reason)
+
+        self._call(self._load, load, then)
+
+    def _tell_thresholds(self, ended: Ended) -> None:
+        setup = self._setup
+        request = self._services.SetFullCollisionBehavior.Request()
+        for phase in ("acceleration", "nominal"):
+            setattr(request, f"lower_torque_thresholds_{phase}", list(setup.contact_torque_nm))
+            setattr(request, f"upper_torque_thresholds_{phase}", list(setup.collision_torque_nm))
+            setattr(request, f"lower_force_thresholds_{phase}", list(setup.contact_force))
+            setattr(request, f"upper_force_thresholds_{phase}", list(setup.collision_force))
+        self._call(self._thresholds, request, ended)
+
     def _call(self, client: Any, request: Any, ended: Ended) -> None:
         if not client.service_is_ready():
             ended(False, f"nobody serves {client.srv_name}; is franka_ros2 running?")
             return
 
         def answered(future: Any) -> None:
-            reply = future.result()
-            ended(bool(reply.ok), str(getattr(reply, "message", "")) or f"{client.srv_name} refused")
+            reply = future.result()  # ros2_control's have ok and, but for Humble, message; Franka's success and error
+            well = bool(getattr(reply, "ok", False) or getattr(reply, "success", False))
+            reason = str(getattr(reply, "message", "") or getattr(reply, "error", ""))
+            ended(well, f"{client.srv_name}: {reason or 'refused'}")
 
         client.call_async(request).add_done_callback(answered)
 

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from e0_ros.config import ConfigError, check, setting
-from e0_ros.interfaces import optical_frame
-
-if TYPE_CHECKING:
-    from e0_ros.core.bench_calibration import BenchCalibration
-
-SHUTDOWN, RESTART, CONTINUE = "shutdown", "restart", "continue"
+from e0_ros.core.camera_model import camera_profile
+from e0_ros.drivers import CONTINUE, CONTROLLERS, RESTART, SHUTDOWN, Foreign, drivers, measured
 
 
 @dataclass(frozen=True)
@@ -40,18 +35,6 @@ class Process:
     interpreter: str = "python"
     on_death: str = SHUTDOWN
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """A launch file (`verb` launch) or an executable (`verb` run) of another ROS package, with its arguments."""
-
-    name: str
-    verb: str
-    package: str
-    target: str
-    arguments: tuple[str, ...] = ()
-    on_death: str = SHUTDOWN
 
 
 @dataclass(frozen=True)
@@ -82,15 +65,11 @@ _EXECUTOR = (
     "e0_ros.core.arm_fault:ArmFaultConfig",
     "e0_ros.core.pace:PaceConfig",
 )
-_RECORDER = (
-    "e0_ros.nodes.episode_recorder:RecorderConfig",
-    "e0_ros.core.bag_writer:BagConfig",
-    "e0_ros.core.recording:StoreConfig",
-)
+_RECORDER = tuple(f"e0_ros.core.recorder_config:{name}" for name in ("RecorderConfig", "BagConfig", "StoreConfig"))
 BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
 EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertsConfig",), "sim_python")
 SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
-POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.nodes.policy:PolicyConfig",), "policy_python")
+POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.core.policy_config:PolicyConfig",), "policy_python")
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
 RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
@@ -98,19 +77,23 @@ GRIPPER = Process("gripper", "e0_ros.nodes.gripper", _GRIPPER)
 _SESSION = (
     "e0_ros.nodes.arm_session:ArmSessionNodeConfig",
     "e0_ros.core.arm_session:ArmSessionConfig",
+    "e0_ros.core.arm_setup:ArmSetupConfig",
     "e0_ros.core.fci:FciConfig",
 )
 ARM_SESSION = Process("arm_session", "e0_ros.nodes.arm_session", _SESSION, on_death=RESTART)
 _TELEOP = ("e0_ros.nodes.gello_teleop:TeleopConfig", "e0_ros.core.gello:GelloConfig")
 TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", _TELEOP)
-NODES = (BRIDGE, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER, TELEOP)
+FAKE_CAMERA = Process("fake_camera", "sim.bridge.camera", ("sim.fake_camera:FakeCameraConfig",))
+NODES = (BRIDGE, FAKE_CAMERA, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER, TELEOP)
 """Every node of ours. In a simulation the death of any of them ends the graph."""
 
 
-CONTROLLERS = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
-"""Name of the arm's controller by the executor's output."""
-TELEOP_PACE = {"command_rate_hz": 125.0, "exhausted_ms": 20.0}
-"""What the executor does otherwise where a hand leads: commands at the leader's rate, a hold soon after silence."""
+PLANT_LATE_MS = 500.0
+"""How far the stamps of simulated physics may be behind the clock on a busy machine."""
+FAKE_HAND_HZ = 10.0
+"""Rate of franka_gripper's fake_gripper_state_publisher."""
+TELEOP_PACE = {"exhausted_ms": 20.0}
+"""What the executor does otherwise where a hand leads: a hold soon after silence."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +192,13 @@ class BenchArguments:
     embodiment: str = setting("fr3", "arm: a shipped name or the path of a YAML file")
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     serials: tuple[str, ...] = setting((), "RealSense serial number per view; empty: any camera for a single view")
+    profiles: tuple[str, ...] = setting(("640x480x30",), "colour profile of the cameras: one for all, or one per view, "
+                                        "all at one rate")  # fmt: skip
+    camera_config: str = setting("", "YAML file of parameters for every realsense2_camera, e.g. of exposure")
+    hardware_sync: bool = setting(False, "the cameras are wired: the first triggers the depth of the rest")
     cameras: bool = setting(True, "start the cameras; false: they run elsewhere")
+    fake_cameras: bool = setting(False, "pictures of no scene in their place; its settings have the faults")
+    controllers_yaml: str = setting("", "controllers of the arm; empty: the shipped config/controllers.yaml")
     calibration: str = setting("", "file of the bench, by e0 calibrate: latencies, and places of cameras")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; with a policy: it can take over")
     gello_port: str = setting("", "serial port of the leader; empty: as in its file")
@@ -227,8 +216,25 @@ class BenchArguments:
         check(self)
         if not self.robot_ip and not self.use_fake_hardware:
             raise ConfigError("the arm's address is needed: robot_ip:=ADDRESS (or use_fake_hardware:=true)")
-        if self.cameras and len(self.serials) != len(self.views) and len(self.views) > 1:
+        real = self.cameras and not self.fake_cameras
+        if real and len(self.serials) != len(self.views) and len(self.views) > 1:
             raise ConfigError(f"{len(self.views)} views need one serial number each: serials:=A,B (got {self.serials})")
+        if self.serials and len(self.serials) != len(self.views):
+            raise ConfigError(f"{len(self.serials)} serial numbers for {len(self.views)} views; one each is needed")
+        self.camera_rate_hz()
+
+    def camera_rate_hz(self) -> float:
+        """Rate of every camera [Hz].
+
+        Raises:
+            ConfigError: a profile is not of the form 640x480x30, there are not as many as views, or rates differ.
+
+        """
+        rates = {camera_profile(profile)[2] for profile in self.profiles}
+        if len(rates) != 1 or len(self.profiles) not in (1, len(self.views)):
+            given = ", ".join(self.profiles)
+            raise ConfigError(f"profiles are {given}; one for all views, or one per view, at one rate")
+        return float(rates.pop())
 
 
 @dataclass(frozen=True)
@@ -257,13 +263,15 @@ class FrankaArguments(BenchArguments):
     """A policy on a Franka Research 3 with RealSense cameras."""
 
     checkpoint: str = setting("", "checkpoint of the policy")
+    view_reference: str = setting("", "take by which to tell that a camera has moved; empty: the checkpoint's pictures")
     shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")
+    policy: bool = setting(True, "start the policy; false: it runs on another computer")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.checkpoint:
-            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH")
+        if self.policy and not self.checkpoint:
+            raise ConfigError("the policy's checkpoint is needed: checkpoint:=PATH (policy:=false: it runs elsewhere)")
 
 
 def sim_graph(a: SimArguments) -> Graph:
@@ -281,7 +289,8 @@ def sim_graph(a: SimArguments) -> Graph:
     size = {"image_height": a.size, "image_width": a.size}
     patience.update(TELEOP_PACE if a.source == "teleop" else {})
     takeover = (_takeover(a, common),) if a.gello_port and a.source != "teleop" else ()
-    session = (_session(a, str(common["embodiment"]), distribution=a.fci),) if a.fci else ()
+    paced = {"distribution": a.fci, "clock_offset_ms": PLANT_LATE_MS}
+    session = (_session(a, str(common["embodiment"]), **paced),) if a.fci else ()
     pace = {"speed": a.speed, "step_through": a.step_through} | ({"arm_fault_required": True} if session else {})
     expected = a.source if lockstep and a.source != "external" else ""
     watcher = (_policy(a, {**common, "shadow": True}),) if a.shadow else ()
@@ -300,10 +309,11 @@ def sim_graph(a: SimArguments) -> Graph:
 
 def franka_graph(a: FrankaArguments) -> Graph:
     """The real arm, its cameras and a policy. Without the policy the executor holds and says so."""
-    policy = replace(_policy(a, {"embodiment": a.embodiment, "shadow": a.shadow}), on_death=CONTINUE)
+    told = {"embodiment": a.embodiment, "shadow": a.shadow, "view_reference": a.view_reference}
+    policy = replace(_policy(a, told), on_death=CONTINUE)
     sync, *others = _bench_processes(a)
     takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
-    return Graph("franka", a, (sync, policy, *takeover, *others), _bench(a))
+    return Graph("franka", a, (sync, *(policy,) * a.policy, *takeover, *others), _drivers(a))
 
 
 def teleop_graph(a: TeleopArguments) -> Graph:
@@ -320,7 +330,7 @@ def teleop_graph(a: TeleopArguments) -> Graph:
         (replace(_policy(a, {"embodiment": a.embodiment, "shadow": True}), on_death=CONTINUE),) if a.shadow else ()
     )
     nodes = (sync, leader, *watcher, _with(executor, executor.settings, TELEOP_PACE), *others)
-    return Graph("teleop", a, nodes, _bench(a))
+    return Graph("teleop", a, nodes, _drivers(a))
 
 
 def _teleop(a: SimArguments | BenchArguments, common: Mapping[str, Any]) -> Process:
@@ -347,17 +357,29 @@ def _policy(a: SimArguments | FrankaArguments | TeleopArguments, common: Mapping
     return _with(POLICY, common, policy="e0", checkpoint=a.checkpoint)
 
 
+def _watched(a: BenchArguments) -> bool:
+    return a.arm_session and not a.use_fake_hardware
+
+
+def _drivers(a: BenchArguments) -> tuple[Foreign, ...]:
+    return drivers(a, activated_by_us=_watched(a))
+
+
 def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:
     views = list(a.views)
     gripper = (_with(GRIPPER, embodiment=a.embodiment),) if a.gripper and not a.use_fake_hardware else ()
-    session = (_session(a, a.embodiment),) if a.arm_session and not a.use_fake_hardware else ()
+    session = (_session(a, a.embodiment),) if _watched(a) else ()
     pace = {"speed": a.speed, "step_through": a.step_through, "arm_fault_required": bool(session)}
-    bench = _measured(a)
+    bench = measured(a)
+    rates = {"camera_rate_hz": a.camera_rate_hz()} | ({"gripper_rate_hz": FAKE_HAND_HZ} if a.use_fake_hardware else {})
     late = {"camera_latency_ms": list(bench.latencies_ms(a.views))} if bench and bench.camera_latency_ms else {}
     lag = {"arm_lag_ms": bench.arm_lag_ms} if bench and bench.arm_lag_ms is not None else {}
+    profile = a.profiles[0]
+    fake = (_with(FAKE_CAMERA, embodiment=a.embodiment, views=views, profile=profile),) if a.fake_cameras else ()
     return (
-        _with(SYNC, late, embodiment=a.embodiment, views=views, instruction=a.instruction),
+        _with(SYNC, late, rates, embodiment=a.embodiment, views=views, instruction=a.instruction),
         _with(EXECUTOR, pace, lag, embodiment=a.embodiment, output=a.controller),
+        *fake,
         *gripper,
         *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
@@ -366,46 +388,6 @@ def _bench_processes(a: BenchArguments) -> tuple[Process, ...]:
 
 def _session(a: SimArguments | BenchArguments, embodiment: str, **settings: Any) -> Process:
     return _with(ARM_SESSION, settings, embodiment=embodiment, controller=CONTROLLERS[a.controller])
-
-
-def _measured(a: BenchArguments) -> BenchCalibration | None:
-    from e0_ros.core.bench_calibration import read_bench
-
-    return read_bench(Path(a.calibration)) if a.calibration else None
-
-
-def _places(a: BenchArguments) -> dict[str, Foreign]:
-    """Per calibrated view who tells /tf_static of its place."""
-    from e0_policy.embodiment import load_embodiment
-    from e0_ros.core.camera_model import FLANGE, quaternion_xyzw
-
-    bench = _measured(a)
-    base = load_embodiment(a.embodiment).base_frame
-    frames, told = {"base": base, "flange": base.removesuffix("link0") + FLANGE}, {}
-    for view, place in bench.cameras.items() if bench else ():
-        numbers = [*place.pose[:3, 3].tolist(), *quaternion_xyzw(place.pose[:3, :3]).tolist()]
-        words = [f for name, x in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), numbers, strict=True)
-                 for f in (f"--{name}", f"{x:.9f}")]  # fmt: skip
-        words += ["--frame-id", frames[place.parent], "--child-frame-id", optical_frame(view)]
-        told[view] = Foreign(f"place_{view}", "run", "tf2_ros", "static_transform_publisher", tuple(words), RESTART)
-    return told
-
-
-def _bench(a: BenchArguments) -> tuple[Foreign, ...]:
-    """The arm's driver, the controller and one RealSense camera per view."""
-    fake = str(a.use_fake_hardware).lower()
-    arm = (f"robot_ip:={a.robot_ip or 'dont-care'}", f"use_fake_hardware:={fake}", "load_gripper:=true")
-    foreign = [
-        Foreign("franka", "launch", "franka_bringup", "franka.launch.py", arm),
-        Foreign("controller", "run", "controller_manager", "spawner", (CONTROLLERS[a.controller],), CONTINUE),
-    ]
-    places = _places(a)
-    for view, serial in zip(a.views, a.serials or ("",) * len(a.views), strict=True):
-        names = [f"camera_name:={view}", "camera_namespace:=cameras", *([f"serial_no:='{serial}'"] if serial else [])]
-        names += ["publish_tf:=false"] if view in places else []  # a frame has one parent
-        if a.cameras:
-            foreign.append(Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", tuple(names)))
-    return (*foreign, *(places[view] for view in a.views if view in places))
 
 
 def _with(process: Process, *groups: Mapping[str, Any], **settings: Any) -> Process:

@@ -23,8 +23,9 @@ import yaml
 
 from e0_policy.resources import config_dir
 from e0_ros.child import Child, describe_status, shell_status, stop_all
+from e0_ros.drivers import CONTINUE, RESTART, SHUTDOWN, Foreign
 from e0_ros.environment import INSTALL, child_environment, detect
-from e0_ros.graph import RESTART, SHUTDOWN, Foreign, Graph, Process
+from e0_ros.graph import Graph, Process
 from e0_ros.resolve import GraphError, write_configuration
 
 PATIENCE_S = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
@@ -183,7 +184,9 @@ class Launcher:
             self._start(name)
             return
         self._deaths[name] = status
-        if self._items[name].on_death == SHUTDOWN or recent:
+        if status == 0 and self._items[name].on_death == CONTINUE:
+            self._line(LAUNCHER, f"{name} has done its work")
+        elif self._items[name].on_death == SHUTDOWN or recent:
             self._line(LAUNCHER, f"{died}; stopping the graph")
             self._stopping.set()
         else:

@@ -7,15 +7,20 @@ protocol alone.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from e0_policy.policy import Policy
+from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError
 
 CONFIG = "config.json"
+FIRST_VIEWS = "views.npz"
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
 
 
@@ -31,6 +36,7 @@ class Card:
         image_px: side of the pictures that it was trained on before they were scaled for the network, if its maker
             wrote that down (`training.image_px`), else the network's own.
         execution_horizon: rows meant to run before the next plan.
+        training: what its maker wrote down of its making.
 
     """
 
@@ -40,6 +46,7 @@ class Card:
     views: tuple[str, ...]
     image_px: int
     execution_horizon: int
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_card(folder: Path) -> Card:
@@ -62,11 +69,32 @@ def read_card(folder: Path) -> Card:
             views=tuple(str(view) for view in model["views"]),
             image_px=int(training.get("image_px", model["image_size"])),
             execution_horizon=int(data["execution_horizon"]),
+            training=dict(training),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is not the configuration of an E0 checkpoint: {type(error).__name__}: {error}"
         ) from None
+
+
+def first_views(folder: Path) -> dict[str, ImageArray]:
+    """A picture of every view from the data that a checkpoint was trained on; empty if it has none.
+
+    Raises:
+        ConfigError: they cannot be read.
+
+    """
+    path = folder / FIRST_VIEWS
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = {str(view): np.asarray(stored[view]) for view in stored}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); copy the checkpoint again, or remove that file") from None
+    if wrong := [v for v, image in found.items() if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3]:
+        raise ConfigError(f"{path}: {wrong[0]} is no picture; copy the checkpoint again, or remove that file")
+    return found
 
 
 def load_checkpoint(folder: str, device: str = "auto", settings: Mapping[str, Any] | None = None) -> Policy:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import TypeVar
 
 import rclpy
@@ -13,8 +17,11 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 
-from e0_ros.config import ConfigError, closest
+from e0_ros.config import ConfigError, closest, describe
+from e0_ros.graph import NODES
+from e0_ros.resolve import config_classes
 
 N = TypeVar("N", bound=Node)
 
@@ -36,9 +43,16 @@ def run_node(
         turn: runs the node until the event is set; None: `spin`.
 
     Returns:
-        0 after a clean end, 2 after one line on stderr if a parameter or a file that it names is wrong.
+        0 after a clean end, 2 after one line on stderr if a parameter or a file that it names is wrong, or a word of
+        the command line is none of ROS's. `--help` prints the node's parameters.
 
     """
+    words = remove_ros_args(list(sys.argv[1:] if args is None else args))
+    if words:
+        asked = bool({"-h", "--help"} & set(words))
+        print(usage(Path(sys.argv[0]).stem) if asked else f"error: {words[0]!r} is no argument of a node; try --help",
+              file=sys.stdout if asked else sys.stderr)  # fmt: skip
+        return 0 if asked else 2
     node: N | None = None
     stopping, ended = threading.Event(), threading.Event()
 
@@ -69,6 +83,13 @@ def run_node(
     return 0
 
 
+def usage(name: str) -> str:
+    """How to start the node of that name, with every parameter, its default and its meaning."""
+    lines = [f"usage: ros2 run e0_ros {name} --ros-args -p NAME:=VALUE ... (or --params-file FILE)", ""]
+    settings = [f for node in NODES if node.name == name for cls in config_classes(node) for f in fields(cls)]
+    return "\n".join([*lines, *(f"  {f.name}:={json.dumps(f.default)}\n      {describe(f)}" for f in settings)])
+
+
 def spin(node: Node, stopping: threading.Event) -> None:
     """Run a node's callbacks until told to stop.
 
@@ -87,6 +108,16 @@ def spin(node: Node, stopping: threading.Event) -> None:
     finally:
         executor.remove_node(node)
         executor.shutdown()
+
+
+def ask_for_priority(node: Node, priority: int) -> None:
+    """Let this thread come before ordinary work (SCHED_FIFO; 0: not), as on a machine set up for franka_ros2."""
+    if not priority:
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except OSError:
+        node.get_logger().info("no real-time priority; to allow it: '@realtime - rtprio 99' in /etc/security/limits.d")
 
 
 def refuse_unknown_parameters(node: Node) -> None:

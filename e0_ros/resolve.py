@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from e0_policy.embodiment import EmbodimentError
 from e0_policy.resources import config_dir
 from e0_ros.config import ConfigError, closest, describe, from_mapping, load_yaml, setting_types, to_mapping
 from e0_ros.graph import GRAPHS, NODES, Graph, Process
@@ -87,7 +88,7 @@ def resolve(
             if node not in [known.name for known in NODES]:
                 raise GraphError(f"settings: no node {node!r}{closest(str(node), [p.name for p in graph.processes])}")
         ready = tuple(configured(process, chosen.get(process.name, {})) for process in graph.processes)
-    except ConfigError as error:
+    except (ConfigError, EmbodimentError) as error:
         raise GraphError(str(error)) from None
     return replace(graph, processes=ready)
 

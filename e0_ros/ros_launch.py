@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from e0_policy.resources import config_dir
+from e0_ros.drivers import RESTART, SHUTDOWN, Foreign
 from e0_ros.environment import child_environment
-from e0_ros.graph import RESTART, SHUTDOWN, Foreign, Graph, Process
+from e0_ros.graph import Graph, Process
 from e0_ros.resolve import argument_lines, parse, resolve, write_configuration
 
 
@@ -26,6 +29,7 @@ def description(name: str) -> LaunchDescription:
 
     def actions(context: LaunchContext) -> list[Any]:
         words = [f"{key}:={LaunchConfiguration(key).perform(context)}" for key, _, _ in lines]
+        words += _undeclared(name, context.argv, {key for key, _, _ in lines})
         folder = Path(tempfile.mkdtemp(prefix="e0_launch_"))
         graph = write_configuration(resolve(name, parse(name, words)), folder)
         return [*map(_foreign, graph.foreign), *(_node(graph, process) for process in graph.processes)]
@@ -33,11 +37,21 @@ def description(name: str) -> LaunchDescription:
     return LaunchDescription([*declared, OpaqueFunction(function=actions)])
 
 
+def _undeclared(name: str, argv: Iterable[str], declared: set[str]) -> list[str]:
+    """Words of `ros2 launch` that no argument is declared for, which launch takes in silence.
+
+    None where another launch file includes this one: they may be its own.
+    """
+    launched = f"{name}.launch.py" in [Path(word).name for word in sys.argv]
+    return [word for word in argv if launched and word.partition(":=")[0] not in declared]
+
+
 def _node(graph: Graph, process: Process) -> Node:
     """One of our nodes; another interpreter runs the console script as its argument."""
     return Node(
         package="e0_ros",
         executable=process.name,
+        exec_name=process.name,  # not that of its interpreter
         prefix=graph.interpreter(process) or None,
         parameters=[graph.parameters(process)],
         additional_env=_environment(),
@@ -57,11 +71,11 @@ def _environment() -> dict[str, str]:
 def _foreign(item: Foreign) -> Any:
     if item.verb == "run":
         return Node(package=item.package, executable=item.target, arguments=list(item.arguments), output="screen",
-                    on_exit=_on_exit(item))  # fmt: skip
+                    respawn=item.on_death == RESTART, respawn_delay=1.0, on_exit=_on_exit(item))  # fmt: skip
     file = Path(get_package_share_directory(item.package)) / "launch" / item.target
     arguments = [tuple(word.split(":=", 1)) for word in item.arguments]
     included = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file)), launch_arguments=arguments)
-    return GroupAction([included])  # a scope of its own: two cameras have the same argument names
+    return GroupAction([included], forwarding=False)  # two cameras have the same names, and ours mean nothing to them
 
 
 def _on_exit(item: Process | Foreign) -> list[Any] | None:

@@ -11,10 +11,11 @@ import yaml
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import FloatArray, ImageArray
-from e0_ros.core.bag_writer import BagConfig, BagWriter
+from e0_ros.core.bag_writer import BagWriter
 from e0_ros.core.definitions import installed
 from e0_ros.core.image_codec import COMPRESSED_IMAGE, IMAGE, compress
 from e0_ros.core.joint_names import gripper_opening
+from e0_ros.core.recorder_config import BagConfig
 from e0_ros.interfaces import (
     ACTION_CHUNK,
     CLOCK,

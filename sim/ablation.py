@@ -24,6 +24,7 @@ import yaml
 
 from e0_policy.embodiment import load_embodiment
 from e0_ros.config import ConfigError
+from e0_ros.json_file import write_json
 from e0_ros.policies import load_checkpoint, read_card
 from sim.ablation_suites import Variant
 from sim.direct import DirectLoop
@@ -82,18 +83,17 @@ def run(bench: Bench, variants: Sequence[Variant], tell: Callable[[str], None]) 
     trainings = {variant.training: variant for variant in variants}
     jobs = bench.jobs
     with ThreadPoolExecutor(jobs) as waiting:
-        found = list(waiting.map(lambda variant: best_of(bench, variant, tell), trainings.values()))
-    trained = dict(zip(trainings, found, strict=True))
+        best = waiting.map(lambda variant: best_of(bench, variant, tell), trainings.values())
+        trained = dict(zip(trainings, best, strict=True))
+    served = {variant.served_as: variant for variant in variants}
     block = BLOCK * jobs
     with ProcessPoolExecutor(jobs, get_context("spawn")) if jobs > 1 else nullcontext() as pool:
         for end in range(block, len(bench.seeds) + block, block):
             evaluated = partial(_evaluated, bench, bench.seeds[:end])
-            folders = [trained[variant.training][0] for variant in variants]
-            rollouts = list((pool.map if pool else map)(evaluated, variants, folders))
-            yield [
-                row(variant, folder.name, trained[variant.training][1], rolled)
-                for variant, folder, rolled in zip(variants, folders, rollouts, strict=True)
-            ]
+            folders = [trained[variant.training][0] for variant in served.values()]
+            rollouts = dict(zip(served, (pool.map if pool else map)(evaluated, served.values(), folders), strict=True))
+            found = [(variant, *trained[variant.training], rollouts[variant.served_as]) for variant in variants]
+            yield [row(variant, folder.name, told, rolled) for variant, folder, told, rolled in found]
 
 
 def _evaluated(bench: Bench, seeds: Sequence[int], variant: Variant, folder: Path) -> list[Rollout]:
@@ -125,22 +125,19 @@ def train(
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         said.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        partial = done.with_suffix(".partial")
-        _train(config, changes, folder, partial, tell, jobs)
-        partial.replace(done)
+        _train(config, changes, folder, tell, jobs)
+        making = read_card(folder / "checkpoint").training
+        write_json(done, {"step": making["step"], "validation": making["open_loop"]})
     figures: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
     return figures
 
 
-def _train(
-    config: Path, changes: Mapping[str, Any], folder: Path, figures: Path, tell: Callable[[str], None], jobs: int
-) -> None:
+def _train(config: Path, changes: Mapping[str, Any], folder: Path, tell: Callable[[str], None], jobs: int) -> None:
     words = [
         f"{name}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}" for name, value in changes.items()
     ]
-    resume = ["--resume"] if (folder / "state").is_dir() else []
-    command = [sys.executable, "-m", "e0_policy.train", "--config", str(config), "--json", str(figures), *resume]
-    tell(f"{folder.name}: train{' on' if resume else ''}")
+    command = [sys.executable, "-m", "e0_policy.train", "--config", str(config), "--continue"]
+    tell(f"{folder.name}: train{' on' if (folder / 'state').is_dir() else ''}")
     with (folder / "train.log").open("a", encoding="utf-8") as log:
         command += ["--set", *words, f"output={folder}"]
         ended = subprocess.run(command, stdout=log, stderr=log, check=False, env=_threads(jobs))

@@ -24,15 +24,16 @@ from typing import Any
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.packed_writer import Header, PackedWriter
-from sim.collect_config import VIEWS, CollectConfig
+from sim.collect_config import VIEWS, CollectConfig, simulator_of
 from sim.collect_episode import Outcome, take
 from sim.demonstration import PERIOD_NS
 from sim.scenes import LABELS
+from sim.simulators import official_steps
 from sim.statistics import wilson_interval
 
 _AHEAD = 2
 """Episodes per process that are handed out at a time: they are written in the order of their seeds."""
-_TOLD = ("task", "seed", "success", "steps", "processor_s")
+_TOLD = ("task", "seed", "success", "steps", "max_steps", "processor_s")
 Note = dict[str, Any]
 """An `Outcome` without its frames."""
 
@@ -123,14 +124,21 @@ def _end_with_parent() -> None:
 
 
 def table(notes: Sequence[Note]) -> str:
-    """Success of each task with its 95 % Wilson interval, median steps of the solved, processor time per episode."""
-    lines = ["| task | solved | 95 % Wilson | median steps | processor s per episode |", "|---|---|---|---|---|"]
+    """Success of each task with its 95 % Wilson interval, median steps of the solved, processor time per episode.
+
+    `within official` are those that were solved within the limit that the benchmark registers, where it has one.
+    """
+    heads = ("task", "solved", "95 % Wilson", "limit", "within official", "median steps", "processor s per episode")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for task in dict.fromkeys(note["task"] for note in notes):
         mine = [note for note in notes if note["task"] == task]
         solved = [note["steps"] for note in mine if note["success"]]
         low, high = (100 * bound for bound in wilson_interval(len(solved), len(mine)))
         steps, spent_s = f"{median(solved):.0f}" if solved else "-", sum(n["processor_s"] for n in mine) / len(mine)
-        lines.append(f"| {task} | {len(solved)}/{len(mine)} | {low:.0f} to {high:.0f} % | {steps} | {spent_s:.1f} |")
+        limit, official = max(note["max_steps"] for note in mine), official_steps(simulator_of(task), task)
+        within = f"{sum(count <= official for count in solved)}/{len(mine)} in {official}" if official else "-"
+        rate = f"{len(solved)}/{len(mine)} | {low:.0f} to {high:.0f} %"
+        lines.append(f"| {task} | {rate} | {limit} | {within} | {steps} | {spent_s:.1f} |")
     return "\n".join(lines)
 
 

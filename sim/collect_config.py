@@ -43,7 +43,7 @@ class CollectConfig:
     @property
     def simulator(self) -> str:
         """Whose tasks they are."""
-        return "fr3_plant" if set(self.tasks) & set(fr3_plant.TASKS) else "maniskill"
+        return "fr3_plant" if any(simulator_of(task) == "fr3_plant" for task in self.tasks) else "maniskill"
 
     @property
     def embodiment(self) -> str:
@@ -61,3 +61,8 @@ class CollectConfig:
         task = self.tasks[place]
         times, before = self.tasks.count(task), self.tasks[:place].count(task)
         return task, self.first_seed + turn * times + before
+
+
+def simulator_of(task: str) -> str:
+    """Whose task it is."""
+    return "fr3_plant" if task in fr3_plant.TASKS else "maniskill"

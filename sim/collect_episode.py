@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from e0_policy.dataset import Episode
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ImageArray
 from sim.collect_config import CollectConfig
-from sim.direct import DirectEpisode, DirectLoop, Moment
+from sim.direct import DirectLoop, Moment
 from sim.disturbance import Disturbance
 from sim.maniskill_arm import JOINTS
 from sim.maniskill_tasks import TASKS
@@ -37,45 +36,28 @@ class Taken:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an episode came to. `taken` is None without success, without a single step, and where nothing is kept."""
+    """What an episode came to.
+
+    `max_steps` was its limit. `taken` is None without success, without a single step, and where nothing is kept.
+    """
 
     task: str
     seed: int
     success: bool
     steps: int
+    max_steps: int
     processor_s: float
     taken: Taken | None
-
-
-class Expert(Protocol):
-    """Solves the scene of a task and seed in a loop of its own."""
-
-    def run(
-        self, task: str, seed: int, onlooker: Callable[[Moment], None] | None = None, max_steps: int = 0
-    ) -> DirectEpisode:
-        """Run an episode; the onlooker sees every tick."""
-
-
-class PlannedExpert:
-    """Plays a plan that was made before the episode: what fr3_plant needs, where nothing slips."""
-
-    def __init__(self, loop: DirectLoop, source: ExpertSource) -> None:
-        self._loop, self._source = loop, source
-
-    def run(
-        self, task: str, seed: int, onlooker: Callable[[Moment], None] | None = None, max_steps: int = 0
-    ) -> DirectEpisode:
-        """Plan, and run an episode."""
-        self._source.reset(task, seed)
-        return self._loop.run(task, seed, self._source, max_steps, onlooker)
 
 
 def take(config: CollectConfig, task: str, seed: int, keep: bool) -> Outcome:
     """Run one episode in this process; without `keep` no pictures are made but the first."""
     began_s, frames = time.process_time(), list[Moment]()
-    done = expert(config, task, keep).run(task, seed, frames.append if keep else None, config.max_steps)
+    loop, expert = stage(config, task, keep)
+    expert.reset(task, seed)
+    done = loop.run(task, seed, expert, config.max_steps, frames.append if keep else None)
     taken = frames_of(config, task, seed, frames) if done.success else None
-    return Outcome(task, seed, done.success, done.steps, round(time.process_time() - began_s, 3), taken)
+    return Outcome(task, seed, done.success, done.steps, done.max_steps, round(time.process_time() - began_s, 3), taken)
 
 
 def frames_of(config: CollectConfig, task: str, seed: int, seen: Sequence[Moment]) -> Taken | None:
@@ -98,16 +80,12 @@ def _labels(task: str, moments: Sequence[Moment], states: NDArray[np.float64]) -
 
 
 @lru_cache(maxsize=8)
-def expert(config: CollectConfig, task: str, keep: bool) -> Expert:
-    """One per task and process: a scene of another task takes a while to make."""
+def stage(config: CollectConfig, task: str, keep: bool) -> tuple[DirectLoop, ExpertSource]:
+    """Loop and expert, one per task and process: a scene of another task takes a while to make."""
     size_px = config.size_px if keep else _DRY_PX
     views = config.views if keep else config.views[:1]
     adapter = make_adapter(config.simulator, views, (size_px, size_px), config.embodiment)
     arm = load_embodiment(config.embodiment)
     pushes = Disturbance(len(arm.joint_names), config.disturbance_rad, config.disturbance_share)
     loop = DirectLoop(adapter, task, disturbance=pushes if config.disturbance_rad else None)
-    if config.simulator != "maniskill":
-        return PlannedExpert(loop, ExpertSource(config.simulator, arm))
-    from sim.live_expert import LiveExpert
-
-    return LiveExpert(loop, arm)
+    return loop, ExpertSource(config.simulator, arm, lambda: adapter.privileged().poses)

@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     who.add_argument(
         "--checkpoint", default="", help="folder of a policy (default: the shipped one, if it knows the task)"
     )
-    who.add_argument("--expert", action="store_true", help="a privileged open-loop expert plans, no policy")
+    who.add_argument("--expert", action="store_true", help="a privileged expert plans, no policy")
     p.add_argument("--mode", default="realtime", choices=("realtime", "lockstep"), help="how time runs")
     p.add_argument("--out", type=Path, help="folder for bags, logs, video and plot (default: runs/demo-<time>)")
     p.add_argument("--json", type=Path, help="write the figures to this file")
@@ -177,7 +177,7 @@ def source_line(config: EvalConfig) -> str:
     """Who plans, in words."""
     if card := card_of(config):
         return f"policy, E0 checkpoint {card.identifier} of {config.checkpoint}, views {', '.join(config.views)}"
-    return "scripted (a privileged open-loop expert; no trained checkpoint is loaded)"
+    return "scripted (a privileged expert; no trained checkpoint is loaded)"
 
 
 def _run(options: argparse.Namespace, config: EvalConfig, out: Path) -> list[Episode]:

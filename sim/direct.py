@@ -91,7 +91,7 @@ class Moment:
 
 
 @dataclass
-class Run:
+class _Run:
     """An episode in progress."""
 
     episode: Episode
@@ -161,20 +161,6 @@ class DirectLoop:
             RuntimeError: the executor cannot be armed, or a tick had no observation.
 
         """
-        run = self.begin(task, seed, source, max_steps, onlooker)
-        while run.episode.running:
-            self.tick(run)
-        return self.result(run)
-
-    def begin(
-        self,
-        task: str,
-        seed: int,
-        source: Source,
-        max_steps: int = 0,
-        onlooker: Callable[[Moment], None] | None = None,
-    ) -> Run:
-        """Build the scene and arm the executor; then `tick` while the run's episode is running, and `result`."""
         rig, began_s = self.rig, time.perf_counter()
         self._executor.disarm()
         scene = rig.reset(task, seed, rig.now_ns + RESET_GAP_NS)
@@ -183,9 +169,12 @@ class DirectLoop:
         before = began_s, self._violations(), self._executor.status(rig.now_ns).refused
         self._samples = []
         episode.start()
-        return Run(episode, source, onlooker, *before, offsets=known_offsets(rig.adapter))
+        run = _Run(episode, source, onlooker, *before, offsets=known_offsets(rig.adapter))
+        while episode.running:
+            self._tick(run)
+        return self._result(run)
 
-    def result(self, run: Run) -> DirectEpisode:
+    def _result(self, run: _Run) -> DirectEpisode:
         """What a run came to."""
         rig, episode = self.rig, run.episode
         return DirectEpisode(
@@ -211,7 +200,7 @@ class DirectLoop:
         if refusal := self._executor.arm(stamp_ns, stamp_ns):
             raise RuntimeError(f"the executor does not arm: {refusal.reason}")
 
-    def tick(self, run: Run) -> None:
+    def _tick(self, run: _Run) -> None:
         """Observe, answer, command, and advance by one control period; at the end of the episode only observe."""
         rig, episode = self.rig, run.episode
         now_ns, privileged = rig.now_ns, rig.adapter.privileged()
@@ -234,7 +223,7 @@ class DirectLoop:
         self._samples = rig.advance(now_ns + rig.adapter.control_period_ns).samples
         episode.step += 1
 
-    def _answer(self, run: Run, seen: Observation | Stale, now_ns: int) -> None:
+    def _answer(self, run: _Run, seen: Observation | Stale, now_ns: int) -> None:
         """The source's answer, and what the executor makes of it."""
         run.stale += isinstance(seen, Stale)
         if isinstance(seen, Observation):
@@ -246,7 +235,7 @@ class DirectLoop:
             self._executor.offer(answer, now_ns)
         self._move(run, now_ns)
 
-    def _move(self, run: Run, now_ns: int) -> None:
+    def _move(self, run: _Run, now_ns: int) -> None:
         """The executor's tick, and what hears of it."""
         rig, tick = self.rig, self._executor.tick(now_ns)
         status = tick.status

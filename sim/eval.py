@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
     configs = [replace(_configuration(options), camera_shift_deg=angle) for angle in angles]
     out = options.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
     folders = [out / f"cameras-{angle:g}deg" for angle in angles] if len(angles) > 1 else [out]
-    what = options.checkpoint or "the scripted expert (privileged, open loop)"
+    what = options.checkpoint or "the scripted expert (privileged)"
     print(f"{what} on {', '.join(tasks)}, seeds {options.seeds}, {options.mode}; all under {out}")
     found: dict[str, Any] = {}
     for config, folder in zip(configs, folders, strict=True):
@@ -89,6 +89,7 @@ def _configuration(options: argparse.Namespace) -> EvalConfig:
         size=options.size,
         max_steps=options.max_steps,
         camera_poses=options.camera_poses,
+        control=options.control,
         sim_python=options.sim_python,
     )
 

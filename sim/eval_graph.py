@@ -66,7 +66,9 @@ def graph_settings(config: EvalConfig) -> dict[str, dict[str, Any]]:
     """Settings of nodes that an evaluation has of its own."""
     settings: dict[str, dict[str, Any]] = {"bridge": {"judge": True, "timeout_s": PATIENCE_S}}
     settings["bridge"] |= {"camera_shift_deg": config.camera_shift_deg, "camera_poses": config.camera_poses}
-    if config.checkpoint:
+    if not config.checkpoint:
+        settings["experts"] = {"control": config.control}
+    else:
         inference = yaml.safe_dump(inference_settings(config.settings), default_flow_style=True).strip()
         told = config.camera_shift_deg > 0 and config.camera_poses == "true"
         settings["policy"] = {"device": config.device, "settings": inference, "camera_places": told}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from e0_ros.config import ConfigError
 from sim.camera_shift import REPORTED
+from sim.scripted import CONTROLS
 
 DESCRIPTION = """\
 How often a policy succeeds in a simulator: task x seeds, with a Wilson interval, controls and a report.
@@ -40,6 +41,7 @@ settings of inference (--set): steps (N), samples, alpha, noise (fixed, redraw),
 
 examples
   e0 eval --task PickCube-v1 --seeds 0:20                                      # the expert, over the graph
+  e0 eval --task PushCube-v1 --seeds 0:20 --control ee_pose                    # its plans as poses of the tool
   e0 eval --suite maniskill5 --seeds 1000:1020 --direct --checkpoint checkpoints/small
   e0 eval --task PickCube-v1 --task PushCube-v1 --seeds 1000:1100 --direct --workers 2 --checkpoint checkpoints/nano
   e0 eval --task PickCube-v1 --seeds 1000:1100 --checkpoint checkpoints/nano --set steps=4 --set execution_horizon=4
@@ -120,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--camera-poses", choices=REPORTED, default="nominal", help="where moved cameras say that they stand"
     )
+    p.add_argument("--control", choices=CONTROLS, default="joint_position", help="what the expert's plans are made of")
     p.add_argument("--simulator", default="maniskill", help="maniskill, libero, or fr3_plant (no physics)")
     p.add_argument("--sim-python", default="", metavar="PYTHON", help="over the graph: the simulator's interpreter")
     p.add_argument("--keep-bags", action="store_true", help="over the graph: keep a bag of every rollout")

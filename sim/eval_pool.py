@@ -51,7 +51,7 @@ def run_in_pool(
     """
     waiting, pool = deque(assignments), []
     try:
-        with _environment(dict.fromkeys(ONE_THREAD, "1") if workers > 1 else {"OMP_NUM_THREADS": "1"}):
+        with environment(dict.fromkeys(ONE_THREAD, "1") if workers > 1 else {"OMP_NUM_THREADS": "1"}):
             pool = [_Worker(config, folder) for _ in range(min(workers, len(waiting)))]
             while waiting or any(worker.busy for worker in pool):
                 for worker in pool:
@@ -160,7 +160,7 @@ def _run(runner: RolloutRunner, given: Assignment) -> Rollout:
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Variables for processes started meanwhile; numeric libraries read them when they are loaded."""
     before: dict[str, Any] = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

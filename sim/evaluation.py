@@ -26,10 +26,12 @@ from e0_ros.config import ConfigError, check, closest, setting
 from e0_ros.graph import SIMULATORS as GRAPH_SIMULATORS
 from e0_ros.policies import Card, load_checkpoint, read_card
 from e0_ros.version import code_version
+from sim.adapter import SimAdapter
 from sim.camera_shift import REPORTED, CameraShift
 from sim.direct import DirectEpisode, DirectLoop, Moment
 from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, SUCCESS, Job, Rollout
 from sim.raw import RawLoop
+from sim.scripted import CONTROLS
 from sim.simulators import SIMULATORS, STEPPED, instructions, make_adapter, make_row_adapter
 from sim.sources import Disguise, ExpertSource, PolicySource
 from sim.statistics import percentile
@@ -57,8 +59,12 @@ class EvalConfig:
     camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
     sim_python: str = setting("", "over the graph: interpreter of the simulator; empty: this one")
 
+    control: str = setting("joint_position", "what rows of the expert's chunks are", choices=CONTROLS)
+
     def __post_init__(self) -> None:
         check(self)
+        if self.control != "joint_position" and (self.checkpoint or self.mode == "raw"):
+            raise ConfigError(f"control {self.control} is the expert's, through the executor; a checkpoint has its own")
         if self.camera_shift_deg and self.simulator != "maniskill":
             raise ConfigError(f"{self.simulator}'s cameras cannot be moved; maniskill's can")
         inference_settings(self.settings)
@@ -187,7 +193,7 @@ class RolloutRunner:
 
     def _run(self, job: Job, onlooker: Callable[[Moment], None] | None) -> Rollout:
         self._loop = loop = self._loop or self._make_loop(job.task)
-        self._source = source = self._source or self._make_source()
+        self._source = source = self._source or self._make_source(loop.adapter)
         if isinstance(source, PolicySource):
             source.disguise = disguise(self._config.simulator, job)
         source.reset(job.task, job.seed)
@@ -206,9 +212,11 @@ class RolloutRunner:
         adapter = make_adapter(config.simulator, config.views, size_px, self._arm(), shift=config.shift)
         return DirectLoop(adapter, task)
 
-    def _make_source(self) -> ExpertSource | PolicySource:
+    def _make_source(self, adapter: SimAdapter) -> ExpertSource | PolicySource:
         arm = load_embodiment(self._arm())
-        return PolicySource(self._policy, arm) if self._policy else ExpertSource(self._config.simulator, arm)
+        if self._policy:
+            return PolicySource(self._policy, arm)
+        return ExpertSource(self._config.simulator, arm, lambda: adapter.privileged().poses, self._config.control)
 
     def _arm(self) -> str:
         """The policy's arm, or for the expert the one that the graph of this simulator has."""

@@ -19,7 +19,7 @@ from rclpy.node import Node
 from e0_msgs.msg import ActionChunk, ExecutorState, Observation, SimState
 from e0_policy.types import ImageArray
 from e0_ros import interfaces
-from e0_ros.conversions import rgb8_from_msg, to_ns
+from e0_ros.conversions import pose_values, rgb8_from_msg, to_ns
 from e0_ros.core.policy_session import is_error
 from e0_ros.interfaces import Service, Topic, message_class
 from e0_ros.raw_inputs import Polled
@@ -306,7 +306,7 @@ class Evaluator(Node):  # type: ignore[misc]
             episode.wall_s += told_s - self._told_s
         self.sim, self._told_s = msg, told_s
         if self._episode is not None:
-            self._trace.scene(to_ns(msg.header.stamp), np.array([_values(pose) for pose in msg.poses]))
+            self._trace.scene(to_ns(msg.header.stamp), np.array([pose_values(pose) for pose in msg.poses]))
 
     def _on_executor(self, msg: ExecutorState, _: Mapping[str, Any]) -> None:
         before, self.executor_state, episode = self.executor_state, msg, self._episode
@@ -345,11 +345,6 @@ class Evaluator(Node):  # type: ignore[misc]
 
 def _number(status: Any, key: str) -> int:
     return next((int(value.value) for value in status.values if value.key == key), -1)
-
-
-def _values(pose: Any) -> list[float]:
-    p, q = pose.position, pose.orientation
-    return [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
 
 
 def violations(episodes: Sequence[Episode]) -> float:

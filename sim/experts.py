@@ -1,30 +1,35 @@
-"""experts: the privileged open-loop expert as an action source, `scripted`.
+"""experts: the privileged expert as an action source, `scripted`.
 
-A reset plans the episode in a copy of the scene; the observations that follow are only its clock. It sees no image and
-corrects nothing.
+It looks at no image: where everything is it reads from /e0/sim/state, whenever a motion is over and the next one is to
+be planned.
 """
 
 from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rclpy.node import Node
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
-from e0_msgs.msg import EpisodeEvent
+from e0_msgs.msg import EpisodeEvent, SimState
 from e0_msgs.msg import Observation as ObservationMsg
 from e0_msgs.srv import ResetSim
 from e0_policy.embodiment import load_embodiment
+from e0_policy.types import FloatArray
 from e0_ros import interfaces
 from e0_ros.config import check, declare_parameters, setting
-from e0_ros.conversions import chunk_to_msg, to_ns
+from e0_ros.conversions import chunk_to_msg, pose_values, to_ns
 from e0_ros.process import run_node
 from sim.playback import PlaybackConfig
-from sim.scripted import ScriptedSource, make_planner
+from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner, rows_of
 from sim.simulators import SIMULATORS
+
+_STATES = 40
+"""States that are kept until the observation of their time has come."""
 
 
 @dataclass(frozen=True)
@@ -34,66 +39,96 @@ class ExpertsConfig(PlaybackConfig):
     simulator: str = setting("maniskill", "whose tasks to plan", choices=SIMULATORS)
     embodiment: str = setting("panda", "embodiment of the chunks")
     lockstep: bool = setting(False, "the first observation after a reset starts the plan, else the episode's START")
+    control: str = setting("joint_position", "what rows of chunks are", choices=CONTROLS)
 
     def __post_init__(self) -> None:
         check(self)
 
 
 class Experts(Node):
-    """Answers every observation with one ActionChunk: a window of the plan, or STATUS_NONE."""
+    """Answers every observation with one ActionChunk: a window of the plan, or STATUS_NONE.
+
+    Where a motion is due, the answer waits for the simulator's state of the observation's own stamp.
+    """
 
     def __init__(self) -> None:
         super().__init__("experts")
         self._config = declare_parameters(self, ExpertsConfig)
         arm = load_embodiment(self._config.embodiment)
         session = f"experts-{secrets.token_hex(4)}"
-        self._source = ScriptedSource(make_planner(self._config.simulator, arm), self._config, arm, session)
+        planner, rows = make_planner(self._config.simulator, arm), rows_of(self._config.simulator, self._config.control)
+        self._source = ScriptedSource(planner, self._config, arm, session, rows)
         self._task = ""
         self._started_ns: int | None = None
+        self._states: dict[int, Mapping[str, FloatArray]] = {}
+        self._waiting: list[ObservationMsg] = []
         out = interfaces.ACTION_CHUNK
         self._chunks = self.create_publisher(ChunkMsg, out.name, out.qos.profile())
-        seen, event = interfaces.OBSERVATION, interfaces.EPISODE_EVENT
-        self.create_subscription(ObservationMsg, seen.name, self._on_observation, seen.qos.profile())
-        self.create_subscription(EpisodeEvent, event.name, self._on_event, event.qos.profile())
+        for topic, callback in (
+            (interfaces.OBSERVATION, self._on_observation),
+            (interfaces.EPISODE_EVENT, self._on_event),
+            (interfaces.SIM_STATE, self._on_state),
+        ):
+            self.create_subscription(interfaces.message_class(topic.type), topic.name, callback, topic.qos.profile())
         self.create_service(ResetSim, interfaces.RESET_EXPERT.name, self._on_reset)
 
     def _on_reset(self, request: ResetSim.Request, response: ResetSim.Response) -> ResetSim.Response:
-        """Plan; what was planned before is void, whatever happens."""
+        """Begin an episode; what was planned before is void, whatever happens."""
         self._started_ns, self._task = None, request.task or self._task
+        self._states.clear()
+        self._waiting.clear()
         try:
-            plan = self._source.reset(self._task, request.seed)
-        except (ValueError, ImportError, RuntimeError) as error:
+            response.instruction = self._source.reset(self._task, request.seed)
+        except (ValueError, ImportError) as error:
             response.message = str(error)
-            self.get_logger().error(f"no plan: {error}")
+            self.get_logger().error(f"no expert: {error}")
             return response
-        solved = "solved" if plan.success else "NOT solved"
-        response.success, response.instruction = True, plan.instruction
-        scene = f"{self._task}, seed {request.seed}"
-        response.message = f"privileged open-loop expert: {scene}, {len(plan.rows)} rows, {solved} in its copy"
+        response.success = True
+        response.message = f"privileged expert, which reads {interfaces.SIM_STATE.name}: {self._task}"
         self.get_logger().info(response.message)
         return response
 
     def _on_event(self, msg: EpisodeEvent) -> None:
         self._started_ns = to_ns(msg.header.stamp) if msg.kind == EpisodeEvent.START else None
 
+    def _on_state(self, msg: SimState) -> None:
+        pairs = zip(msg.names, msg.poses, strict=True)
+        self._states[to_ns(msg.header.stamp)] = {name: np.array(pose_values(pose)) for name, pose in pairs}
+        while len(self._states) > _STATES:
+            del self._states[next(iter(self._states))]
+        self._answer_waiting()
+
     def _on_observation(self, msg: ObservationMsg) -> None:
-        stamp_ns = to_ns(msg.header.stamp)
-        answer = self._source.answer(stamp_ns, self._refusal(msg.status == ObservationMsg.STATUS_OK, stamp_ns))
-        self._chunks.publish(chunk_to_msg(answer, self.get_clock().now().nanoseconds))
+        self._waiting.append(msg)
+        self._answer_waiting()
+
+    def _answer_waiting(self) -> None:
+        """Answer observations in their order; one that needs a state waits for it until a later one is there."""
+        while self._waiting:
+            msg = self._waiting[0]
+            stamp_ns = to_ns(msg.header.stamp)
+            refusal = self._refusal(msg.status == ObservationMsg.STATUS_OK, stamp_ns)
+            poses = self._states.get(stamp_ns)
+            late = any(stamp > stamp_ns for stamp in self._states)
+            if poses is None and not refusal and not late and self._source.due(stamp_ns):
+                return
+            self._waiting.pop(0)
+            seen = Seen(np.array(msg.joint_positions), msg.gripper_opening, poses) if poses is not None else None
+            answer = self._source.answer(stamp_ns, seen, refusal, None if self._config.lockstep else self._now_ns)
+            self._chunks.publish(chunk_to_msg(answer, self._now_ns()))
+
+    def _now_ns(self) -> int:
+        now_ns: int = self.get_clock().now().nanoseconds
+        return now_ns
 
     def _refusal(self, seen: bool, stamp_ns: int) -> str:
-        """Why this observation gets no plan; the plan runs on meanwhile, for nothing in it depends on what is seen."""
+        """Why this observation gets no plan; rows that are planned already become due meanwhile."""
         if not seen:
             return "the observation is stale"
-        if not self._source.planned:
-            return f"no plan; call {interfaces.RESET_EXPERT.name}"
+        if not self._source.begun:
+            return f"no episode; call {interfaces.RESET_EXPERT.name}"
         started = self._started_ns is not None and stamp_ns >= self._started_ns
         return "" if started or self._config.lockstep else "the episode has not started"
-
-    def destroy_node(self) -> None:
-        """Free the planner's environment with the node."""
-        self._source.close()
-        super().destroy_node()
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -2,11 +2,14 @@
 
 What is known of franka_ros2 (its documents on error recovery, humble and jazzy): an error ends all motion and the
 hardware component with it. On Jazzy the controllers are deactivated then, on Humble they stay and must be deactivated
-by hand. The recovery action clears the error; then the hardware can be activated, and then the controllers.
+by hand. The recovery action clears the error; then the hardware can be activated, and then the controllers. Payload and
+thresholds are taken while no controller runs ("command not possible in the current mode", franka_ros#25 and #134), and
+what was told is lost with the control's restart. As after our launch, the controller is loaded and inactive at first.
 """
 
 from __future__ import annotations
 
+from e0_ros.core.arm_setup import NO_PAYLOAD, Payload
 from e0_ros.core.fci import RobotMode
 
 USER_STOP = "user_stopped"
@@ -19,15 +22,18 @@ class Fci:
     Attributes:
         mode, errors, last_motion_errors: as in franka_msgs/FrankaRobotState.
         hardware, controller: whether they are active.
+        payload: what the arm reckons with; thresholds: what it was told, by the names of SetFullCollisionBehavior.
 
     """
 
     def __init__(self, humble: bool) -> None:
         self._humble = humble
-        self.mode = RobotMode.MOVE
+        self.mode = RobotMode.IDLE
         self.errors: tuple[str, ...] = ()
         self.last_motion_errors: tuple[str, ...] = ()
-        self.hardware = self.controller = True
+        self.hardware, self.controller = True, False
+        self.payload = NO_PAYLOAD
+        self.thresholds: dict[str, tuple[float, ...]] = {}
 
     @property
     def stands(self) -> str:
@@ -65,6 +71,24 @@ class Fci:
             return "the arm has errors"
         self.hardware = True
         return ""
+
+    def set_load(self, payload: Payload) -> str:
+        """Take a payload."""
+        if refused := self._busy("Set Load"):
+            return refused
+        self.payload = payload
+        return ""
+
+    def set_thresholds(self, thresholds: dict[str, tuple[float, ...]]) -> str:
+        """Take thresholds of contact and collision."""
+        if refused := self._busy("Set Collision Behavior"):
+            return refused
+        self.thresholds = thresholds
+        return ""
+
+    def _busy(self, command: str) -> str:
+        idle = self.mode is RobotMode.IDLE
+        return "" if idle else f"libfranka: {command} command rejected: command not possible in the current mode!"
 
     def switch(self, activate: bool, deactivate: bool) -> str:
         """Activate or deactivate the arm's controller."""

@@ -170,17 +170,9 @@ class Fr3Plant:
         return [int(row) for row in rows]
 
     def cameras(self) -> dict[str, CameraModel]:
-        """Made up, for the pictures show no scene: `wrist` on the flange, the others 1 m in front of the base."""
-        models = {}
-        for view, picture in zip(self.views, self._pictures, strict=True):
-            height, width, _ = picture.shape
-            focal_px, on_flange = 0.8 * width, view == "wrist"
-            intrinsics = np.array(
-                [[focal_px, 0.0, (width - 1) / 2], [0.0, focal_px, (height - 1) / 2], [0.0, 0.0, 1.0]]
-            )
-            pose = pose_matrix(*(_ON_FLANGE if on_flange else _IN_FRONT))
-            models[view] = CameraModel(width, height, intrinsics, "flange" if on_flange else "base", pose)
-        return models
+        """Made up, for the pictures show no scene."""
+        sizes = [picture.shape[:2] for picture in self._pictures]
+        return {view: made_up_camera(view, w, h) for view, (h, w) in zip(self.views, sizes, strict=True)}
 
     def nominal_cameras(self) -> dict[str, CameraModel]:
         """The same: nobody moves them."""
@@ -206,3 +198,11 @@ def _background(index: int, width: int, height: int) -> ImageArray:
     channels = [40 + 60 * rows // height, 40 + 60 * columns // width, 60 + 20 * (index % 4) + 0 * rows]
     image: ImageArray = np.stack([channel + noise for channel in channels], axis=2).astype(np.uint8)
     return image
+
+
+def made_up_camera(view: str, width_px: int, height_px: int) -> CameraModel:
+    """A camera without a scene: `wrist` on the flange, any other 1 m in front of the base."""
+    focal_px, on_flange = 0.8 * width_px, view == "wrist"
+    intrinsics = np.array([[focal_px, 0.0, (width_px - 1) / 2], [0.0, focal_px, (height_px - 1) / 2], [0.0, 0.0, 1.0]])
+    pose = pose_matrix(*(_ON_FLANGE if on_flange else _IN_FRONT))
+    return CameraModel(width_px, height_px, intrinsics, "flange" if on_flange else "base", pose)

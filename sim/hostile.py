@@ -20,7 +20,7 @@ from e0_ros.core.limiter import Limits, brake, legal
 from e0_ros.core.reference import RowCurve
 from e0_ros.core.workspace import Workspace, plan_inside
 from sim.judge import Judge
-from sim.judge_workspace import SPHERES, Bounds, centres
+from sim.judge_workspace import SPHERES, Bounds, Broken, broken, centres
 
 MS = 1_000_000
 KINDS = ("anywhere", "bang", "push", "step", "flip", "smooth", "huge", "tiny", "nan", "inf")
@@ -103,7 +103,7 @@ def narrow_bounds(rng: np.random.Generator, arm: Embodiment, copies: int) -> Bou
     return Bounds(lower, upper, table, speed)
 
 
-def fuzz_limiter(name: str, chunks: int, seed: int, copies: int = 32) -> Found:
+def fuzz_limiter(name: str, chunks: int, seed: int, copies: int = 64) -> Found:
     """Drive an arm's limiter by at least `chunks` hostile chunks, a new one every 1 to 60 ms."""
     arm, rng, steps = load_embodiment(name), np.random.default_rng([seed, embodiment_names().index(name)]), 0
     many, config = side_by_side(arm, copies), ExecutorConfig(embodiment=name)
@@ -122,14 +122,22 @@ def fuzz_limiter(name: str, chunks: int, seed: int, copies: int = 32) -> Found:
                 stop = brake(limits, command.sample(until_ns), until_ns)
                 illegal += int((~legal(limits, stop)).sum())
                 stop_s = np.maximum(stop_s, stop_times(stop).reshape(copies, -1).max(axis=0))
+                kept, _ = plan_inside(limits, space, command, None, until_ns, int(config.span_ms * MS))
+                illegal += int((~legal(limits, kept)).sum()) + len(leaves(bounds, kept))
             times = np.arange(commit_ns, until_ns, MS)
-            judge.check(times, command.sample(times).position)
+            judge.check(times, command.positions(times))
             commit_ns, steps = until_ns, steps + 1
         times = commit_ns + MS * np.arange(_REST_MS)
-        judge.check(times, command.sample(times).position)
+        judge.check(times, command.positions(times))
     bound = arm.velocity / arm.acceleration + arm.acceleration / arm.jerk
     cpu_s = time.process_time() - begin
     return Found(steps * copies, judge.violations + illegal, kept_in, judge.samples * copies, cpu_s, stop_s, bound)
+
+
+def leaves(bounds: Bounds, command: Command) -> list[Broken]:
+    """What a command breaks of the workspaces until it rests, at 500 Hz."""
+    times = np.arange(command.start_ns, command.end_ns, 2 * MS)
+    return broken(bounds, command.positions(times).reshape(len(times), -1, 7), 2e-3)
 
 
 def stop_times(stop: Command) -> FloatArray:

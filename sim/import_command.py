@@ -1,4 +1,4 @@
-"""`e0 import`: demonstrations of ManiSkill and LIBERO to a LeRobotDataset v3.0, as `e0 convert` writes it."""
+"""`e0 import`: demonstrations without bags to a LeRobotDataset v3.0, as `e0 convert` writes it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from e0_policy.dataset import DatasetError, PackedSource
 from e0_policy.embodiment import load_embodiment
 from e0_policy.files import sha256, sync
 from e0_policy.types import Observation
@@ -25,21 +26,22 @@ from e0_ros.core.dataset_writer import write_dataset
 from e0_ros.core.decode import resize_with_pad
 from e0_ros.json_file import write_json
 from e0_ros.version import code_version
-from sim.trajectories import Trajectory, read_trajectories
+from sim.trajectories import PERIOD_NS, Trajectory, read_trajectories
 
 WORK = ".importing"
-PERIOD_NS = 50_000_000
 DESCRIPTION = """\
-ManiSkill's trajectories (with pictures: replay_trajectory -o rgb -c pd_joint_pos) or LIBERO's demonstrations (HDF5)
-to a LeRobotDataset v3.0 for `e0 train`: rows are absolute joint positions and the gripper's opening. Steps that ask for
-no motion (no-ops) are left out, and so are demonstrations that failed. An interrupted import goes on. Where actions are
-deltas, the row is the joints that were reached one step later. LIBERO's pictures are stored upside down and are turned;
-its reader is tested on a file of that layout, not on LIBERO's own, which were not at hand.
+ManiSkill's trajectories (with pictures: replay_trajectory -o rgb -c pd_joint_pos), LIBERO's demonstrations (HDF5) or
+folders of `e0 collect` to a LeRobotDataset v3.0 for `e0 train`: rows are absolute joint positions and the gripper's
+opening. Of files, steps that ask for no motion (no-ops) are left out, and so are demonstrations that failed. An
+interrupted import goes on. Where actions are deltas, the row is the joints that were reached one step later. LIBERO's
+pictures are stored upside down and are turned; its reader is tested on a file of that layout, not on LIBERO's own,
+which were not at hand.
 """
 EXAMPLES = """\
 examples
   e0 import demos/StackCube-v1/trajectory.rgb.pd_joint_pos.physx_cpu.h5 --out datasets/stack
   e0 import libero_goal/*.hdf5 --size 224 --out datasets/libero_goal
+  e0 import data/pick data/stack --size 128 --crf 23 --gop 250 --out datasets/two   # a hundredth of e0 collect's bytes
 """
 
 
@@ -54,13 +56,13 @@ class Imported:
     left_out: list[dict[str, str]]
 
 
-def import_files(files: Sequence[Path], out: Path, size_px: int = 224, noops: bool = False) -> Imported:
+def import_files(files: Sequence[Path], out: Path, config: ConvertConfig, noops: bool = False) -> Imported:
     """Make the dataset `out` of every demonstration of some files; no dataset of that name is ever half.
 
     Args:
-        files: HDF5 files.
+        files: HDF5 files, and packed folders.
         out: must not exist.
-        size_px: side of the pictures, an even number.
+        config: size and coding of the pictures; the rest is not read.
         noops: keep steps that ask for no motion.
 
     Raises:
@@ -70,14 +72,12 @@ def import_files(files: Sequence[Path], out: Path, size_px: int = 224, noops: bo
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out")
     work, done, left_out = out.with_name(out.name + WORK), [], []
-    config = ConvertConfig(image_height=size_px, image_width=size_px)
+    coding = f"{config.image_height}-{config.codec}-{config.crf}-{config.gop}"
     for file in files:
-        if not file.is_file():
-            raise ConfigError(f"{file}: no such file")
-        digest = sha256(file)
+        digest = _digest(file)
         for trajectory in read_trajectories(file):
             config = _same_signal(config, trajectory, bool(done))
-            folder = work / "episodes" / f"{digest[:16]}-{trajectory.name}-{size_px}-{int(noops)}"
+            folder = work / "episodes" / f"{digest[:16]}-{trajectory.name}-{coding}-{int(noops)}"
             facts = _episode(trajectory, file.name, digest, folder, config, noops)
             if facts.left_out:
                 left_out.append({"bag": facts.bag, "digest": digest, "reason": facts.left_out})
@@ -93,6 +93,14 @@ def import_files(files: Sequence[Path], out: Path, size_px: int = 224, noops: bo
     shutil.rmtree(work)
     frames = sum(facts.frames for facts, _ in done)
     return Imported(str(out), len(done), frames, sum(facts.leading for facts, _ in done), left_out)
+
+
+def _digest(source: Path) -> str:
+    if source.is_dir():
+        return PackedSource(source).digest()
+    if not source.is_file():
+        raise ConfigError(f"{source}: no such file or folder")
+    return sha256(source)
 
 
 def _same_signal(config: ConvertConfig, trajectory: Trajectory, begun: bool) -> ConvertConfig:
@@ -111,7 +119,7 @@ def _episode(trajectory: Trajectory, file: str, digest: str, work: Path, config:
         return read_facts(work)
     whole = len(trajectory.states)
     kept = trajectory if noops else trajectory.without_noops()
-    arm, name = load_embodiment("panda"), f"{file}/{trajectory.name}"
+    arm, name = load_embodiment(trajectory.embodiment), f"{file}/{trajectory.name}"
     facts = Facts(name, digest=f"{digest}/{trajectory.name}", episode_id=name, task=trajectory.task)
     facts.seed, facts.instruction, facts.instructions = trajectory.seed, trajectory.instruction, [kept.instruction]
     facts.outcome, facts.sources = "success" if trajectory.success else "failure", ["import"]
@@ -163,15 +171,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Import; 0, or 2 if there is nothing to import."""
     raw = argparse.RawDescriptionHelpFormatter
     p = argparse.ArgumentParser(prog="e0 import", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
-    p.add_argument("files", nargs="+", type=Path, help="HDF5 files of ManiSkill (their JSON beside them) or LIBERO")
+    p.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        help="HDF5 files of ManiSkill (their JSON beside them) or LIBERO, or folders of e0 collect",
+    )
     p.add_argument("--out", "-o", type=Path, required=True, help="folder of the dataset")
     p.add_argument("--size", type=int, default=224, help="side of the pictures in px (default: 224)")
+    p.add_argument(
+        "--crf", type=int, default=ConvertConfig.crf, help="of the H.264 videos, lower is larger (default: 18)"
+    )
+    p.add_argument("--gop", type=int, default=ConvertConfig.gop, help="frames between key frames (default: 2)")
     p.add_argument("--keep-noops", action="store_true", help="keep steps that ask for no motion")
     p.add_argument("--json", type=Path, help="write the figures to this file")
     options = p.parse_args(argv)
     try:
-        told = import_files(options.files, options.out, options.size, options.keep_noops)
-    except ConfigError as error:
+        size = {"image_height": options.size, "image_width": options.size}
+        config = ConvertConfig(**size, crf=options.crf, gop=options.gop)
+        told = import_files(options.files, options.out, config, options.keep_noops)
+    except (ConfigError, DatasetError) as error:
         print(f"e0 import: {error}", file=sys.stderr)
         return 2
     print(f"{told.dataset}: {told.episodes} episodes, {told.frames} frames; {told.noops} steps without motion left out")

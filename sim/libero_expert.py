@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from e0_policy.types import FloatArray, Representation
+from e0_policy.types import FloatArray
 from sim import libero_tasks
-from sim.demonstration import Demonstration
 from sim.libero import LiberoAdapter
 from sim.libero_tasks import LIFT
+from sim.scripted import Seen
 
 STEP_M = 0.05
 """What a delta of 1 asks for."""
@@ -39,21 +39,29 @@ _CLOSING, _OPENING = 10, 8
 
 
 class LiberoPlanner:
-    """Plans episodes in an environment of its own, which draws nothing."""
+    """Plans episodes in an environment of its own, which draws nothing.
+
+    Attributes:
+        rows: `(steps, 7)` of the present episode, until they are taken.
+        solved: whether they solve the copy.
+
+    """
 
     def __init__(self) -> None:
+        self.rows: FloatArray | None = None
+        self.solved = False
         self._adapter = LiberoAdapter(views=())
         self._adapter.reset(LIFT, 0)  # numba compiles at a process's first step; that belongs to its start
         self._adapter.stand()
 
-    def plan(self, task: str, seed: int) -> Demonstration:
-        """Solve the scene of a task and seed. The same seed gives the same rows.
+    def begin(self, task: str, seed: int) -> str:
+        """Solve the scene of a task and seed in a copy. The same seed gives the same rows.
 
         Raises:
             ValueError: unknown task or initial state, missing assets, or a goal that no expert is for.
 
         """
-        adapter, rows = self._adapter, list[FloatArray]()
+        self.rows, adapter, rows = None, self._adapter, list[FloatArray]()
         scene = adapter.reset(task, seed)
         solved = False
         for row in self._script(task):
@@ -64,11 +72,13 @@ class LiberoPlanner:
             if len(rows) >= scene.max_steps:
                 break
         rows.append(np.append(_STAND, rows[-1][-1]))
-        return Demonstration(np.array(rows), solved, scene.instruction, Representation.EE_DELTA_STEP)
+        self.rows, self.solved = np.array(rows), solved
+        return scene.instruction
 
-    def close(self) -> None:
-        """Free the environment."""
-        self._adapter.close()
+    def motion(self, seen: Seen) -> FloatArray | None:
+        """The whole of it, once; its last row moves nothing."""
+        rows, self.rows = self.rows, None
+        return rows
 
     def _script(self, task: str) -> Iterator[FloatArray]:
         if task == LIFT:

@@ -32,7 +32,7 @@ VIEWS = ("base", "side", "wrist")
 FRESH = {"reconfigure": True}
 """Options of a reset that leaves nothing of the episode before."""
 _ROBOT = "panda_wristcam"
-_SIDE = "side_camera"
+SIDE_CAMERA = "side_camera"
 _OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 """SAPIEN's cameras look along x with z up."""
 _SQUEEZE_M = -0.01
@@ -112,7 +112,7 @@ class ManiSkillAdapter:
         self._joints = self._robot._objs[0].get_active_joints()
         cameras = self._env.scene.sensors
         fixed = next(camera for camera in cameras.values() if camera.config.mount is None)
-        self._cameras = {"base": fixed, "side": cameras[_SIDE], "wrist": cameras["hand_camera"]}
+        self._cameras = {"base": fixed, "side": cameras[SIDE_CAMERA], "wrist": cameras["hand_camera"]}
         if self._shift:
             self._move_cameras(self._shift, seed)
         if fresh:
@@ -241,7 +241,7 @@ class ManiSkillAdapter:
 
 
 def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> Any:
-    """The bare environment of a task with the light robot, without observations, rewards and time limit.
+    """The bare environment of a task with the light robot, without rewards, time limit and, unless asked, observations.
 
     Raises:
         sim.vulkan.VulkanError: no usable Vulkan driver; ManiSkill needs one even without cameras.
@@ -265,13 +265,12 @@ def make_env(task: str, control_mode: str, control_hz: int, **kwargs: Any) -> An
         return gymnasium.make(
             task,
             robot_uids=_ROBOT,
-            obs_mode="none",
             reward_mode="none",
             control_mode=control_mode,
             sim_backend="physx_cpu",
             render_backend="cpu" if driver.cpu else "gpu",
             sim_config={"sim_freq": PHYSICS_HZ, "control_freq": control_hz},
-            **(dict.fromkeys(("sensor_configs", "human_render_camera_configs"), light) | kwargs),
+            **({"obs_mode": "none"} | dict.fromkeys(("sensor_configs", "human_render_camera_configs"), light) | kwargs),
         ).unwrapped
 
 
@@ -284,7 +283,7 @@ def _spare_collections() -> None:
 
 def _add_side_camera(robot: Any) -> None:
     """Give the robot a second fixed camera, beside its workspace; it stands still because the robot's base does."""
-    if hasattr(robot, _SIDE):
+    if hasattr(robot, SIDE_CAMERA):
         return
     from mani_skill.sensors.camera import CameraConfig
     from mani_skill.utils.sapien_utils import look_at
@@ -293,11 +292,11 @@ def _add_side_camera(robot: Any) -> None:
 
     def sensors(agent: Any) -> list[Any]:
         pose = look_at(eye=[0.6, -0.5, 0.35], target=[0.6, 0.0, 0.16])
-        side = CameraConfig(_SIDE, pose, 128, 128, 1.2, 0.01, 100, mount=agent.robot.links_map["panda_link0"])
+        side = CameraConfig(SIDE_CAMERA, pose, 128, 128, 1.2, 0.01, 100, mount=agent.robot.links_map["panda_link0"])
         return [*own(agent), side]
 
     robot._sensor_configs = property(sensors)
-    setattr(robot, _SIDE, True)
+    setattr(robot, SIDE_CAMERA, True)
 
 
 def check_seed(seed: int) -> None:

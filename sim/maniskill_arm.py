@@ -16,6 +16,8 @@ from e0_ros.config import closest
 JOINTS = 7
 FINGER_OPEN_M = 0.04
 _TOOL = "panda_hand_tcp"
+_FRAMES = {"goal": "goal_pose", "peg_head": "peg_head_pose"}
+"""What some environments tell of besides their actors: where the actor that is moved has to go, and an end of it."""
 _SCENERY = ("ground", "table-workspace")
 
 
@@ -26,12 +28,15 @@ def joint_positions(env: Any) -> FloatArray:
 
 
 def poses(env: Any) -> dict[str, FloatArray]:
-    """Pose of the tool (`tcp`) and of every actor but the scenery."""
+    """Pose of the tool (`tcp`), of every actor but the scenery, and of `_FRAMES`."""
     base = env.agent.robot._objs[0].root_pose.inv()
     found = {"tcp": _pose(base * env.agent.tcp._objs[0].entity_pose)}
     for name, actor in env.scene.actors.items():
         if name not in _SCENERY:
             found[name] = _pose(base * actor._objs[0].pose)
+    for name, attribute in _FRAMES.items():
+        if hasattr(env, attribute):
+            found[name] = _pose(base * getattr(env, attribute).sp)
     return found
 
 

@@ -1,87 +1,68 @@
-"""ManiSkill's motion-planning solutions as plans of joint positions: privileged, open-loop, made before the episode."""
+"""The experts of ManiSkill's tasks: `sim.solutions` as rows of joint positions, one motion at a time."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
+from e0_policy.embodiment import Embodiment
+from e0_policy.kinematics import tcp_pose_and_jacobian
 from e0_policy.types import FloatArray
-from sim.demonstration import Demonstration
-from sim.maniskill import CONTROL_HZ, FRESH, check_seed, make_env
-from sim.maniskill_tasks import task_named
-from sim.scattered import rise, scatter
-from sim.seeding import seeded
+from e0_ros.core.camera_model import pose_matrix
+from sim import solutions
+from sim.maniskill_tasks import Task, task_named
+from sim.scripted import Seen
+from sim.solutions import Grip, Motion, View
+from sim.straight import straight_rows
+
+_SETTLE_ROWS = 20
+"""The last row is held for so long, to be a success at rest."""
 
 
 class ManiSkillPlanner:
-    """Plans episodes in an environment of its own, kept while the task stays the same."""
+    """Plans the next motion from where the last one has led to. It needs no simulator."""
 
-    def __init__(self) -> None:
-        self._task = ""
-        self._env: Any = None
+    def __init__(self, arm: Embodiment) -> None:
+        self._arm = arm
+        self._motions: Iterator[Motion] = iter(())
 
-    def plan(self, task: str, seed: int) -> Demonstration:
-        """Solve the scene of a task and seed. The same seed gives the same rows.
+    def begin(self, task: str, seed: int) -> str:
+        """Forget the episode before; the instruction of this one. What the seed holds is seen then.
 
         Raises:
-            ValueError: unknown task, a seed beyond 32 bits, or the solver found no motion at all.
+            ValueError: unknown task.
 
         """
         known = task_named(task)
-        check_seed(seed)
-        if task != self._task:
-            self.close()
-            self._env = make_env(known.environment or task, "pd_joint_pos", CONTROL_HZ)
-            self._task = task
-        recorder = _Recorder(self._env, known.scattered)
-        with quiet_and_seeded(seed):
-            solution(known.solver)(recorder, seed=seed, debug=False, vis=False)
-        if not recorder.actions:
-            raise ValueError(f"ManiSkill's solver found no motion for {task} with seed {seed}")
-        rows = np.array(recorder.actions, dtype=np.float64)
-        rows[:, -1] = np.clip((rows[:, -1] + 1.0) / 2.0, 0.0, 1.0)
-        return Demonstration(rows, bool(self._env.evaluate()["success"]), known.instruction)
+        self._view, self._reference = View(), None
+        self._motions = self._solve(known)
+        return known.instruction
 
-    def close(self) -> None:
-        """Free the environment."""
-        if self._env is not None:
-            self._env.close()
-        self._env, self._task = None, ""
+    def _solve(self, task: Task) -> Iterator[Motion]:
+        if task.scattered:
+            yield from solutions.rise(self._view)
+        yield from getattr(solutions, task.solver)(self._view)
+        yield Grip(self._view.opening, _SETTLE_ROWS)
 
+    def motion(self, seen: Seen) -> FloatArray | None:
+        """Rows `(n, 8)` of joints [rad] and opening for the next motion; None when there is none, or no way to it."""
+        view = self._view
+        if self._reference is None:
+            self._reference, view.opening = seen.joint_positions, seen.gripper_opening
+        view.poses = {name: pose_matrix(pose[:3], pose[3:]) for name, pose in seen.poses.items()}
+        view.tool = tcp_pose_and_jacobian(self._reference)[0]
+        motion = next(self._motions, None)
+        rows = None if motion is None else self._rows(motion, self._reference)
+        if rows is None:
+            self._motions = iter(())
+            return None
+        self._reference = rows[-1]
+        return np.column_stack([rows, np.full(len(rows), view.opening)])
 
-class _Recorder:
-    """What a solver uses of an environment, writing down its actions. A scattered start is left before it begins."""
-
-    def __init__(self, env: Any, scattered: bool) -> None:
-        self.unwrapped, self._scattered = env, scattered
-        self.actions: list[FloatArray] = []
-
-    def reset(self, seed: int) -> Any:
-        answer = self.unwrapped.reset(seed=seed, options=FRESH)
-        if self._scattered:
-            scatter(self.unwrapped, seed)
-            rise(self.unwrapped, self.step)
-        return answer
-
-    def step(self, action: FloatArray) -> Any:
-        self.actions.append(np.array(action, dtype=np.float64))
-        return self.unwrapped.step(action)
-
-
-def solution(name: str) -> Callable[..., Any]:
-    """A solver by its name."""
-    from mani_skill.examples.motionplanning.panda import solutions
-
-    solver: Callable[..., Any] = getattr(solutions, name)
-    return solver
-
-
-@contextlib.contextmanager
-def quiet_and_seeded(seed: int) -> Any:
-    """Solvers print their failures and sample collision points from numpy's global generator."""
-    with seeded(seed), contextlib.redirect_stdout(io.StringIO()):
-        yield
+    def _rows(self, motion: Motion, reference: FloatArray) -> FloatArray | None:
+        if isinstance(motion, Grip):
+            self._view.opening = motion.opening
+            return np.tile(reference, (motion.rows, 1))
+        rows = straight_rows(self._arm, reference, motion.tool, motion.speed)
+        return None if rows is None else np.vstack([rows, *[rows[-1:]] * motion.rest])

@@ -8,8 +8,9 @@ from e0_policy.embodiment import Embodiment
 from e0_policy.types import FloatArray
 from e0_ros.config import closest
 from sim import detour
-from sim.demonstration import PERIOD_NS, Demonstration
+from sim.demonstration import PERIOD_NS
 from sim.fr3_plant import TASK, TASKS, reach_goal, start_positions
+from sim.scripted import Seen
 
 _MEAN_SPEED_RAD_S = 0.4
 
@@ -19,9 +20,10 @@ class PlantPlanner:
 
     def __init__(self, arm: Embodiment) -> None:
         self._arm = arm
+        self._rows: FloatArray | None = None
 
-    def plan(self, task: str, seed: int) -> Demonstration:
-        """A way to do a task, from rest to rest; which one, where there are two, is drawn by the same seed.
+    def begin(self, task: str, seed: int) -> str:
+        """Plan the whole of a task, from rest to rest; which way, where there are two, is drawn by the same seed.
 
         Raises:
             ValueError: unknown task.
@@ -30,10 +32,13 @@ class PlantPlanner:
         if task not in ("", *TASKS):
             raise ValueError(f"fr3_plant has no task {task!r}{closest(task, TASKS)}")
         rows = plan_detour(self._arm, seed, seed) if task == detour.TASK else self._reach(seed)
-        return Demonstration(np.column_stack([rows, np.ones(len(rows))]), True, TASKS[task or TASK])
+        self._rows = np.column_stack([rows, np.ones(len(rows))])
+        return TASKS[task or TASK]
 
-    def close(self) -> None:
-        """Nothing to free."""
+    def motion(self, seen: Seen) -> FloatArray | None:
+        """The whole of it, once."""
+        rows, self._rows = self._rows, None
+        return rows
 
     def _reach(self, seed: int) -> FloatArray:
         """A straight line in joint space from home (Flash and Hogan, 1985)."""

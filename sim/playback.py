@@ -1,4 +1,4 @@
-"""Plays a known plan as chunks: when it starts, which observation gets a chunk, and which rows are in it."""
+"""Plays a plan that grows as chunks: when its rows are due, which observation gets a chunk, which rows are in it."""
 
 from __future__ import annotations
 
@@ -33,29 +33,47 @@ class Window:
 
 
 class Playback:
-    """Answers observations with windows of `rows` `(steps, columns)`, which start at the first one answered.
+    """Answers observations with windows of the rows added so far.
 
-    playback = Playback(rows, 50, PlaybackConfig(window_rows=4, replan_rows=2))
-    playback.answer(1000)  # rows 0 1 2 3 from 1000
-    playback.answer(1050)  # None: that window is still good
-    playback.answer(1100)  # rows 0 1 2 3 from 1000, then at 1200 rows 2 3 4 5 from 1100, ...
+    playback = Playback(50, PlaybackConfig(window_rows=4, replan_rows=2))
+    playback.over(1000)               # True: there is no row yet
+    playback.add(rows 0 1 2, 1000)
+    playback.answer(1000)             # rows 0 1 2 2 from 1000
+    playback.answer(1050)             # None: that window is still good
+    playback.over(1150)               # True: row 2 has been in force for its period
+    playback.add(rows 3 4, 1170)      # too late for 1150: row 2 is held once more, row 3 is due at 1200
+    playback.answer(1150)             # rows 1 2 2 3 from 1050, ...
 
     After the end the last row is repeated, so that the arm holds there for as long as it is asked.
     """
 
-    def __init__(self, rows: FloatArray, period_ns: int, config: PlaybackConfig) -> None:
-        self._rows, self._period_ns, self._config = rows, period_ns, config
-        self._start_ns: int | None = None
-        self._due_row = 0
+    def __init__(self, period_ns: int, config: PlaybackConfig) -> None:
+        self._period_ns, self._config = period_ns, config
+        self._rows: list[FloatArray] = []
+        self._start_ns = 0
+        self._due_row = self._told = 0
+
+    def over(self, stamp_ns: int) -> bool:
+        """Whether every row has been in force for its period."""
+        return not self._rows or self._row(stamp_ns) >= len(self._rows)
+
+    def add(self, rows: FloatArray, from_ns: int) -> None:
+        """Go on with `rows` `(steps, columns)`, none of which is due before `from_ns`."""
+        if not self._rows:
+            self._start_ns = from_ns
+        due = -((self._start_ns - from_ns) // self._period_ns)
+        self._rows += self._rows[-1:] * (due - len(self._rows))
+        self._rows += list(rows)
 
     def answer(self, stamp_ns: int) -> Window | None:
         """The window for an observation of that stamp, None if there is nothing new to say."""
-        if self._start_ns is None:
-            self._start_ns = stamp_ns
-        row = (stamp_ns - self._start_ns) // self._period_ns
-        if row < self._due_row:
+        row = self._row(stamp_ns)
+        if not self._rows or (row < self._due_row and self._told == len(self._rows)):
             return None
-        self._due_row = row + self._config.replan_rows
+        self._due_row, self._told = row + self._config.replan_rows, len(self._rows)
         first = max(0, row - _PAST_ROWS)
         index = np.minimum(np.arange(first, first + self._config.window_rows), len(self._rows) - 1)
-        return Window(self._rows[index], self._start_ns + first * self._period_ns)
+        return Window(np.array(self._rows)[index], self._start_ns + first * self._period_ns)
+
+    def _row(self, stamp_ns: int) -> int:
+        return (stamp_ns - self._start_ns) // self._period_ns

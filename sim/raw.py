@@ -91,7 +91,7 @@ class RawLoop:
         if episode.done:
             episode.stop()
             return
-        row = _row(run.chunk, now_ns)
+        row = row_in_force(run.chunk, now_ns)
         absolute = run.chunk is not None and run.chunk.representation is Representation.JOINT_POSITION
         run.trace.reference(now_ns, seen.joint_positions if row is None or not absolute else row[:-1])
         adapter.stand() if row is None else adapter.act(row)
@@ -107,7 +107,7 @@ class RawLoop:
         return Observation(now_ns, views, joints, opening, instruction, arm.name, arm.joint_names)
 
 
-def _row(chunk: ActionChunk | None, now_ns: int) -> FloatArray | None:
+def row_in_force(chunk: ActionChunk | None, now_ns: int) -> FloatArray | None:
     """The row in force, None while there is none; after a chunk's end its last one, unless rows are steps."""
     if chunk is None:
         return None

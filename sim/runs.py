@@ -78,10 +78,12 @@ def graph_up(
             evaluator.close()
 
 
-def scripted_directly(simulator: str, adapter: SimAdapter, task: str, seeds: Sequence[int]) -> list[DirectEpisode]:
+def scripted_directly(
+    simulator: str, adapter: SimAdapter, task: str, seeds: Sequence[int], control: str = "joint_position"
+) -> list[DirectEpisode]:
     """The scripted expert in the direct loop, an episode per seed, with the pictures that the graph would make."""
     loop = DirectLoop(adapter, task)
-    expert = ExpertSource(simulator, loop.rig.arm)
+    expert = ExpertSource(simulator, loop.rig.arm, lambda: adapter.privileged().poses, control)
     episodes = []
     for seed in seeds:
         expert.reset(task, seed)

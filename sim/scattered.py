@@ -7,20 +7,18 @@ shown as something to imitate: the arm is put there before the episode begins, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from e0_policy.types import FloatArray
-from sim.maniskill_arm import JOINTS, joint_positions, place, poses, reach
+from sim.maniskill_arm import joint_positions, place, poses, reach
 from sim.maniskill_tasks import TASKS
 from sim.scene_sampling import anywhere, tool_pose
 
 _TRIES = 50
 _NEAR = 0.6  # share of the starts beside or over the object
-_RISE_TO_M, _RISE_RAD = 0.1, 0.04
 _CLEAR_M, _CLEAR_OPEN_M, _OVER_M = 0.05, 0.05, 0.065
 
 
@@ -64,7 +62,7 @@ def scatter(env: Any, seed: int) -> None:
     rng = np.random.default_rng((seed, 0x57A7))
     home, known = joint_positions(env), TASKS[env.spec.id]
     thing = poses(env)[known.object_name][:3]
-    lowest_m = _OVER_M if known.solver == "solveStackCube" else 0.0
+    lowest_m = _OVER_M if known.solver == "stack_cube" else 0.0
     for _ in range(_TRIES):
         start = draw_start(rng, thing, lowest_m)
         joints = reach(env, start.tool, home)
@@ -72,20 +70,3 @@ def scatter(env: Any, seed: int) -> None:
             place(env, joints, start.gripper_opening, {})
             return
     raise ValueError(f"{env.spec.id}, seed {seed}: none of {_TRIES} scattered starts is within reach")
-
-
-def rise(env: Any, step: Callable[[FloatArray], Any]) -> None:
-    """Before a solver begins: straight up until nothing stands in the way, the gripper left as it is.
-
-    `step` takes actions of `pd_joint_pos`: joint positions [rad], gripper in [-1, 1].
-    """
-    tool, joints = poses(env)["tcp"], joint_positions(env)
-    above = np.array([*tool[:2], _RISE_TO_M, *tool[3:]])
-    goal = reach(env, above, joints) if tool[2] < _RISE_TO_M else None
-    if goal is None:
-        return
-    opening = float(env.agent.robot.get_qpos()[0, JOINTS:].mean()) / 0.02 - 1.0
-    count = max(4, math.ceil(1.5 * np.abs(goal - joints).max() / _RISE_RAD))
-    share = np.linspace(0.0, 1.0, count + 1)[1:]
-    for part in share**2 * (3.0 - 2.0 * share):
-        step(np.append(joints + part * (goal - joints), np.clip(opening, -1.0, 1.0)))

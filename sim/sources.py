@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,11 +11,11 @@ import numpy as np
 
 from e0_policy.embodiment import Embodiment
 from e0_policy.policy import Policy
-from e0_policy.types import ActionChunk, NoChunk, Observation, Stale
+from e0_policy.types import ActionChunk, FloatArray, NoChunk, Observation, Stale
 from e0_ros.core.plan_keeper import InForce
 from e0_ros.core.policy_session import PolicySession
 from sim.playback import PlaybackConfig
-from sim.scripted import ScriptedSource, make_planner
+from sim.scripted import ScriptedSource, Seen, make_planner, rows_of
 
 _SESSION = "direct"
 
@@ -41,13 +42,29 @@ class Source(Protocol):
 
 
 class ExpertSource:
-    """The privileged open-loop expert of a simulator's tasks."""
+    """The privileged expert of a simulator's tasks.
 
-    def __init__(self, simulator: str, arm: Embodiment) -> None:
-        self._scripted = ScriptedSource(make_planner(simulator, arm), PlaybackConfig(), arm, _SESSION)
+    Args:
+        simulator: whose tasks.
+        arm: that does them.
+        poses: tells the privileged poses of the present scene.
+        control: what its rows are, by name of `CONTROLS`.
+
+    """
+
+    def __init__(
+        self,
+        simulator: str,
+        arm: Embodiment,
+        poses: Callable[[], Mapping[str, FloatArray]] = dict,
+        control: str = "joint_position",
+    ) -> None:
+        self._poses = poses
+        planner, rows = make_planner(simulator, arm), rows_of(simulator, control)
+        self._scripted = ScriptedSource(planner, PlaybackConfig(), arm, _SESSION, rows)
 
     def reset(self, task: str, seed: int) -> None:
-        """Plan the episode."""
+        """Begin an episode."""
         self._scripted.reset(task, seed)
 
     def looks(self, stamp_ns: int) -> bool:
@@ -55,12 +72,16 @@ class ExpertSource:
         return False
 
     def answer(self, observation: Observation | Stale, in_force: InForce | None) -> ActionChunk | NoChunk:
-        """A window of the plan."""
-        return self._scripted.answer(observation.stamp_ns)
+        """A window of the plan, which goes on from what is seen when a motion is over."""
+        stamp_ns = observation.stamp_ns
+        if isinstance(observation, Stale):
+            return self._scripted.answer(stamp_ns, None, "the observation is stale")
+        due = self._scripted.due(stamp_ns)
+        seen = Seen(observation.joint_positions, observation.gripper_opening, self._poses()) if due else None
+        return self._scripted.answer(stamp_ns, seen)
 
     def close(self) -> None:
-        """Free the planner's environment."""
-        self._scripted.close()
+        """Nothing to free."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Demonstrations of others, read from their HDF5 files: ManiSkill's trajectories and LIBERO's demonstrations.
+"""Demonstrations that were not recorded in bags: ManiSkill's and LIBERO's HDF5 files, and folders of `e0 collect`.
 
-Both are of a Panda at 20 Hz. Rows are this project's: absolute joint positions [rad], then the gripper's opening.
+The files are of a Panda at 20 Hz. Rows are this project's: absolute joint positions [rad], then the gripper's opening.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from e0_policy.dataset import PackedSource
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import ConfigError
 from sim.maniskill_tasks import TASKS
 
 JOINTS = 7
 FINGER_OPEN_M = 0.04
+PERIOD_NS = 50_000_000
 STILL_RAD = 1e-3
 """A ManiSkill row no joint of which is further from the present state asks for no motion."""
 STILL_ACTION = 1e-4
@@ -36,7 +38,8 @@ class Trajectory:
     """A demonstration of T steps.
 
     `views[name]` is `(T, height, width, 3)`, `states` and `actions` are `(T, 8)`, and `moves` `(T,)` is false where a
-    row asks for no motion of the arm. `signal` says what a row is, as `ConvertConfig.action` does.
+    row asks for no motion of the arm. `signal` says what a row is, as `ConvertConfig.action` does. `embodiment` is
+    the arm.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Trajectory:
     actions: FloatArray
     moves: NDArray[np.bool_]
     signal: str
+    embodiment: str = "panda"
 
     def without_noops(self) -> Trajectory:
         """The same without steps that move neither the arm nor the gripper; the first of a grasp is kept."""
@@ -61,12 +65,16 @@ class Trajectory:
 
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:
-    """Every demonstration of a file; which of the two layouts it has, its groups tell.
+    """Every demonstration of a file, whose groups tell which of the two layouts it has, or of a packed folder.
 
     Raises:
         ConfigError: the file is of neither layout, or lacks pictures or states; the message has the cure.
+        DatasetError: the folder is no packed one.
 
     """
+    if path.is_dir():
+        yield from _packed(path)
+        return
     import h5py
 
     try:
@@ -80,6 +88,30 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
             yield from _maniskill(file, path)
         else:
             raise ConfigError(f"{path} has neither data/demo_<i> (LIBERO) nor traj_<i> (ManiSkill) groups")
+
+
+def _packed(folder: Path) -> Iterator[Trajectory]:
+    """Episodes as `e0 collect` wrote them: nothing is left out."""
+    source, notes = PackedSource(folder), json.loads((folder / "index.json").read_text(encoding="utf-8"))["episodes"]
+    if source.period_ns != PERIOD_NS:
+        raise ConfigError(f"{folder} has a step every {source.period_ns} ns; {PERIOD_NS} is needed")
+    for index, (episode, note) in enumerate(zip(source.episodes, notes, strict=True)):
+        count = len(episode)
+        frames = [source.images(index, frame) for frame in range(count)]
+        views = {view: np.array([images[view] for images in frames]) for view in source.views}
+        yield Trajectory(
+            episode.identifier,
+            str(note.get("task", "")),
+            int(note.get("seed", 0)),
+            episode.instruction,
+            True,
+            views,
+            episode.proprioception,
+            episode.actions,
+            np.ones(count, bool),
+            "commanded",
+            source.embodiment,
+        )
 
 
 def _maniskill(file: Any, path: Path) -> Iterator[Trajectory]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests import bare_machine
+from tests.domain import keep_to_itself
 
-os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads spin over matrices of six rows
+keep_to_itself()
 
 
 @pytest.fixture

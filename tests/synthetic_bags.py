@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from e0_ros.core.bag_writer import BagConfig, BagWriter
+from e0_ros.core.bag_writer import BagWriter
 from e0_ros.core.definitions import installed
+from e0_ros.core.recorder_config import BagConfig
 from e0_ros.interfaces import CLOCK, JOINT_STATES
 
 MS = 1_000_000

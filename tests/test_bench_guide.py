@@ -14,12 +14,13 @@ import pytest
 from e0_ros.cli import VERBS
 from e0_ros.core.fci import ERROR_MEANS, MODE_MEANS
 from e0_ros.core.take_session import KEYS
-from e0_ros.graph import FrankaArguments, TeleopArguments
+from e0_ros.graph import FrankaArguments, SimArguments, TeleopArguments
 from e0_ros.interfaces import SERVICES, TOPICS, camera_info_topic, camera_topic
 from e0_ros.resolve import config_classes
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDE = (ROOT / "BENCH_GUIDE.md").read_text()
+CHECKLIST = (ROOT / "CHECKLIST.md").read_text()
+GUIDE = (ROOT / "BENCH_GUIDE.md").read_text() + CHECKLIST
 CODE = "\n".join(p.read_text() for p in (ROOT / "e0_ros").rglob("*.py"))
 LAYOUT = json.loads((ROOT / "config" / "foxglove.json").read_text())
 
@@ -37,7 +38,7 @@ def test_every_verb_and_option_exists() -> None:
 
 
 def test_every_launch_argument_exists() -> None:
-    known = {f.name for cls in (FrankaArguments, TeleopArguments) for f in fields(cls)}
+    known = {f.name for cls in (FrankaArguments, TeleopArguments, SimArguments) for f in fields(cls)}
     assert set(re.findall(r"\b([a-z_]+):=", GUIDE)) <= known
 
 
@@ -47,11 +48,14 @@ def test_every_topic_and_service_exists() -> None:
 
 
 def test_settings_keys_and_errors_are_those_of_the_code() -> None:
-    from e0_ros.graph import EXECUTOR
+    from e0_ros.graph import ARM_SESSION, EXECUTOR
 
     known = {f.name for cls in config_classes(EXECUTOR) for f in fields(cls)}
     for block in re.findall(r"chunk_executor: \{([^}]*)\}", GUIDE):
         assert {pair.split(":")[0].strip() for pair in block.split(",")} <= known
+    known = {f.name for cls in config_classes(ARM_SESSION) for f in fields(cls)}
+    written = {key for key, _, _ in re.findall(r"^  ((load|contact|collision)_\w+): (\S+)", GUIDE, re.M)}
+    assert len(written) == 4 and written <= known
     meaning = {
         "x": "step",
         "v": "recover",
@@ -87,10 +91,20 @@ def test_settings_keys_and_errors_are_those_of_the_code() -> None:
         "step-through: /e0/step releases a plan",
         "clear the errors",
         "activate the hardware",
+        "set payload and thresholds",
+        "reckons with a payload of",
+        "is not loaded: is it in controllers_yaml",
+        "; active is ",
+        "a camera has moved",
     ],
 )
 def test_messages_of_the_table_are_in_the_code(message) -> None:
     assert message in GUIDE and message in CODE
+
+
+def test_the_checklist_is_one_printed_page() -> None:
+    assert len(CHECKLIST.splitlines()) <= 55 and max(map(len, CHECKLIST.splitlines())) <= 120
+    assert CHECKLIST.count("- [ ]") > 15
 
 
 def test_links_lead_somewhere() -> None:

@@ -16,12 +16,13 @@ import e0_ros.core.dataset_writer
 from e0_ros.config import ConfigError
 from e0_ros.convert import _locked, convert, main
 from e0_ros.core.bag_reader import Bag
-from e0_ros.core.bag_writer import BagConfig, BagWriter
+from e0_ros.core.bag_writer import BagWriter
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_frames import SIGNALS, STATES
 from e0_ros.core.dataset_layout import DatasetError
 from e0_ros.core.dataset_video import count_frames
 from e0_ros.core.definitions import installed
+from e0_ros.core.recorder_config import BagConfig
 from e0_ros.interfaces import TOPICS, Qos
 from e0_ros.synthetic_episode import MS, START_NS, SyntheticEpisode
 from tests.core.test_dataset_video import decoded

@@ -81,6 +81,8 @@ def test_shared_memory_profile_only_under_fast_dds(tmp_path, given, expected):
 
 def test_traffic_stays_on_this_host_unless_told_otherwise():
     assert child_environment({})["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert child_environment({})["OPENBLAS_NUM_THREADS"] == "1"
+    assert child_environment({"OPENBLAS_NUM_THREADS": "4"})["OPENBLAS_NUM_THREADS"] == "4"
     chosen = child_environment({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"})
     assert chosen["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
 

@@ -1,13 +1,16 @@
 """The files in launch/ under the real launch and launch_ros, against what `e0 launch` starts."""
 
 import importlib.util
+import itertools
+import sys
 from pathlib import Path
 
 import pytest
 from stubs.stub_node import StubConfig  # noqa: F401  (the stub graph's settings)
 
 from e0_ros import graph as graphs
-from e0_ros.graph import CONTINUE, RESTART, Foreign, Graph, Process, SimArguments
+from e0_ros.drivers import CONTINUE, RESTART, Foreign
+from e0_ros.graph import Graph, Process, SimArguments
 from e0_ros.launcher import Launcher
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
@@ -39,12 +42,12 @@ def launch_ros(monkeypatch):
     return pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it comes with ROS 2 only")
 
 
-def entities(description, **arguments):
+def entities(description, argv=(), **arguments):
     """Entities that a launch description yields, and the context that they were made in."""
     from launch import LaunchContext
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-    context = LaunchContext()
+    context = LaunchContext(argv=argv)
     context.launch_configurations.update(arguments)
     made = []
     for entity in description.entities:
@@ -72,6 +75,8 @@ def test_launch_ros_and_e0_launch_start_the_same_processes(launch_ros):
     launcher = Launcher(stub_graph(SimArguments(**values)))
     assert [n.node_executable for n in nodes] == [p.name for p in launcher.graph.processes]
     assert {n.node_package for n in nodes} == {"e0_ros"}
+    names = [n.process_description._Executable__name for n in nodes]
+    assert [perform_substitutions(context, name) for name in names] == [p.name for p in launcher.graph.processes]
     for node, process in zip(nodes, launcher.graph.processes, strict=True):
         prefix = perform_substitutions(context, node.process_description.prefix or [])
         assert prefix == launcher.graph.interpreter(process)
@@ -95,6 +100,7 @@ def test_deaths_end_or_spare_the_graph(launch_ros):
 
 
 def test_other_packages_are_included_with_their_arguments(launch_ros, monkeypatch, tmp_path):
+    from launch import LaunchContext
     from launch.actions import IncludeLaunchDescription
 
     marker = tmp_path / "share/ament_index/resource_index/packages/franka_bringup"
@@ -110,6 +116,11 @@ def test_other_packages_are_included_with_their_arguments(launch_ros, monkeypatc
     assert list(included.launch_arguments) == [("robot_ip", "::1"), ("load_gripper", "true")]
     (location,) = included.launch_description_source._LaunchDescriptionSource__location
     assert location.text == str(tmp_path / "share/franka_bringup/launch/franka.launch.py")
+    context = LaunchContext()
+    context.launch_configurations.update(robot_ip="::2", settings="mine.yaml")
+    for action in itertools.takewhile(lambda e: e is not included, group.get_sub_entities()):
+        action.execute(context)
+    assert not context.launch_configurations, "what our arguments are called is no concern of theirs"
 
 
 def test_a_wrong_argument_stops_the_launch(launch_ros):
@@ -119,8 +130,20 @@ def test_a_wrong_argument_stops_the_launch(launch_ros):
         entities(load("sim"), simulator="fr3_plan")
 
 
+def test_an_argument_that_is_not_declared_stops_the_launch_unless_it_may_be_that_of_a_file_that_includes_ours(
+    launch_ros, monkeypatch
+):
+    from e0_ros.resolve import GraphError
+
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", "mine", "lab.launch.py", "simulater:=fr3_plant"])
+    assert entities(load("sim"), ("simulater:=fr3_plant",))[0]
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", "e0_ros", "sim.launch.py", "simulater:=fr3_plant"])
+    with pytest.raises(GraphError, match="did you mean 'simulator'"):
+        entities(load("sim"), ("simulater:=fr3_plant",))
+
+
 def test_launch_files_hold_nothing_but_the_graphs_name():
-    assert sorted(p.name for p in LAUNCH.iterdir()) == [f"{n}.launch.py" for n in sorted(graphs.GRAPHS)]
-    for path in LAUNCH.iterdir():
+    assert sorted(p.name for p in LAUNCH.glob("*.py")) == [f"{n}.launch.py" for n in sorted(graphs.GRAPHS)]
+    for path in LAUNCH.glob("*.py"):
         assert len(path.read_text().splitlines()) <= 25
         assert f'description("{path.name.split(".")[0]}")' in path.read_text()

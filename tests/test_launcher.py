@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from e0_ros import launcher as module
-from e0_ros.graph import CONTINUE, RESTART, SHUTDOWN, Foreign, Graph, Process, SimArguments
+from e0_ros.drivers import CONTINUE, RESTART, SHUTDOWN, Foreign
+from e0_ros.graph import Graph, Process, SimArguments
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import GraphError, resolve
 

@@ -120,9 +120,8 @@ def test_every_file_keeps_its_layers_rules():
 
 
 def test_each_simulator_is_imported_in_one_family_of_files():
-    """mani_skill only in files that say so, or that prepare it and plan in it."""
-    planners = ("sim/planning", "sim/live_expert")
-    allowed = ("sim/maniskill", *planners, "sim/robot_visuals", "sim/libero", "sim/vulkan", "e0_ros/bootstrap")
+    """mani_skill only in files that say so, or that prepare it."""
+    allowed = ("sim/maniskill", "sim/robot_visuals", "sim/libero", "sim/vulkan", "e0_ros/bootstrap")
     users = [
         p.relative_to(ROOT).as_posix()
         for p in sources()

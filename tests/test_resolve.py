@@ -1,3 +1,6 @@
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,9 +9,11 @@ import yaml
 
 from e0_ros import graph as graphs
 from e0_ros import resolve as module
+from e0_ros.bootstrap.plan import extras_of, requirements
 from e0_ros.graph import Graph, Process, SimArguments
 from e0_ros.resolve import GraphError, argument_text, configured, parse, resolve, write_configuration
 
+ROOT = Path(__file__).resolve().parents[1]
 STUB = Process("policy", "stubs.stub_node", ("stubs.stub_node:StubConfig",), settings={"says": "hello"})
 
 
@@ -72,6 +77,11 @@ def test_bad_settings_are_refused_before_anything_starts(stub_graph, tmp_path, t
         resolve("sim", {"settings": str(file)})
 
 
+def test_an_arm_that_is_not_known_names_the_closest():
+    with pytest.raises(GraphError, match="did you mean 'fr3'"):
+        resolve("franka", {"robot_ip": "::1", "checkpoint": "c", "cameras": False, "embodiment": "fr"})
+
+
 def test_missing_settings_file_is_an_error(stub_graph):
     with pytest.raises(GraphError, match="cannot be read"):
         resolve("sim", {"settings": "/nowhere/mine.yaml"})
@@ -118,3 +128,43 @@ def test_every_setting_that_the_graphs_make_is_one_of_its_node(name, words):
         pytest.importorskip(node, reason=f"{node} is not here")
     graph = resolve(name, parse(name, words))
     assert {p.name for p in graph.processes} >= {"observation_sync", "chunk_executor", "episode_recorder"}
+
+
+WITHOUT_EXTRAS = """
+import sys
+from importlib.metadata import packages_distributions
+
+blocked = set(sys.argv[1].split(","))
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name in hidden:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+plain = lambda name: name.lower().replace("_", "-")
+hidden = {module for module, owners in packages_distributions().items() if blocked & set(map(plain, owners))}
+assert hidden >= {"mcap", "pyarrow", "rosbags"}, hidden
+sys.meta_path.insert(0, Blocker())
+from e0_ros.resolve import parse, resolve
+for line in sys.argv[2:]:
+    name, *words = line.split()
+    print(len(resolve(name, parse(name, words)).processes))
+"""
+
+
+def test_a_graph_is_checked_with_nothing_but_what_package_xml_names():
+    """`ros2 launch` runs under the system's Python, which lacks what is only in that of the nodes (`python:=`)."""
+    named = {"numpy", "pyyaml", "opencv-python"}
+    wanted = requirements(ROOT, [e for e in extras_of(ROOT) if e not in ("", "ros", "dev")])
+    plain = {re.split(r"[^\w-]", line)[0].lower().replace("_", "-") for line in wanted} - named
+    arm, leader = "robot_ip:=::1 serials:=1,2", "gello:=g.yaml"
+    lines = [
+        "sim",
+        "sim source:=replay recording:=r.npz",
+        f"teleop {arm} {leader}",
+        f"franka {arm} checkpoint:=c",
+        f"franka {arm} checkpoint:=c {leader} shadow:=true",
+        "teleop simulator:=fr3_plant gello_port:=/tmp/g",
+    ]
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, ",".join(sorted(plain)), *lines]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [int(line) for line in done.stdout.split()] == [5, 5, 6, 6, 7, 5]

@@ -6,6 +6,7 @@ The judge (`sim.judge`), which shares no code with either, counts what would hav
 from __future__ import annotations
 
 import argparse
+import ctypes
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ TARGETS = {"illegal": "<= 0", "limiter_chunks_per_s": ">= 1667"}
 TICK_NS = 4 * MS
 _START_NS = 1_000 * MS
 _WRONG, _NEAR = 0.15, 0.8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 WRONG = (
     {"rows": 0},
     {"rows": 2**32 - 1, "columns": 2**32 - 1},
@@ -158,6 +160,7 @@ def fuzz_executor(name: str, chunks: int, seed: int, worst_ms: float = 10.0, nar
 
 def fuzz(chunks: int, executor_chunks: int, seed: int) -> dict[str, float]:
     """Both, over every shipped arm of seven joints; the figures of `e0 bench fuzz`."""
+    _keep_memory()
     names = [name for name in embodiment_names() if load_embodiment(name).joints == 7]
     limiter = [fuzz_limiter(name, chunks // len(names), seed) for name in names]
     cases = ((1.0, False), (200.0, False), (10.0, True))
@@ -176,6 +179,14 @@ def fuzz(chunks: int, executor_chunks: int, seed: int) -> dict[str, float]:
         "longest_stop_ms": max(float(f.stop_s.max()) for f in limiter) * 1e3,
         "stop_over_limit": max(float((f.stop_s / f.stop_limit_s).max()) for f in limiter),
     }
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what is freed: many arms' arrays are large, and new pages for each cost as much as the work."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        for option, size in ((_M_TRIM_THRESHOLD, 2**30), (_M_MMAP_THRESHOLD, 2**25)):
+            mallopt(option, size)
 
 
 def run(seconds: float) -> dict[str, float]:

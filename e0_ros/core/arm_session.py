@@ -2,7 +2,7 @@
 
 session = ArmSession(recovery(KNOWN["humble"].deactivate_first, rearm=True))
 session.begin(now_ns)                    # Step.DEACTIVATE: do it, and say how it ended
-session.ended(True, "", now_ns)          # Step.CLEAR; then HARDWARE, ACTIVATE, FIT, ARM, HOME, ARM, None: done
+session.ended(True, "", now_ns)          # Step.CLEAR; HARDWARE, SETTINGS, ACTIVATE, FIT, ARM, HOME, ARM, None: done
 session.outcome                          # "" while it goes on and after success, else which step failed, and why
 
 Nothing here reads a clock; times are of the steady clock.
@@ -31,6 +31,7 @@ class Step(Enum):
     DEACTIVATE = "deactivate the controllers"
     CLEAR = "clear the errors"
     HARDWARE = "activate the hardware"
+    SETTINGS = "set payload and thresholds"
     ACTIVATE = "activate the controllers"
     FIT = "wait for a fit arm"
     HOLD = "stop where it is"
@@ -65,13 +66,20 @@ class ArmSessionConfig:
         check(self)
 
 
-def recovery(deactivate_first: bool, rearm: bool) -> tuple[Step, ...]:
+def recovery(deactivate_first: bool, rearm: bool, settings: bool = True) -> tuple[Step, ...]:
     """Steps after an error of the arm. The order is franka_ros2's: its hardware cannot be activated with an error, and
-    no controller on hardware that is not active.
+    no controller on hardware that is not active. `settings`: what was set may be lost with the connection.
     """
     before = (Step.DEACTIVATE,) if deactivate_first else ()
+    told = (Step.SETTINGS,) if settings else ()
     after = Step.ARM if rearm else Step.DISARM
-    return (*before, Step.CLEAR, Step.HARDWARE, Step.ACTIVATE, Step.FIT, Step.ARM, Step.HOME, after)
+    return (*before, Step.CLEAR, Step.HARDWARE, *told, Step.ACTIVATE, Step.FIT, Step.ARM, Step.HOME, after)
+
+
+def get_ready(settings: bool = True) -> tuple[Step, ...]:
+    """Steps from a driver that has just come up to an arm that may be armed. Settings need a controller that rests."""
+    told = (Step.DEACTIVATE, Step.HARDWARE, Step.SETTINGS) if settings else (Step.HARDWARE,)
+    return (*told, Step.ACTIVATE, Step.FIT)
 
 
 def to_pose(pose: Step) -> tuple[Step, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from e0_ros.core.bag_reader import Bag, BagReadError
-from e0_ros.core.bag_writer import PARTIAL, BagConfig, BagError, BagSummary, BagWriter
+from e0_ros.core.bag_writer import PARTIAL, BagError, BagSummary, BagWriter
 from e0_ros.core.definitions import DefinitionError, Definitions
+from e0_ros.core.recorder_config import BagConfig
 from e0_ros.interfaces import TOPICS, Qos
 
 QOS = {topic.name: topic.qos for topic in TOPICS}

@@ -22,34 +22,21 @@ import yaml
 from mcap.writer import CompressionType, Writer
 
 from e0_policy.files import sync
-from e0_ros.config import check, setting
 from e0_ros.core.definitions import Definitions
 from e0_ros.core.episode import is_episode_id
+from e0_ros.core.recorder_config import COMPRESSIONS, BagConfig
 from e0_ros.interfaces import Qos
 
 PARTIAL = ".partial"
 DISCARDED = "discarded"
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """libyaml, where it is: in Python the metadata of a bag costs more than all its pictures."""
-_COMPRESSION = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
+_COMPRESSION = dict(zip(COMPRESSIONS, (CompressionType.NONE, CompressionType.LZ4, CompressionType.ZSTD), strict=True))
 _INFINITE = {"sec": 9223372036, "nsec": 854775807}
 
 
 class BagError(Exception):
     """A bag cannot be written; the message names the bag and the cause."""
-
-
-@dataclass(frozen=True)
-class BagConfig:
-    """How bags are stored."""
-
-    compression: str = setting("zstd", "compression of chunks", choices=tuple(_COMPRESSION))
-    chunk_bytes: int = setting(65536, "uncompressed size of a chunk, the most a crash costs", low=1024, high=2**26)
-    min_free_bytes: int = setting(2**30, "recording stops below this free space", unit="bytes", low=0)
-    fsync_s: float = setting(2.0, "recorded time between forced writes to disk; 0: only at the end", unit="s", low=0.0)
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from e0_policy.types import FloatArray
+from e0_ros.config import ConfigError
 
 MIN_DEPTH_M = 0.01
 MAX_CHAIN = 32
@@ -153,3 +154,16 @@ def transforms_of(messages: Iterable[Any]) -> dict[str, tuple[str, FloatArray]]:
                 continue
             found[str(t.child_frame_id).lstrip("/")] = (str(t.header.frame_id).lstrip("/"), pose)
     return found
+
+
+def camera_profile(text: str) -> tuple[int, int, int]:
+    """Width [px], height [px] and rate [Hz] of a profile as realsense2_camera writes it.
+
+    Raises:
+        ConfigError: not of the form 640x480x30.
+
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdigit() and 0 < int(part) <= 8192 for part in parts):
+        raise ConfigError(f"camera profile {text!r}; width x height x rate is needed: 640x480x30")
+    return int(parts[0]), int(parts[1]), int(parts[2])

@@ -27,12 +27,13 @@ from e0_policy.types import ActionChunk, FloatArray, Representation
 from e0_ros.core.admission import Admission, Refusal
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
-from e0_ros.core.gripper import Gripper
+from e0_ros.core.gripper import Gripper, opening_in_force
 from e0_ros.core.handover import Committed, strategy_named
 from e0_ros.core.inverse_kinematics import joint_rows
 from e0_ros.core.lead import Lead
 from e0_ros.core.limiter import STEP_NS, Limits, Target
 from e0_ros.core.measured import Measured
+from e0_ros.core.message_clock import MessageClock
 from e0_ros.core.reference import HandOver, RowCurve
 from e0_ros.core.workspace import Workspace, plan_inside
 
@@ -40,6 +41,7 @@ _MS = 1_000_000
 _MAX_PENDING = 64
 _KEEP_REFERENCE_RAD = 0.02
 _LONGEST_STALL_NS = 5_000 * _MS
+_HURRY_NS = 4 * _MS  # between two commands, however fast a hand is read
 
 
 class ChunkExecutor:
@@ -58,15 +60,15 @@ class ChunkExecutor:
         self._command: Command | None = None
         self._before: Command | None = None
         self._committed_ns = 0
-        self._next_send_ns = 0
+        self._messages = MessageClock(config.command_rate_hz, _HURRY_NS)
         self._brake_due = False
         self._settling = False
         self._pending: list[tuple[int, ActionChunk]] = []
         self._chunk: ActionChunk | None = None
         self._curve: RowCurve | None = None
         self._target: Target | None = None
-        bounds = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
-        self._hands, self._plans = Committed(*bounds), strategy_named(config.hand_over, *bounds)
+        blend = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
+        self._hands, self._plans = Committed(*blend), strategy_named(config.hand_over, *blend)
         self._gripper = Gripper(config.gripper_hysteresis)
         self._limited = 0
 
@@ -169,8 +171,8 @@ class ChunkExecutor:
         self._admission.arm(now_ns)
         self._brake_due = False
         self._gripper.sent = None
-        self._committed_ns, self._next_send_ns, self._latched = now_ns + self._lead_ns, now_ns, False
-        self._now_ns = max(self._now_ns, now_ns)
+        self._committed_ns, self._latched, self._now_ns = now_ns + self._lead_ns, False, max(self._now_ns, now_ns)
+        self._messages.begin(now_ns)
         self._mode, self._reason = Mode.ARMED, "armed on request"
         return None
 
@@ -218,8 +220,12 @@ class ChunkExecutor:
         command = self._move(now_ns)
         opening = None
         if self._mode is Mode.RUNNING and self._chunk:
-            opening = self._gripper.update(_gripper_in_force(self._chunk, now_ns + self._lead_ns))
+            opening = self._gripper.update(opening_in_force(self._chunk, now_ns + self._lead_ns))
         return Tick(command, opening, self.status(now_ns))
+
+    def due(self, now_ns: int) -> bool:
+        """Whether a tick would send a command now, were there motion to send."""
+        return self.config.lockstep or self._messages.due(now_ns) or self._brake_due
 
     def status(self, now_ns: int) -> Status:
         """The state, with the reference at `now_ns`."""
@@ -258,9 +264,8 @@ class ChunkExecutor:
         return commit_ns if self.config.lockstep else -(-commit_ns // STEP_NS) * STEP_NS
 
     def _move(self, now_ns: int) -> Command | None:
-        due = self.config.lockstep or now_ns >= self._next_send_ns or self._brake_due
-        final = self._mode is Mode.DISARMED and self._brake_due
-        if self._command is None or not due or (self._mode is Mode.DISARMED and not final):
+        silent = self._mode is Mode.DISARMED and not self._brake_due
+        if self._command is None or silent or not self.due(now_ns):
             self._brake_due = False
             return None
         commit_ns = self._commit_ns(now_ns)
@@ -275,9 +280,7 @@ class ChunkExecutor:
         self._brake_due = False
         if leaving:
             self._brake(Mode.HOLD, f"held inside the workspace: {leaving}")
-        period_ns = int(1e9 / self.config.command_rate_hz)
-        on_time = 0 <= now_ns - self._next_send_ns < period_ns
-        self._next_send_ns = (self._next_send_ns if on_time else now_ns) + period_ns
+        self._messages.sent(now_ns)
         return message.lasting(commit_ns + span_ns)
 
     def withdraw(self) -> None:
@@ -313,8 +316,10 @@ class ChunkExecutor:
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
         if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
             self._plans.forget()
-        if isinstance(self._target, HandOver) and _goes_on(self._chunk, chunk):
-            self._target.curve = curve
+        if isinstance(self._target, HandOver) and _goes_on(self._target, self._chunk, chunk, curve, commit_ns):
+            self._target = self._target.along(curve)
+            if chunk.source == "teleop":
+                self._messages.hurry()
         else:
             self._target = None
         self._chunk, self._curve = chunk, curve
@@ -338,7 +343,7 @@ class ChunkExecutor:
         if trouble := self._joint_trouble(now_ns) or (not self.config.lockstep and self._lead.trouble):
             return trouble
         if self._mode is Mode.RUNNING and self._chunk:
-            late_ns = now_ns - self._next_send_ns
+            late_ns = self._messages.late_ns(now_ns)
             if late_ns > self.config.span_ms * _MS and not self.config.lockstep:
                 return f"the executor was {late_ns / 1e6:.0f} ms late"
             over_ns = now_ns - self._chunk.end_ns
@@ -391,14 +396,11 @@ class ChunkExecutor:
         return max([now_ns, *ends])
 
 
-def _goes_on(before: ActionChunk | None, chunk: ActionChunk) -> bool:
-    """Whether a chunk is the next reading of the hand that is followed already."""
-    return before is not None and chunk.source == "teleop" and before.session == chunk.session
-
-
-def _gripper_in_force(chunk: ActionChunk, now_ns: int) -> float:
-    row = min(max((now_ns - chunk.t0_ns) // chunk.period_ns, 0), len(chunk.rows) - 1)
-    return float(chunk.rows[row, -1])
+def _goes_on(blend: HandOver, before: ActionChunk | None, chunk: ActionChunk, curve: RowCurve, commit_ns: int) -> bool:
+    """Whether a chunk is the next reading of the hand that is followed, or the plan followed, told anew."""
+    if before is None or before.session != chunk.session:
+        return False
+    return chunk.source == "teleop" or blend.told_anew_by(curve, commit_ns)
 
 
 def _age(now_ns: int, then_ns: int) -> str:

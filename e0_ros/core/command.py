@@ -28,15 +28,25 @@ class State(NamedTuple):
     acceleration: FloatArray
 
 
+class Followed(NamedTuple):
+    """What a command follows, under which limits, up to its knot at `until_ns`."""
+
+    target: Any
+    limits: Any
+    until_ns: int
+
+
 @dataclass(frozen=True)
 class Command:
     """Knots `(k,)` in strictly increasing time, states `(k, n)`; before them the first holds, after them the last.
 
     The last knot is at rest (velocity and acceleration 0), so that an arm that hears nothing more stops by itself.
+    `followed` is for the planner of the next command, which need not follow the same target twice.
     """
 
     times_ns: TimeArray
     state: State
+    followed: Followed | None = None
 
     @classmethod
     def rest(cls, position: FloatArray, start_ns: int) -> Command:
@@ -60,24 +70,33 @@ class Command:
         jerk: FloatArray = np.diff(self.state.acceleration, axis=0) / (np.diff(self.times_ns) * 1e-9)[:, None]
         return jerk
 
+    @cached_property
+    def _jerk(self) -> FloatArray:
+        """Jerk from each knot on `(k, n)` [rad/s^3]."""
+        return np.append(self.jerk, np.zeros_like(self.state.position[:1]), axis=0)
+
     def sample(self, time_ns: Any) -> State:
         """State at a time, or at times `(m,)` as `(m, n)`."""
-        knots, state = self.times_ns, self.state
-        i = np.clip(np.searchsorted(knots, time_ns, side="right") - 1, 0, len(knots) - 1)
-        n = np.minimum(i + 1, len(knots) - 1)
-        s = (np.clip(time_ns, knots[0], knots[-1]) - knots[i])[..., None] * 1e-9
-        span = np.maximum(knots[n] - knots[i], 1)[..., None] * 1e-9
-        velocity, acceleration = state.velocity[i], state.acceleration[i]
-        jerk = (state.acceleration[n] - acceleration) / span
-        moved = s * (velocity + s * (acceleration / 2 + s * jerk / 6))
-        return State(state.position[i] + moved, velocity + s * (acceleration + s * jerk / 2), acceleration + s * jerk)
+        i, s = self._since_knot(time_ns)
+        position, velocity, acceleration = (part[i] for part in self.state)
+        pull = self._jerk[i] * s
+        moved, speed = pull / 6, pull / 2
+        moved += acceleration / 2
+        moved *= s
+        moved += velocity
+        moved *= s
+        moved += position
+        speed += acceleration
+        speed *= s
+        speed += velocity
+        pull += acceleration
+        return State(moved, speed, pull)
 
     def positions(self, times_ns: TimeArray) -> FloatArray:
         """Positions at times `(m,)`, `(m, n)`: `sample` for those who need no more."""
-        knots, (position, velocity, acceleration) = self.times_ns, self.state
-        i = np.clip(np.searchsorted(knots, times_ns, side="right") - 1, 0, len(knots) - 1)
-        s = (np.clip(times_ns, knots[0], knots[-1]) - knots[i])[:, None] * 1e-9
-        moved: FloatArray = np.append(self.jerk / 6, np.zeros_like(position[:1]), axis=0)[i] * s
+        i, s = self._since_knot(times_ns)
+        position, velocity, acceleration = self.state
+        moved: FloatArray = (self._jerk / 6)[i] * s
         moved += acceleration[i] / 2
         moved *= s
         moved += velocity[i]
@@ -85,20 +104,31 @@ class Command:
         moved += position[i]
         return moved
 
+    def _since_knot(self, time_ns: Any) -> tuple[Any, Any]:
+        """Index of the knot in force at a time and the seconds since; of times `(m,)`, `(m,)` and `(m, 1)`."""
+        knots = self.times_ns
+        if isinstance(time_ns, int):
+            i = max(int(knots.searchsorted(time_ns, side="right")) - 1, 0)
+            begin_ns = int(knots[i])
+            return i, (max(time_ns, begin_ns) - begin_ns) * 1e-9 if i < len(knots) - 1 else 0.0
+        i = np.maximum(knots.searchsorted(time_ns, side="right") - 1, 0)
+        inside = np.minimum(np.maximum(time_ns, knots[0]), knots[-1])
+        return i, ((inside - knots[i]) * 1e-9)[..., None]
+
     def since(self, start_ns: int) -> Command:
         """The same motion, told from `start_ns` on."""
-        later = self.times_ns > start_ns
-        if not later.any():
+        later = int(self.times_ns.searchsorted(start_ns, side="right"))
+        if later == len(self.times_ns):
             return Command.rest(self.state.position[-1], start_ns)
         first = self.sample(start_ns)
-        states = (np.concatenate((f[None], k[later])) for f, k in zip(first, self.state, strict=True))
-        return Command(np.concatenate(([start_ns], self.times_ns[later])), State(*states))
+        states = (np.concatenate((f[None], k[later:])) for f, k in zip(first, self.state, strict=True))
+        return Command(np.concatenate(([start_ns], self.times_ns[later:])), State(*states))
 
     def then(self, other: Command) -> Command:
         """Go on as now up to the other's first knot, then as the other."""
-        before = self.times_ns < other.start_ns
-        states = (np.concatenate((a[before], b)) for a, b in zip(self.state, other.state, strict=True))
-        return Command(np.concatenate((self.times_ns[before], other.times_ns)), State(*states))
+        before = int(self.times_ns.searchsorted(other.times_ns[0]))
+        states = (np.concatenate((a[:before], b)) for a, b in zip(self.state, other.state, strict=True))
+        return Command(np.concatenate((self.times_ns[:before], other.times_ns)), State(*states), other.followed)
 
     def lasting(self, end_ns: int) -> Command:
         """The same motion, told until `end_ns` at least (a controller rejects a trajectory that is over)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from e0_ros.config import check, setting
+from e0_ros.core.arm_setup import NO_PAYLOAD, Payload
 
 _MS = 1_000_000
 
@@ -66,12 +67,14 @@ class FciReport:
     """One robot state: mode, the names of the errors in force and of those that ended the last motion.
 
     `success_rate` is the share of control commands that came in time, in [0, 1]; 0 while nothing is controlled.
+    `payload` is what the arm reckons with beyond its end effector.
     """
 
     mode: RobotMode
     errors: tuple[str, ...] = ()
     last_motion_errors: tuple[str, ...] = ()
     success_rate: float = 1.0
+    payload: Payload = NO_PAYLOAD
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,16 @@ class FciWatch:
         """Take a robot state."""
         self._report, self._heard_ns = report, steady_ns
 
+    def silent(self, steady_ns: int) -> bool:
+        """Whether the driver says nothing: it is not up, or it stopped."""
+        return self._report is None or (steady_ns - self._heard_ns) / _MS > self._config.state_timeout_ms
+
     def trouble(self, steady_ns: int) -> str:
         """Why the arm cannot be moved, and what to do, in words; empty if it can."""
         report = self._report
         if report is None:
             return "no robot state has come: is franka_robot_state_broadcaster active?"
-        silent_ms = (steady_ns - self._heard_ns) / _MS
-        if silent_ms > self._config.state_timeout_ms:
+        if self.silent(steady_ns):
             limit_ms = self._config.state_timeout_ms
             return f"no robot state for {limit_ms:g} ms: the driver stopped (last mode {report.mode.name}); recover"
         if report.mode is RobotMode.REFLEX:

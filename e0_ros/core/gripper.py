@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from e0_policy.types import ActionChunk
+
 
 @dataclass
 class Gripper:
@@ -30,3 +32,9 @@ class Gripper:
                 return None
         self.sent = opening
         return opening
+
+
+def opening_in_force(chunk: ActionChunk, now_ns: int) -> float:
+    """Opening of the chunk's row in force; before the first row the first, after the last the last."""
+    row = min(max((now_ns - chunk.t0_ns) // chunk.period_ns, 0), len(chunk.rows) - 1)
+    return float(chunk.rows[row, -1])

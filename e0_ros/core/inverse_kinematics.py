@@ -45,7 +45,7 @@ def joint_rows(arm: Embodiment, start: FloatArray, rows: FloatArray, period_ns: 
         return f"row {row}: the quaternion has length {norms[row]:.3f}; 1 is needed"
     turns = _rotations(rows[:, 3:7] / norms[:, None])
     q = np.tile(start, (len(rows), 1))
-    error, jacobian = _error(q, rows[:, :3], turns)
+    error, jacobian = pose_errors(q, rows[:, :3], turns)
     if (angle := np.linalg.norm(error[:, 3:], axis=1)).max() > _FURTHEST_TURN_RAD:
         row = int(angle.argmax())
         return f"row {row} turns the tool by {angle[row]:.2f} rad; allowed is {_FURTHEST_TURN_RAD}"
@@ -57,7 +57,7 @@ def joint_rows(arm: Embodiment, start: FloatArray, rows: FloatArray, period_ns: 
         step = (transposed @ np.linalg.solve(jacobian @ transposed + damping, error[..., None]))[..., 0]
         step *= np.minimum(1.0, _STEP_RAD / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-12))
         q = np.clip(q + step, arm.position_lower, arm.position_upper)
-        error, jacobian = _error(q, rows[:, :3], turns)
+        error, jacobian = pose_errors(q, rows[:, :3], turns)
     return _unfit(arm, q, error, period_ns) or np.column_stack((q, rows[:, 7]))
 
 
@@ -85,7 +85,7 @@ def _left(error: FloatArray) -> FloatArray:
     return left
 
 
-def _error(q: FloatArray, positions: FloatArray, turns: FloatArray) -> tuple[FloatArray, FloatArray]:
+def pose_errors(q: FloatArray, positions: FloatArray, turns: FloatArray) -> tuple[FloatArray, FloatArray]:
     """What is left to the poses `(r, 6)` [m, rad] in the base frame, and the Jacobian `(r, 6, 7)`."""
     pose, jacobian = tcp_pose_and_jacobian(q)
     between = turns @ np.swapaxes(pose[:, :3, :3], -1, -2)

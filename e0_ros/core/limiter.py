@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from e0_policy.embodiment import Embodiment
 from e0_policy.types import FloatArray
-from e0_ros.core.command import Command, State, TimeArray
+from e0_ros.core.command import Command, Followed, State, TimeArray
 
 STEP_NS = 5_000_000
 _GRID_NS = 1_000_000  # braking phases last whole milliseconds
@@ -66,6 +67,14 @@ class Limits:
             offset=np.maximum(embodiment.envelope_offset, braking / _GAIN_POSITION),
         )
 
+    @cached_property
+    def pull(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """For `track`, each `(3, n)`: acceleration of each pull, speed that softens it, that squared, its largest."""
+        approach = _APPROACH * self.acceleration
+        soft = np.stack((approach / _GAIN_POSITION, self.offset, self.offset))
+        top = _GAIN_VELOCITY * np.stack((np.full_like(self.velocity, np.inf), self.velocity, self.velocity))
+        return np.stack((approach, self.braking, self.braking)), soft, soft**2, top
+
     def part(self, joints: NDArray[np.intp]) -> Limits:
         """The limits of some joints."""
         arm = self.embodiment
@@ -80,34 +89,37 @@ def track(limits: Limits, start: State, target: State) -> State:
 
     Backstepping with the target's own velocity and acceleration fed forward: a target that the limits allow is
     followed without lag, an error decays without overshoot. Speed caps are barriers on the acceleration:
-    `a <= d(cap)/dt + gain * (cap - v)` keeps `v` below the cap.
+    `a <= d(cap)/dt + gain * (cap - v)` keeps `v` below the cap. The target and both bounds pull by the same law, so
+    that they are three rows of one array `(3, n)`: to the target, away from the upper bound, away from the lower one.
     """
-    dt = STEP_NS * 1e-9
-    states = np.empty((target.position.shape[0], 3, start.position.shape[0]))
-    states[0] = start
-    # One step of constant jerk: what stays of position, velocity and acceleration, and what the new one adds.
-    stays = np.array([[1.0, dt, dt * dt / 3], [0.0, 1.0, dt / 2], [0.0, 0.0, 0.0]])
-    adds = np.array([[dt * dt / 6], [dt / 2], [1.0]])
-    mirror, bounds = np.array([[1.0], [-1.0]]), np.stack((limits.upper, -limits.lower))
-    approach = _APPROACH * limits.acceleration
-    soft = approach / _GAIN_POSITION
-    soft2, offset2, approach2, braking2 = soft**2, limits.offset**2, 2 * approach, 2 * limits.braking
-    offset, top = _GAIN_VELOCITY * limits.offset, _GAIN_VELOCITY * limits.velocity
-    most, slew = limits.acceleration, limits.jerk * dt
-    least, aims = -most, np.stack((target.position, target.velocity), axis=1)
-    for k in range(1, len(states)):
-        q, v, a = states[k - 1]
-        error, catch_up = aims[k - 1] - states[k - 1, :2]
-        root = np.sqrt(soft2 + approach2 * np.abs(error))
-        wanted = target.acceleration[k] + approach / root * catch_up
-        wanted += _GAIN_VELOCITY * (catch_up + np.copysign(root - soft, error))
-        speed = mirror * v
-        root = np.sqrt(offset2 + braking2 * np.maximum(bounds - mirror * q, 0.0))
-        cap = np.minimum(_GAIN_VELOCITY * root - offset - limits.braking / root * speed, top)
-        cap -= _GAIN_VELOCITY * speed
-        wanted = np.maximum(np.minimum(wanted, cap[0]), -cap[1])
-        wanted = np.minimum(np.maximum(wanted, np.maximum(a - slew, least)), np.minimum(a + slew, most))
-        states[k] = stays @ states[k - 1] + adds * wanted
+    dt, (knots, joints) = STEP_NS * 1e-9, target.position.shape
+    states = np.empty((knots, 4, joints))  # position, velocity, acceleration, and the acceleration of the next knot
+    states[0, :3] = start
+    step = np.array([[1.0, dt, dt * dt / 3, dt * dt / 6], [0.0, 1.0, dt / 2, dt / 2], [0.0, 0.0, 0.0, 1.0]])
+    side, floor = np.array([[-1.0], [-1.0], [1.0]]), np.array([[-np.inf], [0.0], [0.0]])
+    aim, flow = np.zeros((2, knots, 3, joints))
+    aim[:, 0], aim[:, 1], aim[:, 2], flow[:, 0] = target.position, limits.upper, -limits.lower, target.velocity
+    strength, soft, soft2, top = limits.pull
+    double, most, least = 2 * strength, limits.acceleration, -limits.acceleration
+    slew = np.stack((-limits.jerk, limits.jerk)) * dt
+    error, rate, root, pull = np.empty((4, 3, joints))
+    (to_target, up, down), reach = pull, np.empty((2, joints))
+    lowest, highest = reach
+    for k in range(knots - 1):
+        q, v, a, wanted = now = states[k]
+        np.maximum(np.add(np.multiply(side, q, out=error), aim[k], out=error), floor, out=error)
+        np.sqrt(np.add(np.multiply(np.abs(error, out=root), double, out=root), soft2, out=root), out=root)
+        np.add(np.multiply(side, v, out=rate), flow[k], out=rate)
+        np.copysign(np.subtract(root, soft, out=pull), error, out=pull)
+        pull *= _GAIN_VELOCITY
+        pull += np.multiply(np.divide(strength, root, out=root), rate, out=root)
+        np.minimum(pull, top, out=pull)
+        pull += np.multiply(rate, _GAIN_VELOCITY, out=rate)
+        np.minimum(np.add(to_target, target.acceleration[k + 1], out=wanted), up, out=wanted)
+        np.maximum(wanted, np.negative(down, out=down), out=wanted)
+        np.minimum(np.maximum(np.add(a, slew, out=reach), least, out=reach), most, out=reach)
+        np.minimum(np.maximum(wanted, lowest, out=wanted), highest, out=wanted)
+        np.matmul(step, now, out=states[k + 1, :3])
     return State(states[:, 0], states[:, 1], states[:, 2])
 
 
@@ -118,40 +130,51 @@ def brake(limits: Limits, start: State, start_ns: int) -> Command:
     milliseconds; the deceleration is then solved for so that velocity and acceleration end at exactly 0. A joint whose
     state is not finite (which `legal` finds) spoils none of the others.
     """
-    position, velocity, acceleration = start
-    jerk, peak_limit = limits.jerk, limits.acceleration
+    velocity, acceleration, jerk, grid = start.velocity, start.acceleration, limits.jerk, _GRID_NS * 1e-9
     # Along `side` the joint has to gain speed `gain` from acceleration `first`, ending with none.
     side = -np.sign(velocity + acceleration * np.abs(acceleration) / (2 * jerk))
     gain, first = -side * velocity, side * acceleration
-    peak = np.minimum(np.sqrt(np.maximum(jerk * gain + first**2 / 2, 0.0)), peak_limit)
-    build, release = np.maximum(peak - first, 0.0) / jerk, peak / jerk
+    peak = np.minimum(np.sqrt(np.maximum(jerk * gain + first**2 / 2, 0.0)), limits.acceleration)
     held = np.maximum(gain - (2 * peak**2 - first**2) / (2 * jerk), 0.0) / np.maximum(peak, 1e-9)
-    grid = _GRID_NS * 1e-9
-    build, held, release = (np.ceil(phase / grid - 1e-6) for phase in (build, held, release))
-    build, release = np.maximum(build, 1.0), np.maximum(release, 1.0)
+    held, (build, release) = np.ceil(held / grid - 1e-6), np.maximum(_ramps(peak, first, jerk), 1.0)
     for _ in range(3):
-        peak = (gain - first * build * grid / 2) / ((build / 2 + held + release / 2) * grid)
-        build = np.maximum(build, np.ceil(np.abs(peak - first) / jerk / grid - 1e-6))
-        release = np.maximum(release, np.ceil(np.abs(peak) / jerk / grid - 1e-6))
-    peak = side * (gain - first * build * grid / 2) / ((build / 2 + held + release / 2) * grid)
-    durations = np.nan_to_num(np.stack((build, held, release)), nan=1.0, posinf=1.0)
-    return _phases(State(position, velocity, acceleration), durations, peak, start_ns)
+        peak = (gain - first * build * (grid / 2)) / ((build / 2 + held + release / 2) * grid)
+        longer = np.maximum((build, release), _ramps(peak, first, jerk))
+        if (longer[0] == build).all() and (longer[1] == release).all():
+            break
+        build, release = longer
+    peak = side * (gain - first * build * (grid / 2)) / ((build / 2 + held + release / 2) * grid)
+    durations = np.stack((build, held, release))
+    return _phases(start, np.where(np.isfinite(durations), durations, 1.0), peak, start_ns)
+
+
+def _ramps(peak: FloatArray, first: FloatArray, jerk: FloatArray) -> FloatArray:
+    """How long `(2, n)` [ms] a jerk needs from an acceleration to the peak, and from the peak to none."""
+    ramps: FloatArray = np.ceil(np.abs((peak - first, peak)) / (jerk * (_GRID_NS * 1e-9)) - 1e-6)
+    return ramps
 
 
 def _phases(start: State, durations: FloatArray, peak: FloatArray, start_ns: int) -> Command:
     """Knots common to all joints of phases `(3, n)` [ms] whose accelerations end at `peak`, `peak` and 0."""
-    ends, none = np.cumsum(durations, axis=0), np.zeros_like(peak)
+    ends, grid = np.cumsum(durations, axis=0), _GRID_NS * 1e-9
     times = np.unique(np.append(ends, 0.0))
-    q, v, a = (np.repeat(part[None], len(times), axis=0) for part in start)
-    speed, pull, begin = start.velocity, start.acceleration, none
-    for end, then in zip(ends, (peak, peak, none), strict=True):
-        h = (end - begin) * (_GRID_NS * 1e-9)
-        s = np.clip(times[:, None] - begin, 0.0, end - begin) * (_GRID_NS * 1e-9)
-        s_jerk = s * ((then - pull) / np.maximum(h, 1e-9))
-        q += s * (speed + s * (pull / 2 + s_jerk / 6))
-        v += s * (pull + s_jerk / 2)
-        a += s_jerk
-        speed, pull, begin = speed + h * (pull + then) / 2, then, end
+    pull, then = np.stack((start.acceleration, peak, peak)), np.stack((peak, peak, 0.0 * peak))
+    gains = durations * grid * (pull + then) / 2
+    speed = start.velocity + np.cumsum(gains, axis=0) - gains
+    growth = (then - pull) / np.maximum(durations * grid, 1e-9)
+    s = np.maximum(times[:, None] - (ends - durations)[:, None], 0.0)
+    s = np.minimum(s, durations[:, None], out=s)
+    s *= grid
+    gained = s * growth[:, None]
+    faster, moved = gained / 2, gained / 6
+    faster += pull[:, None]
+    faster *= s
+    moved += pull[:, None] / 2
+    moved *= s
+    moved += speed[:, None]
+    moved *= s
+    parts = zip(start, (moved, faster, gained), strict=True)
+    q, v, a = (part + more.sum(axis=0) for part, more in parts)
     still = times[:, None] >= ends[-1]
     v[still] = a[still] = 0.0
     return Command(start_ns + times.astype(np.int64) * _GRID_NS, State(q, v, a))
@@ -163,10 +186,11 @@ def legal(limits: Limits, command: Command) -> NDArray[np.bool_]:
     grid, knots = np.arange(command.start_ns, command.end_ns, _CHECK_NS), command.times_ns
     grid = grid[(np.diff(knots) > _CHECK_NS)[np.searchsorted(knots, grid, side="right") - 1]]
     q, v, a = (np.concatenate(p) for p in zip(command.state, command.sample(grid), strict=True))
-    speed_up = np.minimum(0.998 * arm.velocity, envelope(arm, arm.envelope_upper - q) - 1e-3)
-    speed_down = np.minimum(0.998 * arm.velocity, envelope(arm, q - arm.envelope_lower) - 1e-3)
-    fine = (q <= arm.position_upper) & (q >= arm.position_lower)
-    fine &= (v <= np.maximum(speed_up, 1e-9)) & (-v <= np.maximum(speed_down, 1e-9))
+    fastest = envelope(arm, np.array((arm.envelope_upper - q, q - arm.envelope_lower)))
+    fastest -= 1e-3
+    np.minimum(fastest, 0.998 * arm.velocity, out=fastest)
+    up, down = np.maximum(fastest, 1e-9, out=fastest)
+    fine = (q <= arm.position_upper) & (q >= arm.position_lower) & (v <= up) & (-v <= down)
     fine &= np.abs(a) <= 0.998 * arm.acceleration
     smooth = (np.abs(command.jerk) <= 0.998 * arm.jerk).all(axis=0)
     result: NDArray[np.bool_] = fine.all(axis=0) & smooth
@@ -176,9 +200,25 @@ def legal(limits: Limits, command: Command) -> NDArray[np.bool_]:
 def envelope(arm: Embodiment, distance: FloatArray) -> FloatArray:
     """Speed [rad/s] that Franka's envelope allows at a distance [rad] from its bound; infinite without one."""
     free = np.isinf(arm.envelope_gain)
-    gain = np.where(free, 0.0, arm.envelope_gain)
-    speed: FloatArray = np.where(free, np.inf, np.sqrt(gain * np.maximum(distance, 0.0)) - arm.envelope_offset)
+    speed: FloatArray = np.maximum(distance, 0.0)
+    speed *= np.where(free, 0.0, arm.envelope_gain)
+    np.sqrt(speed, out=speed)
+    speed -= arm.envelope_offset
+    if free.any():
+        speed[..., free] = np.inf
     return speed
+
+
+def _followed(limits: Limits, last: Command, target: Target | None, times_ns: TimeArray) -> State | None:
+    """What `last` has of following this target at the first of these times, one knot each; None if nothing."""
+    done = last.followed
+    if done is None or target is None or done.target is not target or done.limits is not limits:
+        return None
+    first = int(last.times_ns.searchsorted(times_ns[0]))
+    count = min(len(times_ns), (done.until_ns - int(times_ns[0])) // STEP_NS + 1, len(last.times_ns) - first)
+    if count < 1 or not np.array_equal(last.times_ns[first : first + count], times_ns[:count]):
+        return None
+    return State(*(part[first : first + count] for part in last.state))
 
 
 def plan(limits: Limits, last: Command, target: Target | None, commit_ns: int, span_ns: int) -> Command:
@@ -186,20 +226,23 @@ def plan(limits: Limits, last: Command, target: Target | None, commit_ns: int, s
 
     It goes on from where `last` will be at `commit_ns`, with the same velocity and acceleration.
     """
-    start = last.sample(commit_ns)
     steps = 0 if target is None else span_ns // STEP_NS
     times = commit_ns + STEP_NS * np.arange(steps + 1)
-    knots = State(*(part[None] for part in start)) if target is None else track(limits, start, target(times))
+    knots = _followed(limits, last, target, times) or State(*(part[None] for part in last.sample(commit_ns)))
+    if target is not None:
+        known = len(knots.position) - 1
+        new = track(limits, State(*(part[-1] for part in knots)), target(times[known:]))
+        knots = State(*(np.concatenate((a[:-1], b)) for a, b in zip(knots, new, strict=True)))
     parts: list[tuple[NDArray[np.intp], Command]] = []
-    part, waiting = limits, np.arange(start.position.shape[0])
+    part, waiting = limits, np.arange(knots.position.shape[1])
     for length in (steps, steps // 2, steps // 4, 0):
-        ahead = State(*(states[: length + 1, waiting] for states in knots))
-        tail = brake(part, State(*(states[length] for states in ahead)), int(times[length]))
-        follow = Command(times[:length], State(*(states[:length] for states in ahead)))
+        ahead_of_rest = State(*(states[: length + 1, waiting] for states in knots))
+        tail = brake(part, State(*(states[length] for states in ahead_of_rest)), int(times[length]))
+        follow = Command(times[:length], State(*(states[:length] for states in ahead_of_rest)))
         candidate = follow.then(tail) if length else tail
         good = legal(part, candidate)
         if good.all() and not parts:
-            return candidate
+            return replace(candidate, followed=Followed(target, limits, int(times[length]))) if length else candidate
         if good.any():
             parts.append((waiting[good], candidate.of(good)))
         waiting = waiting[~good]

@@ -1,4 +1,4 @@
-"""Settings of the recorder; how bags are laid out is `bag_writer.BagConfig`."""
+"""Settings of the recorder. Apart from what writes bags, so that a graph is checked where only its nodes have that."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.interfaces import EPISODE_EVENT, RECORDER_STATE, TOPICS, Qos, Topic, camera_info_topic, camera_topic
+
+COMPRESSIONS = ("none", "lz4", "zstd")
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,21 @@ class StoreConfig:
     images: str = setting("jpeg", "how camera images are stored", choices=("jpeg", "png", "raw"))
     jpeg_quality: int = setting(95, "quality of jpeg images", low=1, high=100)
     observation_images: bool = setting(False, "keep the pixels of /e0/observation; the cameras' are kept anyway")
-    queue_bytes: int = setting(2**28, "memory for messages that wait to be written", unit="bytes", low=2**20)
+    queue_bytes: int = setting(2**27, "memory for messages that wait to be written", unit="bytes", low=2**20)
     encoders: int = setting(2, "threads that compress images", low=1, high=16)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class BagConfig:
+    """How bags are stored."""
+
+    compression: str = setting("zstd", "compression of chunks", choices=COMPRESSIONS)
+    chunk_bytes: int = setting(65536, "uncompressed size of a chunk, the most a crash costs", low=1024, high=2**26)
+    min_free_bytes: int = setting(2**30, "recording stops below this free space", unit="bytes", low=0)
+    fsync_s: float = setting(2.0, "recorded time between forced writes to disk; 0: only at the end", unit="s", low=0.0)
 
     def __post_init__(self) -> None:
         check(self)

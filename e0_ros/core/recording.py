@@ -11,10 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from e0_ros.core.bag_writer import BagConfig, BagError, BagSummary, BagWriter, free_bytes
+from e0_ros.core.bag_writer import BagError, BagSummary, BagWriter, free_bytes
 from e0_ros.core.definitions import DefinitionError, Definitions
 from e0_ros.core.image_codec import EncodingError, changes, transform
-from e0_ros.core.recorder_config import StoreConfig
+from e0_ros.core.recorder_config import BagConfig, StoreConfig
 from e0_ros.interfaces import Qos
 
 FLUSH_NS = 500_000_000

@@ -6,6 +6,8 @@ past, and after the last row the last row holds, or the motion slows down to res
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from e0_policy.types import FloatArray
@@ -13,6 +15,7 @@ from e0_ros.core.command import State, TimeArray
 
 _STRETCH = 2.0 ** np.arange(0, 4.5, 0.25)
 _PROBES = np.linspace(0.1, 0.9, 9)
+_SAME_RAD, _SAME_RAD_S = 2e-3, 0.1
 
 
 class RowCurve:
@@ -65,18 +68,13 @@ class RowCurve:
         """Target at times `(m,)`, each part `(m, n)`; before row 0 row 0 holds."""
         last = len(self._rows) - 1
         elapsed = np.asarray(times_ns) - self._t0_ns
-        i = np.clip(elapsed // self._period_ns, 0, last)
+        i = np.minimum(np.maximum(elapsed // self._period_ns, 0), last)
         outside = (elapsed < 0) | (elapsed >= last * self._period_ns + self._slow_down_ns)
-        held = np.where((elapsed < 0)[:, None], self._rows[0], self._rest)
-        if outside.all():
-            return State(held, np.zeros_like(held), np.zeros_like(held))
         state = evaluate(self._polynomials[:, i], ((elapsed - i * self._period_ns) * 1e-9)[:, None])
-        hold = outside[:, None]
-        return State(
-            np.where(hold, held, state.position),
-            np.where(hold, 0.0, state.velocity),
-            np.where(hold, 0.0, state.acceleration),
-        )
+        if outside.any():
+            state.position[outside] = np.where((elapsed < 0)[:, None], self._rows[0], self._rest)[outside]
+            state.velocity[outside] = state.acceleration[outside] = 0.0
+        return state
 
 
 def _last_velocity(rows: FloatArray, h: float) -> FloatArray:
@@ -120,8 +118,9 @@ class HandOver:
     `blend_ns`, or longer by the first of `_STRETCH` with which the decay itself keeps to `velocity` and
     `acceleration` `(n,)`: a far target is approached, not overshot.
 
-    `curve` may be replaced by one that goes on with it, as a hand's next reading does: the blend that has begun goes
-    on too. A new one for each of 100 readings a second would never end, and the reference would run away.
+    `along` goes on with another curve, as a hand's next reading does: the blend that has begun goes on too. A new one
+    for each of 100 readings a second would never end, and the reference would run away; so would a new one for each of
+    many short plans, between which the reference follows how each slows down at its end.
     """
 
     def __init__(
@@ -138,15 +137,30 @@ class HandOver:
         gap = State(*(a - b[0] for a, b in zip(state, now, strict=True)))
         nothing = np.zeros_like(gap.position)
         rest = State(nothing, nothing, nothing)
-        durations = blend_ns * 1e-9 * _STRETCH
-        decays = [quintic(gap, rest, float(duration)) for duration in durations]
-        peaks = evaluate(np.stack(decays, axis=1), durations[:, None] * _PROBES[:, None, None])
+        durations = (blend_ns * 1e-9 * _STRETCH)[:, None]
+        decays = quintic(gap, rest, durations)
+        peaks = evaluate(decays, durations * _PROBES[:, None, None])
         allowed = np.maximum(acceleration, np.abs(gap.acceleration))
         fine = (np.abs(peaks.velocity) <= velocity) & (np.abs(peaks.acceleration) <= allowed)
         feasible = fine.all(axis=(0, 2))
         choice = int(feasible.argmax()) if feasible.any() else len(_STRETCH) - 1
         self.blend_ns = int(blend_ns * _STRETCH[choice])
-        self._decay = decays[choice][:, None]
+        self._decay = decays[:, choice, None]
+
+    def along(self, curve: RowCurve) -> HandOver:
+        """The same decay, to another curve."""
+        other = copy(self)
+        other.curve = curve
+        return other
+
+    def told_anew_by(self, curve: RowCurve, at_ns: int) -> bool:
+        """Whether a curve is the one followed, told again while the difference still decays at `at_ns`."""
+        common = np.array([min(at_ns, self.curve.end_ns)])
+        if common[0] < curve.t0_ns or at_ns >= self._start_ns + self.blend_ns:
+            return False
+        old, new = self.curve(common), curve(common)
+        near = np.abs(new.position - old.position) <= _SAME_RAD
+        return bool((near & (np.abs(new.velocity - old.velocity) <= _SAME_RAD_S)).all())
 
     def __call__(self, times_ns: TimeArray) -> State:
         """Target at times `(m,)`, each part `(m, n)`."""
@@ -159,14 +173,14 @@ class HandOver:
         return State(*(a + np.where(left, b, 0.0) for a, b in zip(target, gap, strict=True)))
 
 
-def quintic(start: State, end: State, duration_s: float) -> FloatArray:
-    """Coefficients `(6, ...)`, constant first, of the quintic with these states at 0 and `duration_s`."""
+def quintic(start: State, end: State, duration_s: float | FloatArray) -> FloatArray:
+    """Coefficients `(6, ...)`, constant first, of the quintic with these states at 0 and `duration_s`, or at each."""
     h = duration_s
     q, v, a = start.position, start.velocity, start.acceleration
     dq = end.position - (q + h * (v + h * a / 2))
     dv, da = (end.velocity - (v + h * a)) * h, (end.acceleration - a) * h**2
     c3, c4, c5 = 10 * dq - 4 * dv + da / 2, -15 * dq + 7 * dv - da, 6 * dq - 3 * dv + da / 2
-    return np.stack((q, v, a / 2, c3 / h**3, c4 / h**4, c5 / h**5))
+    return np.stack(np.broadcast_arrays(q, v, a / 2, c3 / h**3, c4 / h**4, c5 / h**5))
 
 
 def evaluate(c: FloatArray, s: FloatArray) -> State:

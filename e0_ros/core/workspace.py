@@ -6,6 +6,7 @@ comes to rest inside; what cannot be had so is braked, and at last the motion go
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from e0_policy.kinematics import ARM_POINTS, POINT_RADII_M, arm_points_m
 from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError, setting
 from e0_ros.core.command import Command, State, TimeArray
-from e0_ros.core.limiter import Limits, Target, plan
+from e0_ros.core.limiter import STEP_NS, Limits, Target, brake, plan
 
 _JOINTS = 7
 _TOOL = ARM_POINTS.index("tool")
@@ -26,6 +27,7 @@ _MARGIN_M = 2e-4  # what a point that turns back between two checks may go furth
 _SPEED_SHARE, _SPEED_MARGIN_M_S = 0.99, 0.02  # what 10,000 m/s^3 add within 2 ms
 _WITHIN = 0.375  # a speed over 1 ms at the end of 4 ms is off by 1.5 ms of the acceleration, of which 4 ms are known
 _SLOWER, _CAUTION = 0.5, 0.9  # shares of speed for a second attempt: near a bound, and above the top speed
+_SLOWING, _RAMP_S = 1.1, 0.01  # braking along a path: by the time of the slowest joint alone, and its ramps
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def plan_inside(
 ) -> tuple[Command, list[str]]:
     """As `limiter.plan`, inside the workspace; arms side by side are `7 * arms` joints.
 
-    First as asked, then with slower joints, then braking, then as `last` has it: for each arm the first that is inside.
+    First as asked, then with slower joints, then braking as fast as each joint can, then braking along the path of
+    `last`, which was checked when it was made, then as `last` has it: for each arm the first that is inside.
 
     Returns:
         The command, and for each arm why it would have left the workspace and brakes instead; empty while it goes on.
@@ -149,26 +152,66 @@ def plan_inside(
     waiting = np.arange(last.state.position.shape[1] // _JOINTS)
     why, pace = [""] * len(waiting), limits
     parts: list[tuple[NDArray[np.intp], Command]] = []
-    for aim in (target, target, None) if target else (None,):
-        joints, here = _joints(waiting), workspace.part(waiting)
-        command = plan(pace, last.of(joints), _of(aim, joints), commit_ns, span_ns)
+    for aim, length_ns in _ways(limits, last, target, commit_ns, span_ns):
+        here, before = workspace, last
+        if parts or pace is not limits:
+            joints = _joints(waiting)
+            here, before, aim = workspace.part(waiting), last.of(joints), _of(aim, joints)
+        command = plan(pace, before, aim, commit_ns, length_ns)
         motion = here.motion(command)
         fast = motion.speed > here.planned_speed
         good = (motion.beyond <= 0).all(axis=0) & ~fast
-        if aim:
+        if asked := target and length_ns == span_ns:
             for k, arm in enumerate(waiting):
-                why[arm] = here.reason(motion.beyond[:, k], k)
+                why[arm] = "" if good[k] else here.reason(motion.beyond[:, k], k)
         if good.all() and not parts:
             return command, why
         if good.any():
             parts.append((_joints(waiting[good]), command.of(_joints(np.flatnonzero(good)))))
         share = np.where(fast, _CAUTION * here.planned_speed / np.maximum(motion.speed, 1e-9), _SLOWER)
-        rest = _joints(np.flatnonzero(~good))
-        pace, waiting = _slower(pace.part(rest), command.of(rest), share[~good]), waiting[~good]
+        rest, waiting = _joints(np.flatnonzero(~good)), waiting[~good]
         if not len(waiting):
             return Command.together(parts), why
+        slower = _slower(pace.part(rest), command.of(rest), share[~good])
+        pace = slower if asked else limits.part(_joints(waiting))
     joints = _joints(waiting)
     return Command.together([*parts, (joints, last.since(commit_ns).of(joints))]), why
+
+
+def _ways(
+    limits: Limits, last: Command, target: Target | None, commit_ns: int, span_ns: int
+) -> Iterator[tuple[Target | None, int]]:
+    """What to try one after the other: what to follow, and for how long."""
+    if target:
+        yield target, span_ns
+        yield target, span_ns
+    yield None, 0
+    stop = brake(limits, last.sample(commit_ns), commit_ns)
+    slow_ns = -(-int(_SLOWING * (stop.end_ns - commit_ns) + 4e9 * _RAMP_S) // STEP_NS) * STEP_NS
+    yield Slowing(last, commit_ns, slow_ns), slow_ns
+
+
+@dataclass(frozen=True)
+class Slowing:
+    """The motion of a command, slower and slower from `start_ns` on: along its path, at rest after `duration_ns`.
+
+    The pace falls from the command's own to none, evenly but for a ramp of `_RAMP_S` at both ends. All joints share it,
+    so that no point of the arm leaves the path.
+    """
+
+    command: Command
+    start_ns: int
+    duration_ns: int
+
+    def __call__(self, times_ns: TimeArray) -> State:
+        """Target at times `(m,)`, each part `(m, n)`."""
+        end_s = self.duration_ns * 1e-9
+        even, elapsed = 1 / (end_s - _RAMP_S), (times_ns - self.start_ns)[:, None] * 1e-9
+        since = np.maximum(elapsed - [0.0, _RAMP_S, end_s - _RAMP_S, end_s], 0.0)
+        change, lost, behind = (even * (since**k) @ [1.0, -1.0, -1.0, 1.0] / _RAMP_S for k in (1, 2, 3))
+        position, velocity, acceleration = self.command.sample(self.start_ns + 1e9 * (elapsed[:, 0] - behind / 6))
+        pace, change = (1 - lost / 2)[:, None], change[:, None]
+        return State(position, pace * velocity, pace**2 * acceleration - change * velocity)
 
 
 def _slower(limits: Limits, command: Command, share: FloatArray) -> Limits:

@@ -46,6 +46,7 @@ CHECKS = (
     Check("arm_packages", "ros", "drivers of arm and cameras", middleware.arm_packages),
     Check("overruns", "arm", "overruns.manage is false", controllers.overruns),
     Check("replacement", "arm", "allow_trajectory_replacement is false", controllers.replacement),
+    Check("franka_ros2", "arm", "franka_ros2 survives an error of the arm", controllers.franka_ros2),
     Check("firmware", "arm", "libfranka fits the arm's system image", controllers.firmware),
     Check("robot_link", "arm", "10,000 round trips to the arm at 1 kHz", network.robot_link, slow=True),
     Check("camera_speed", "usb", "all cameras on USB 3", usb.camera_speed),

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from e0_policy.resources import config_dir
 from e0_ros import environment
 from e0_ros.config import ConfigError, load_yaml
+from e0_ros.distribution import distribution
 from e0_ros.doctor.finding import Bench, Finding, green, grey, red, yellow
 from e0_ros.doctor.machine import Machine
 
@@ -33,6 +35,8 @@ def overruns(machine: Machine, bench: Bench) -> Finding:
     manager = parameters.get("controller_manager")
     if manager is None:
         return grey("the controllers' YAML has no controller_manager")
+    if not distribution("", machine.environ).manages_overruns:
+        return green("the controller manager of this distribution has no overruns.manage")
     manage = manager.get("overruns.manage")
     if manage is False:
         return green("overruns.manage is false")
@@ -64,6 +68,19 @@ def replacement(machine: Machine, bench: Bench) -> Finding:
     return green(f"{CONTROLLER} {_dotted(version)} replaces whole trajectories")
 
 
+def franka_ros2(machine: Machine, bench: Bench) -> Finding:
+    """franka_ros2 survives an error of the arm, so that it can be recovered in place."""
+    version = _package_version(machine, "franka_bringup")
+    if version is None:
+        return grey("no franka_ros2 is sourced here")
+    here = distribution("", machine.environ)
+    seen = f"franka_ros2 {_dotted(version)} on {here.name}"
+    if version >= here.recovers_from:
+        return green(seen)
+    cure = f"franka_ros2 {_dotted(here.recovers_from)} or newer, or start the graph again after every error"
+    return bench.fault(f"{seen} ends with the arm's first reflex and cannot be recovered in place", cure)
+
+
 def firmware(machine: Machine, bench: Bench) -> Finding:
     """Libfranka and the arm's system image speak the same protocol."""
     version = _libfranka(machine)
@@ -90,17 +107,14 @@ def firmware(machine: Machine, bench: Bench) -> Finding:
 
 
 def _parameters(machine: Machine, bench: Bench) -> dict[str, dict[str, Any]] | Finding:
-    """Parameters by node of the controllers' YAML, nested names joined by dots."""
-    prefix = environment.sourced("franka_bringup", machine.environ)
-    path = bench.controllers or (f"{prefix}/share/franka_bringup/config/controllers.yaml" if prefix else "")
-    if not path:
-        return grey("franka_bringup is not sourced, so its controllers.yaml is not seen", "--controllers FILE")
-    if not bench.controllers and not Path(path).is_file():
-        return grey(f"{path} is not there", "--controllers FILE")
+    """Parameters by node of the YAML file that the launch hands to the controller manager; nested names have dots."""
+    if not bench.controllers and not environment.sourced("franka_bringup", machine.environ):
+        return grey("franka_bringup is not sourced: no controller manager runs here", "--controllers FILE")
+    path = Path(bench.controllers) if bench.controllers else config_dir() / "controllers.yaml"
     try:
-        return _by_node(load_yaml(Path(path)))
+        return _by_node(load_yaml(path))
     except ConfigError as error:
-        return red(str(error), "give the YAML file that franka.launch.py gets as controllers_yaml")
+        return red(str(error), "give the YAML file that the launch gets as controllers_yaml:=")
 
 
 def _by_node(data: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:

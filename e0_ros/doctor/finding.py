@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from e0_ros.config import ConfigError, check, setting
+from e0_ros.core.camera_model import camera_profile
 from e0_ros.core.pairing import SyncConfig
 
 GREEN, YELLOW, RED, GREY = "green", "yellow", "red", "grey"
@@ -57,7 +58,7 @@ class Bench:
     joint_rate_hz: float = setting(1000.0, "rate of the joint states", unit="Hz", low=5.0, high=4000.0)
     gripper_rate_hz: float = setting(15.0, "rate of the gripper states", unit="Hz", low=1.0, high=1000.0)
     gello: bool = setting(False, "a GELLO leader arm is connected here")
-    controllers: str = setting("", "the controllers' YAML file; empty: franka_bringup's")
+    controllers: str = setting("", "the controllers' YAML file; empty: the shipped one, as for the launch")
     checkpoint: str = setting("", "folder of the policy's checkpoint")
     bag_dir: str = setting("bags", "folder of the bags")
     measure_s: float = setting(10.0, "how long the streams are listened to", unit="s", low=1.0, high=600.0)
@@ -75,10 +76,7 @@ class Bench:
             ConfigError: not of the form 640x480x30.
 
         """
-        parts = self.camera_profile.lower().split("x")
-        if len(parts) != 3 or not all(part.isdigit() and 0 < int(part) <= 8192 for part in parts):
-            raise ConfigError(f"camera_profile is {self.camera_profile!r}; width x height x rate is needed: 640x480x30")
-        return int(parts[0]), int(parts[1]), int(parts[2])
+        return camera_profile(self.camera_profile)
 
     def streams(self) -> SyncConfig:
         """Rates and bounds of the streams that a policy sees."""

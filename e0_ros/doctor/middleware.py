@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 
 from e0_ros import environment
+from e0_ros.distribution import KNOWN, distribution
 from e0_ros.doctor.finding import Bench, Finding, green, grey, red, yellow
 from e0_ros.doctor.machine import Machine
 from e0_ros.environment import INSTALL, MIXED, NONE, WHEELS
 
-PYTHON = {"humble": (3, 10), "iron": (3, 10), "jazzy": (3, 12), "kilted": (3, 12)}
-"""Python that a distribution's rclpy is built for."""
 ARM_PACKAGES = (
     "controller_manager",
     "joint_trajectory_controller",
@@ -35,7 +34,7 @@ def mixing(machine: Machine, bench: Bench) -> Finding:
         return red(str(ros), "`make setup` to use the install, or a shell that sources none")
     if len(distros) > 1:
         return red(f"{' and '.join(distros)} are sourced in one shell", "open a new shell and source one of them")
-    python, wanted = _version(machine.python), PYTHON.get(ros.distro)
+    python, wanted = _version(machine.python), KNOWN[ros.distro].python if ros.distro in KNOWN else None
     if ros.kind == INSTALL and wanted and wanted != machine.python:
         return red(f"{ros}: its rclpy is built for Python {_version(wanted)}, this is {python}",
                    f"start the nodes with python:=/usr/bin/python{_version(wanted)}")  # fmt: skip
@@ -99,15 +98,15 @@ def discovery(machine: Machine, bench: Bench) -> Finding:
     environ = machine.environ
     domain, reach = environ.get("ROS_DOMAIN_ID", ""), environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
     static, local = environ.get("ROS_STATIC_PEERS", ""), environ.get("ROS_LOCALHOST_ONLY", "") == "1"
-    humble = environ.get("ROS_DISTRO") == "humble"
+    simple = not distribution("", environ).discovery_range
     if domain and not (domain.isdigit() and int(domain) <= 101):
         return red(
             f"ROS_DOMAIN_ID is {domain!r}; its ports do not exist", "export ROS_DOMAIN_ID=N with N from 0 to 101"
         )
     if reach and reach not in RANGES:
         return red(f"ROS_AUTOMATIC_DISCOVERY_RANGE is {reach!r}", f"one of {', '.join(RANGES)}")
-    inside = local if humble else (local or reach in ("LOCALHOST", "OFF") or not reach)
-    if bench.peers and inside and not (static and not local and not humble):
+    inside = local if simple else (local or reach in ("LOCALHOST", "OFF") or not reach)
+    if bench.peers and inside and not (static and not local and not simple):
         cure = (
             "unset ROS_LOCALHOST_ONLY"
             if local
@@ -115,7 +114,7 @@ def discovery(machine: Machine, bench: Bench) -> Finding:
             f"or ROS_STATIC_PEERS='{';'.join(bench.peers)}'"
         )
         return red(f"the graph stays on this host, so {', '.join(bench.peers)} will not find it", cure)
-    if humble and (reach or static):
+    if simple and (reach or static):
         return yellow("Humble ignores ROS_AUTOMATIC_DISCOVERY_RANGE and ROS_STATIC_PEERS",
                       "use ROS_LOCALHOST_ONLY=1, or another ROS_DOMAIN_ID per bench")  # fmt: skip
     if not inside and domain in ("", "0"):

@@ -1,4 +1,4 @@
-"""arm_session: watches Franka's own state, tells the executor of an arm that stopped, brings it back and to poses.
+"""arm_session: makes Franka's arm ready, watches its state, tells the executor of an arm that stopped, brings it back.
 
 Services `/e0/arm/recover`, `home`, `rest` and `wave` beside it answer at once; /diagnostics says how it goes on. Every
 motion is a chunk of source `home`, and so passes the executor.
@@ -33,11 +33,13 @@ from e0_ros.core.arm_session import (
     Step,
     approach,
     checked_pose,
+    get_ready,
     recovery,
     to_pose,
     wave,
 )
-from e0_ros.core.fci import FciConfig, FciWatch
+from e0_ros.core.arm_setup import ArmSetupConfig, controller_trouble
+from e0_ros.core.fci import MODE_MEANS, FciConfig, FciWatch, RobotMode
 from e0_ros.core.joint_names import pick_joints
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.distribution import distribution
@@ -49,9 +51,13 @@ SAY_S = 0.1
 KEEP_S = 0.1
 SETTLE_S, ARM_AGAIN_S = 0.5, 0.1
 """Arming anchors where the arm is measured: it waits for an arm that lags to be where its controller holds it."""
+QUIET_S, READY_AGAIN_S = 1.0, 5.0
+"""The executor is disarmed for so long before the arm is made ready: what it sent last has come to its end."""
 AHEAD_NS, TAKEN_NS = 200_000_000, 1_000_000_000
 MOVES = 5
 THERE_RAD, THERE_RAD_S = 0.005, 0.01
+IDLE = MODE_MEANS[RobotMode.IDLE]
+NOT_READY = "the arm is not ready: payload and thresholds are not set, or its controller is not active"
 NOTHING_TO_RECOVER = f"the arm is fit to move: nothing to recover; {interfaces.HOME.name} goes home"
 MOTIONS = (Step.HOME, Step.REST, Step.WAVE)
 
@@ -73,6 +79,7 @@ class ArmSessionNode(Node):
         super().__init__("arm_session")
         self._arm = load_embodiment(declare_parameters(self, ArmSessionNodeConfig).embodiment)
         self._config = config = declare_parameters(self, ArmSessionConfig)
+        self._setup = declare_parameters(self, ArmSetupConfig)
         self._watch = FciWatch(declare_parameters(self, FciConfig))
         limits = self._arm.position_lower, self._arm.position_upper
         home = config.home_rad or tuple(float(q) for q in self._arm.home)
@@ -81,7 +88,8 @@ class ArmSessionNode(Node):
             Step.REST: checked_pose("rest_rad", config.rest_rad, *limits),
         }
         self._distribution = distribution(config.distribution, os.environ)
-        self._driver = FrankaDriver(self, config)
+        self._driver = FrankaDriver(self, config, self._setup)
+        self._ready, self._ready_again_s, self._busy_s = False, 0.0, time.monotonic()
         self._session, self._steps_begun, self._ends = ArmSession(()), 0, 0
         self._move: Approach | None = None
         self._moves, self._arm_next_s = 0, 0.0
@@ -90,19 +98,15 @@ class ArmSessionNode(Node):
         self._executor: ExecutorState | None = None
         self._opening = self._measured_opening = math.nan
         self._said, self._said_s = "-", 0.0
-        self._fault, self._chunks = self._publisher(interfaces.ARM_FAULT), self._publisher(interfaces.ACTION_CHUNK)
+        self._faults, self._chunks = self._publisher(interfaces.ARM_FAULT), self._publisher(interfaces.ACTION_CHUNK)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
         self._subscribe(interfaces.EXECUTOR_STATE, self._on_executor)
         self._subscribe(interfaces.GRIPPER_COMMAND, self._on_gripper)
         self._subscribe(interfaces.GRIPPER_STATES, self._on_fingers)
         self._calls = {s.name: self._client(s) for s in (interfaces.ARM, interfaces.HOLD, interfaces.DISARM)}
-        for service, steps in (
-            (interfaces.RECOVER, recovery(self._distribution.deactivate_first, config.rearm)),
-            (interfaces.HOME, to_pose(Step.HOME)),
-            (interfaces.REST, to_pose(Step.REST)),
-            (interfaces.WAVE, to_pose(Step.WAVE)),
-        ):
-            self._serve(service, steps)
+        self._serve(interfaces.RECOVER, self._recovery)
+        for service, pose in ((interfaces.HOME, Step.HOME), (interfaces.REST, Step.REST), (interfaces.WAVE, Step.WAVE)):
+            self._serve(service, lambda pose=pose: to_pose(pose))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(POLL_S, self._poll, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
@@ -116,31 +120,88 @@ class ArmSessionNode(Node):
     def _client(self, service: interfaces.Service) -> Any:
         return self.create_client(interfaces.message_class(service.type), service.name)
 
-    def _serve(self, service: interfaces.Service, steps: tuple[Step, ...]) -> None:
+    def _serve(self, service: interfaces.Service, steps_of: Callable[[], tuple[Step, ...]]) -> None:
         def answer(_: Any, response: Any) -> Any:
+            steps = steps_of()
             response.message = self._refusal(steps)
             response.success = not response.message
             if response.success:
-                self._session = ArmSession(steps, self._config.step_s)
-                self._start(self._session.begin(time.monotonic_ns()))
+                self._begin(steps)
                 response.message = self._session.progress
             self.get_logger().info(f"{service.name}: {response.message}")
             return response
 
         self.create_service(interfaces.message_class(service.type), service.name, answer)
 
+    def _begin(self, steps: tuple[Step, ...]) -> None:
+        self._session = ArmSession(steps, self._config.step_s)
+        self._start(self._session.begin(time.monotonic_ns()))
+
+    def _recovery(self) -> tuple[Step, ...]:
+        """What brings the arm back: all of it after an error, less if it only was not made ready."""
+        trouble = self._watch.trouble(time.monotonic_ns())
+        if not trouble or (trouble == IDLE and not self._ready):
+            return get_ready(self._setup.set_up)
+        return recovery(self._distribution.deactivate_first, self._config.rearm, self._setup.set_up)
+
     def _refusal(self, steps: tuple[Step, ...]) -> str:
         if self._session.step:
             return f"busy: {self._session.progress}"
-        trouble = self._watch.trouble(time.monotonic_ns())
-        if Step.CLEAR not in steps:
+        fault = self._fault(time.monotonic_ns())
+        if Step.ACTIVATE not in steps:
+            return fault
+        if Step.CLEAR not in steps and fault and not self._resting:
+            return f"{fault}; the arm may still come to rest, try again in a second"
+        return self._watch.beyond_recovery() or ("" if fault else NOTHING_TO_RECOVER)
+
+    # -- readiness -------------------------------------------------------------------------------------------------
+
+    @property
+    def _disarmed(self) -> bool:
+        return self._executor is None or self._executor.mode in (ExecutorState.DISARMED, ExecutorState.STOPPED)
+
+    @property
+    def _resting(self) -> bool:
+        """Disarmed for so long that nothing moves, so that what matters at arming only may be said and mended."""
+        return self._disarmed and time.monotonic() - self._busy_s > QUIET_S
+
+    def _fault(self, steady_ns: int) -> str:
+        """Why the arm must not be moved, in words; empty if it is fit. What only matters at arming stops no motion."""
+        trouble = self._watch.trouble(steady_ns)
+        if trouble and (trouble != IDLE or self._ready):
             return trouble
-        return self._watch.beyond_recovery() or ("" if trouble else NOTHING_TO_RECOVER)
+        if not self._ready and self._disarmed:
+            return f"{NOT_READY}; {self._session.progress if self._session.step else self._session.outcome or 'wait'}"
+        states, setup = self._driver.controllers, self._setup
+        if states is not None and (controller := controller_trouble(states, self._config.controller)):
+            return controller
+        if not self._resting:
+            return ""
+        report = self._watch.report
+        payload = report.payload.trouble(setup) if report and setup.set_up else ""
+        return controller_trouble(states, self._config.controller) or payload or self._clock_trouble()
+
+    def _clock_trouble(self) -> str:
+        return self._driver.clock.trouble(self._setup.clock_offset_ms)
+
+    def _make_ready(self, steady_ns: int) -> None:
+        """Begin to make the arm ready when its driver is up, has the controller, and nothing moves."""
+        now_s, name = time.monotonic(), self._config.controller
+        states = self._driver.controllers or {}
+        self._ready = self._ready and not self._watch.silent(steady_ns)
+        if not self._ready and not self._setup.set_up and states.get(name) == "active":
+            self._ready = True
+        if self._ready or self._session.step or name not in states or now_s < self._ready_again_s:
+            return
+        if self._watch.trouble(steady_ns) in ("", IDLE) and self._resting:
+            self._ready_again_s = now_s + READY_AGAIN_S
+            self._begin(get_ready(self._setup.set_up))
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
     def _on_executor(self, msg: ExecutorState) -> None:
         self._executor = msg
+        self._busy_s = self._busy_s if self._disarmed else time.monotonic()
         if self._session.step in MOTIONS:
             self._go(msg)
 
@@ -158,10 +219,12 @@ class ArmSessionNode(Node):
         report = self._driver.newest()
         if report is not None:
             self._watch.hear(report, steady_ns)
-        fault = self._watch.trouble(steady_ns)
+        self._driver.ask_controllers(time.monotonic())
+        self._make_ready(steady_ns)
+        fault = self._fault(steady_ns)
         if fault != self._said or time.monotonic() - self._said_s >= SAY_S:
             kind = interfaces.message_class(interfaces.ARM_FAULT.type)
-            self._fault.publish(kind(data=fault))
+            self._faults.publish(kind(data=fault))
             if fault != self._said:
                 self.get_logger().warning(f"the arm: {fault or 'fit to move'}")
             self._said, self._said_s = fault, time.monotonic()
@@ -199,6 +262,7 @@ class ArmSessionNode(Node):
     def _ended(self, number: int, well: bool, reason: str) -> None:
         """How a step ended; word of one that was given up is not listened to."""
         if number == self._steps_begun:
+            self._ready = self._ready or (well and self._session.step is Step.ACTIVATE)
             self._start(self._session.ended(well, reason, time.monotonic_ns()))
 
     def _finish(self) -> None:
@@ -290,7 +354,8 @@ class ArmSessionNode(Node):
 
     def _report(self) -> None:
         steady_ns = time.monotonic_ns()
-        fault, warning, report = self._watch.trouble(steady_ns), self._watch.warning(steady_ns), self._watch.report
+        fault, warning, report = self._fault(steady_ns), self._watch.warning(steady_ns), self._watch.report
+        states, offset_ms = self._driver.controllers or {}, self._driver.clock.offset_ms
         session = self._session
         level = ERROR if fault or session.outcome else WARN if warning else OK
         message = session.progress if session.step else fault or session.outcome or warning or "fit to move"
@@ -300,6 +365,9 @@ class ArmSessionNode(Node):
             "mode": report.mode.name if report else "", "errors": " ".join(report.errors) if report else "",
             "last_motion_errors": " ".join(report.last_motion_errors) if report else "",
             "success_rate": report.success_rate if report else math.nan, "distribution": self._distribution.name,
+            "ready": self._ready, "controller": states.get(self._config.controller, "unknown"),
+            "clock_offset_ms": math.nan if offset_ms is None else offset_ms,
+            "payload_kg": report.payload.mass_kg if report else math.nan,
         }  # fmt: skip
         now_ns = int(self.get_clock().now().nanoseconds)
         self._diagnostics.publish(diagnostics_msg("arm_session", level, message, values, now_ns))

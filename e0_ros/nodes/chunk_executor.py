@@ -7,7 +7,6 @@ joint state of that stamp is there. It subscribes to no images.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from e0_ros.core.step_executor import make_executor
 from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.executor_messages import TrajectoryMessage, floats, status_to_msg, step_to_msg
-from e0_ros.process import run_node
+from e0_ros.process import ask_for_priority, run_node
 
 try:
     from rclpy.experimental.events_executor import EventsExecutor as SpinExecutor
@@ -79,7 +78,9 @@ class ChunkExecutorNode(Node):
         self._trajectory = TrajectoryMessage(self.core.arm_model.joint_names)
         self._waiting: list[ChunkMsg] = []
         self._answered_ns = self._ticked_ns = self._joints_ns = 0
-        self._commands = self._gripper_commands = 0
+        self._commands = self._gripper_commands = self._withdrawn = 0
+        self.late_ticks = 0
+        """Ticks that began more than a period late, by the steady clock."""
         self._next_state_ns, self._published, self._next_diagnostics_ns = 0, (), 0
         self._streamed_ns, self._latched, self._gap = 0, None, False
         self._stepped = self.core.config.output == "step"
@@ -147,8 +148,10 @@ class ChunkExecutorNode(Node):
             self._tick_if_complete()
 
     def _on_chunk(self, msg: ChunkMsg) -> None:
-        if msg.source == "teleop" and not self._lockstep:  # a hand's few rows need not wait for the tick to be over
+        if msg.source == "teleop" and not self._lockstep:  # a hand waits for no tick
             self._offer(msg, self._now_ns())
+            if self.core.due(self._now_ns()):
+                self.tick()
             return
         self._waiting = [*self._waiting[-_DRAIN:], msg]
         if self._lockstep and self.config.expected_source in ("", msg.source):
@@ -279,6 +282,7 @@ class ChunkExecutorNode(Node):
         msg = self._trajectory.of(command)
         if not self._lockstep and (late_ns := self._now_ns() - commit_ns + self.core.transport_ns) > 0:
             self.core.withdraw()
+            self._withdrawn += 1
             self.get_logger().warning(
                 f"a command was {late_ns / 1e6:.1f} ms too late to be sent; the last one stays in force",
                 throttle_duration_sec=1.0,
@@ -321,6 +325,8 @@ class ChunkExecutorNode(Node):
             "last_refusal": status.last_refusal,
             "limited": status.limited,
             "commands": self._commands,
+            "late_ticks": self.late_ticks,
+            "withdrawn": self._withdrawn,
             "transport_ms": self.core.transport_ns / 1e6,
             "speed": self._pace.speed,
             "withheld": self._pace.waits,
@@ -330,8 +336,8 @@ class ChunkExecutorNode(Node):
 
 def run(node: ChunkExecutorNode, stopping: Callable[[], bool]) -> None:
     """Spin until told to stop: callbacks as they come, ticks at their deadlines on the steady clock (real time)."""
-    if node.config.realtime_priority and not node.core.config.lockstep:
-        _ask_for_priority(node)
+    if not node.core.config.lockstep:
+        ask_for_priority(node, node.config.realtime_priority)
     gc.collect()
     gc.freeze()  # else a full collection walks all modules in the middle of a tick, for tens of milliseconds
     executor = SpinExecutor()
@@ -357,22 +363,13 @@ def _spin(node: ChunkExecutorNode, executor: Executor, stopping: Callable[[], bo
         if (late_ns := time.monotonic_ns() - next_ns) < 0:
             continue
         if late_ns > period_ns:  # after a stall: first hear what has come in, then tick once
+            node.late_ticks += 1
             for _ in range(_DRAIN):
                 executor.spin_once(timeout_sec=0)
             next_ns = time.monotonic_ns()
         node.watch()
         node.tick()
         next_ns += period_ns
-
-
-def _ask_for_priority(node: ChunkExecutorNode) -> None:
-    """Let the ticks of this thread come before ordinary work, as on a machine set up for franka_ros2."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(node.config.realtime_priority))
-    except OSError:
-        node.get_logger().info(
-            "no real-time priority for the ticks; to allow it: '@realtime - rtprio 99' in /etc/security/limits.d"
-        )
 
 
 def main(args: Sequence[str] | None = None) -> int:

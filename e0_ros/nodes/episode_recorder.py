@@ -22,11 +22,11 @@ from e0_msgs.msg import EpisodeEvent, RecorderState
 from e0_msgs.srv import EndEpisode, StartEpisode
 from e0_ros.config import ConfigError, declare_parameters, to_mapping
 from e0_ros.conversions import to_time
-from e0_ros.core.bag_writer import BagConfig, BagError, BagSummary, free_bytes, taken
+from e0_ros.core.bag_writer import BagError, BagSummary, free_bytes, taken
 from e0_ros.core.definitions import installed
 from e0_ros.core.episode import Ended, Episode, EpisodeLife, Mode, Refused
 from e0_ros.core.losses import LossCounter, describe_losses
-from e0_ros.core.recorder_config import RecorderConfig, StoreConfig
+from e0_ros.core.recorder_config import BagConfig, RecorderConfig, StoreConfig
 from e0_ros.core.recording import Received, Recording
 from e0_ros.core.silence import Silence
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg

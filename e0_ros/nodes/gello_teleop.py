@@ -33,7 +33,7 @@ from e0_ros.core.joint_names import pick_joints
 from e0_ros.diagnostics import OK, WARN, diagnostics_msg
 from e0_ros.dynamixel import BusError, BusFault, LeaderBus, read_time_s
 from e0_ros.pedal import Pedal, open_pedal
-from e0_ros.process import run_node
+from e0_ros.process import ask_for_priority, run_node
 
 try:
     from rclpy.experimental.events_executor import EventsExecutor as SpinExecutor
@@ -52,6 +52,7 @@ class TeleopConfig:
     port: str = setting("", "serial port; empty: the calibration's")
     rate_hz: float = setting(100.0, "readings", unit="Hz", low=10.0, high=500.0)
     reply_ms: float = setting(12.0, "wait for an answer beyond its time on the wire", unit="ms", low=1.0, high=200.0)
+    realtime_priority: int = setting(15, "SCHED_FIFO, where the system allows it; 0: none", low=0, high=98)
     pedal: str = setting("", "deadman: true: its input device, /dev/input/by-id/...")
 
     def __post_init__(self) -> None:
@@ -233,6 +234,7 @@ class GelloTeleopNode(Node):
 
 def run(node: GelloTeleopNode, stopping: threading.Event) -> None:
     """Read the leader at its rate on the steady clock; hear the graph in between."""
+    ask_for_priority(node, node.config.realtime_priority)
     gc.collect()
     gc.freeze()  # else a full collection walks all modules, for tens of milliseconds
     executor = SpinExecutor()

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,49 +28,26 @@ from e0_policy.policy import Policy
 from e0_policy.replay import ReplayPolicy
 from e0_policy.types import ActionChunk, Observation, Stale
 from e0_ros import diagnostics, interfaces
-from e0_ros.config import ConfigError, check, declare_parameters, setting
+from e0_ros.config import ConfigError, declare_parameters
 from e0_ros.conversions import chunk_from_msg, chunk_to_msg, observation_from_msg, to_ns
+from e0_ros.core.bag_reader import Bag
+from e0_ros.core.calibration_bag import first_images
 from e0_ros.core.dataset_table import state_of
 from e0_ros.core.live_shadow import LiveShadow
 from e0_ros.core.live_shadow import said as shadow_figures
 from e0_ros.core.mailbox import Mailbox
 from e0_ros.core.plan_keeper import InForce
+from e0_ros.core.policy_config import PolicyConfig
 from e0_ros.core.policy_session import Answer, PolicySession, is_error
 from e0_ros.core.replay_source import load_recording
+from e0_ros.core.view_guard import ViewGuard
 from e0_ros.placed_policy import PlacedPolicy
-from e0_ros.policies import load_checkpoint
+from e0_ros.policies import first_views, load_checkpoint
 from e0_ros.process import refuse_unknown_parameters, run_node
 
 LOCKSTEP_TIMEOUT_S = 10.0
 REPEAT_S = 1.0
 NICENESS = 5
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """Which policy runs and on what terms."""
-
-    policy: str = setting("replay", "which policy", choices=("replay", "e0"))
-    embodiment: str = setting("fr3", "embodiment that rows must be for")
-    recording: str = setting("", "replay: a bag's folder, an .mcap or an .npz file")
-    checkpoint: str = setting("", "e0: folder of the checkpoint")
-    device: str = setting("auto", "e0: torch device, or auto")
-    settings: str = setting("{}", "e0: further settings as a YAML mapping, e.g. '{seed: 3}'")
-    max_observation_age_ms: float = setting(
-        200.0, "an older observation is dropped when inference would start", unit="ms", low=1.0, high=10e3
-    )
-    doubt_nats: float = setting(
-        100.0, "the next plan is due at the first row whose entropy is above this", unit="nats", low=0.0, high=100.0
-    )
-    camera_places: bool = setting(
-        False, "tell the policy how far cameras stand from their places in training: /tf_static has both, "
-        "<view>_color_optical_frame and <view>_trained_optical_frame"
-    )  # fmt: skip
-    shadow: bool = setting(False, "only watch: plans go to /e0/shadow_chunk, where nothing follows them")
-    lockstep: bool = setting(False, "answer every observation, without deadlines")
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 def make_policy(config: PolicyConfig) -> Policy:
@@ -94,6 +70,21 @@ def make_policy(config: PolicyConfig) -> Policy:
     if not isinstance(settings, dict):
         raise ConfigError(f"PolicyConfig.settings is {config.settings!r}; a YAML mapping is needed")
     return load_checkpoint(config.checkpoint, config.device, settings)
+
+
+def make_guard(config: PolicyConfig) -> ViewGuard | None:
+    """What compares the views, if there is something to compare them with.
+
+    Raises:
+        ValueError: the pictures cannot be read.
+
+    """
+    if config.lockstep:
+        return None
+    if config.view_reference:
+        return ViewGuard(first_images(Bag(Path(config.view_reference))))
+    before = first_views(Path(config.checkpoint)) if config.checkpoint else {}
+    return ViewGuard(before) if before else None
 
 
 def new_session() -> str:
@@ -123,6 +114,7 @@ class PolicyNode(Node):
         self._previous_ns: int | None = None
         self._policy_lock = threading.Lock()
         self._told: dict[str, float] = {}
+        self._guard, self._guard_due = make_guard(config), True
         self._shadow = LiveShadow(arm) if config.shadow else None
         self._chunks = self._publisher(interfaces.SHADOW_CHUNK if config.shadow else interfaces.ACTION_CHUNK)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
@@ -171,6 +163,7 @@ class PolicyNode(Node):
             self._mailbox.clear()
             self._session.reset()
             self._told.clear()
+            self._guard_due = True
             if self._shadow:
                 self._shadow.forget()
         response.success = True
@@ -186,12 +179,31 @@ class PolicyNode(Node):
             if observation is None:
                 continue
             with self._policy_lock:
+                if self._guard and self._guard_due and isinstance(observation, Observation):
+                    self._compare_views(self._guard, observation)
                 if self._shadow and isinstance(observation, Observation):
                     self._shadow.done(observation.stamp_ns, state_of(observation))
                 answer = self._session.answer(observation, self._now_ns(), self._executor_state)
                 self._previous_ns = observation.stamp_ns
                 if not self._mailbox.closed:
                     self._tell(observation.stamp_ns, answer)
+
+    def _compare_views(self, guard: ViewGuard, observation: Observation) -> None:
+        """Say once an episode whether a fixed camera has moved since the data were recorded, with overlays."""
+        self._guard_due = False
+        guard.look(observation.views)
+        folder = Path(self._config.overlay_dir or ".")
+        try:
+            for view, picture in guard.overlays.items() if self._config.overlay_dir else ():
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"view_{view}.png").write_bytes(picture)
+        except OSError as error:  # of a full disk the arm must not stand
+            self.get_logger().warning(f"no overlay is written: {error}")
+        words = f"views since the data were recorded: {guard.words or 'none of them is here'}"
+        if guard.moved:
+            self.get_logger().warning(words)
+        else:  # a place in the source has one severity, says rclpy
+            self.get_logger().info(words)
 
     def _executor_state(self) -> InForce | None:
         """The executor's newest state; in lock-step that of the tick before, which is on its way."""
@@ -233,7 +245,11 @@ class PolicyNode(Node):
                 errors = self._shadow.errors()
             values |= shadow_figures(errors) if errors else {"shadow plans": 0}
         runs = "policy only watches" if self._shadow else "policy runs"
+        if self._guard:
+            values["views since the data were recorded"] = self._guard.words or "not compared yet"
         level, message = (diagnostics.ERROR, session.error) if session.error else (diagnostics.OK, runs)
+        if self._guard and self._guard.moved and not session.error:
+            level, message = diagnostics.WARN, f"{runs}; a camera has moved: {', '.join(self._guard.moved)}"
         self._diagnostics.publish(diagnostics.diagnostics_msg("policy", level, message, values, self._now_ns()))
 
 

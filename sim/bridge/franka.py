@@ -11,7 +11,9 @@ from e0_ros import interfaces
 from e0_ros.config import ConfigError
 from e0_ros.conversions import to_time
 from e0_ros.core.arm_session import ArmSessionConfig
+from e0_ros.core.arm_setup import ArmSetupConfig, Payload
 from e0_ros.core.fci import RobotMode
+from e0_ros.drivers import CONTROLLERS
 from sim.fci import Fci
 
 if TYPE_CHECKING:
@@ -19,10 +21,15 @@ if TYPE_CHECKING:
 
 STATE_S = 0.01
 NAMES = ArmSessionConfig()
+SERVER = ArmSetupConfig().service_server
 
 
 class FrankaFace:
     """Serves what a driver serves and lets the plant stand while the arm has an error.
+
+    Attributes:
+        fci: the arm's control.
+        silent: no robot states come, as from a driver that died.
 
     Raises:
         ConfigError: franka_msgs or controller_manager_msgs is not installed.
@@ -31,14 +38,18 @@ class FrankaFace:
 
     def __init__(self, bridge: Bridge, distribution: str) -> None:
         try:
-            from controller_manager_msgs.srv import SetHardwareComponentState, SwitchController
+            from controller_manager_msgs.msg import ControllerState
+            from controller_manager_msgs.srv import ListControllers, SetHardwareComponentState, SwitchController
             from franka_msgs.action import ErrorRecovery
             from franka_msgs.msg import FrankaRobotState
+            from franka_msgs.srv import SetFullCollisionBehavior, SetLoad
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"fci:={distribution} needs franka_ros2's messages ({error}); source its workspace"
             ) from None
         self._bridge, self._state, self._result = bridge, FrankaRobotState, ErrorRecovery.Result
+        self._controller, self._name = ControllerState, CONTROLLERS[bridge.config.controller]
+        self.silent = False
         self.fci = Fci(humble=distribution == "humble")
         topic = interfaces.ROBOT_STATE
         self._states = bridge.create_publisher(FrankaRobotState, topic.name, 1)
@@ -49,6 +60,10 @@ class FrankaFace:
         bridge.create_service(SwitchController, f"{NAMES.manager}/switch_controller", self._switch)
         name = f"{NAMES.manager}/set_hardware_component_state"
         bridge.create_service(SetHardwareComponentState, name, self._activate_hardware)
+        bridge.create_service(ListControllers, f"{NAMES.manager}/list_controllers", self._list)
+        bridge.create_service(SetLoad, f"{SERVER}/set_load", self._set_load)
+        bridge.create_service(SetFullCollisionBehavior, f"{SERVER}/set_full_collision_behavior", self._set_thresholds)
+        self._follow()
         bridge.create_timer(STATE_S, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def fail(self, error: str) -> None:
@@ -65,9 +80,13 @@ class FrankaFace:
             rig.go_on()
 
     def _publish(self) -> None:
+        if self.silent:
+            return
         fci, msg = self.fci, self._state(robot_mode=int(self.fci.mode))
         msg.header.stamp = to_time(self._bridge.rig.now_ns)
         msg.control_command_success_rate = float(fci.mode is RobotMode.MOVE)
+        load = msg.inertia_load.inertia
+        load.m, (load.com.x, load.com.y, load.com.z) = fci.payload.mass_kg, fci.payload.center_m
         for field, names in ((msg.current_errors, fci.errors), (msg.last_motion_errors, fci.last_motion_errors)):
             for name in names:
                 if hasattr(field, name):
@@ -80,9 +99,28 @@ class FrankaFace:
         return self._result()
 
     def _switch(self, request: Any, response: Any) -> Any:
-        activate = NAMES.controller in request.activate_controllers
-        deactivate = NAMES.controller in request.deactivate_controllers
+        activate = self._name in request.activate_controllers
+        deactivate = self._name in request.deactivate_controllers
         response.ok = not self._done("switch", self.fci.switch(activate, deactivate))
+        return response
+
+    def _list(self, _: Any, response: Any) -> Any:
+        states = dict.fromkeys(NAMES.broadcasters, "active")
+        states[self._name] = "active" if self.fci.controller else "inactive"
+        response.controller = [self._controller(name=name, state=state) for name, state in states.items()]
+        return response
+
+    def _set_load(self, request: Any, response: Any) -> Any:
+        x, y, z = map(float, request.center_of_mass)
+        response.error = self._done("load", self.fci.set_load(Payload(float(request.mass), (x, y, z))))
+        response.success = not response.error
+        return response
+
+    def _set_thresholds(self, request: Any, response: Any) -> Any:
+        names = request.get_fields_and_field_types()
+        told = {name: tuple(map(float, getattr(request, name))) for name in names}
+        response.error = self._done("thresholds", self.fci.set_thresholds(told))
+        response.success = not response.error
         return response
 
     def _activate_hardware(self, request: Any, response: Any) -> Any:

@@ -35,7 +35,7 @@ class Outputs:
         self._joints, self._gripper = publisher(interfaces.JOINT_STATES), publisher(interfaces.GRIPPER_STATES)
         self._state, self._diagnostics = publisher(interfaces.SIM_STATE), publisher(interfaces.DIAGNOSTICS)
         self._images = {view: publisher(interfaces.camera_topic(view)) for view in rig.adapter.views}
-        self._image_msgs = {view: _image_msg(view, config.width_px, config.height_px) for view in rig.adapter.views}
+        self._image_msgs = {view: image_msg(view, config.width_px, config.height_px) for view in rig.adapter.views}
         self._infos = {view: publisher(interfaces.camera_info_topic(view)) for view in rig.adapter.views}
         self._info_msgs: dict[str, CameraInfo] = {}
         self._transforms = publisher(interfaces.TF_STATIC)
@@ -78,11 +78,11 @@ class Outputs:
         """Publish where the cameras are, and keep what `images` says of each: after every reset."""
         frames = {"base": rig.arm.base_frame, "flange": rig.arm.base_frame.removesuffix("link0") + FLANGE}
         models = rig.adapter.cameras()
-        self._info_msgs = {view: _info_msg(view, model) for view, model in models.items()}
+        self._info_msgs = {view: camera_info_msg(view, model) for view, model in models.items()}
         own = rig.adapter.nominal_cameras()
         moved = {view: model for view, model in own.items() if not np.array_equal(model.pose, models[view].pose)}
         transforms = [
-            _transform(frame(view), model, frames[model.parent], rig.now_ns)
+            transform_msg(frame(view), model, frames[model.parent], rig.now_ns)
             for frame, cameras in ((interfaces.optical_frame, models), (interfaces.trained_frame, moved))
             for view, model in cameras.items()
         ]
@@ -125,14 +125,15 @@ class Outputs:
         self._diagnostics.publish(msg)
 
 
-def _image_msg(view: str, width: int, height: int) -> Image:
+def image_msg(view: str, width: int, height: int) -> Image:
+    """An image as realsense2_camera sends it, black."""
     msg = Image(height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width)
     msg.header.frame_id = interfaces.optical_frame(view)
     msg.data = array.array("B", bytes(3 * width * height))
     return msg
 
 
-def _info_msg(view: str, model: CameraModel) -> CameraInfo:
+def camera_info_msg(view: str, model: CameraModel) -> CameraInfo:
     """As realsense2_camera fills it for images without distortion: P is K without a baseline."""
     msg = CameraInfo(height=model.height_px, width=model.width_px, distortion_model="plumb_bob", d=[0.0] * 5)
     msg.header.frame_id = interfaces.optical_frame(view)
@@ -141,7 +142,8 @@ def _info_msg(view: str, model: CameraModel) -> CameraInfo:
     return msg
 
 
-def _transform(frame: str, model: CameraModel, parent_frame: str, stamp_ns: int) -> TransformStamped:
+def transform_msg(frame: str, model: CameraModel, parent_frame: str, stamp_ns: int) -> TransformStamped:
+    """Where a camera is."""
     msg = TransformStamped(child_frame_id=frame)
     msg.header.stamp, msg.header.frame_id = to_time(stamp_ns), parent_frame
     t, q = msg.transform.translation, msg.transform.rotation

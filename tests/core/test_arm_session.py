@@ -7,7 +7,16 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.kinematics import tcp_position_m
 from e0_policy.types import MAX_ROWS
 from e0_ros.config import ConfigError
-from e0_ros.core.arm_session import ArmSession, ArmSessionConfig, Step, approach, checked_pose, recovery, to_pose
+from e0_ros.core.arm_session import (
+    ArmSession,
+    ArmSessionConfig,
+    Step,
+    approach,
+    checked_pose,
+    get_ready,
+    recovery,
+    to_pose,
+)
 from e0_ros.distribution import KNOWN, distribution
 from tests.core.driven import Driven
 
@@ -15,13 +24,15 @@ S = 1_000_000_000
 ARM = load_embodiment("fr3")
 REST = np.array(ArmSessionConfig().rest_rad)
 ONLY_HUMBLE = [Step.DEACTIVATE]
-AFTER_AN_ERROR = [Step.CLEAR, Step.HARDWARE, Step.ACTIVATE, Step.FIT, Step.ARM, Step.HOME, Step.ARM]
+AFTER_AN_ERROR = [Step.CLEAR, Step.HARDWARE, Step.SETTINGS, Step.ACTIVATE, Step.FIT, Step.ARM, Step.HOME, Step.ARM]
 
 
 def test_the_order_of_each_distribution() -> None:
     for name, first in (("humble", ONLY_HUMBLE), ("jazzy", []), ("kilted", [])):
         assert list(recovery(KNOWN[name].deactivate_first, rearm=True)) == first + AFTER_AN_ERROR
     assert recovery(False, rearm=False)[-1] is Step.DISARM
+    assert Step.SETTINGS not in (*recovery(True, True, settings=False), *get_ready(settings=False))
+    assert get_ready().index(Step.DEACTIVATE) < get_ready().index(Step.SETTINGS) < get_ready().index(Step.ACTIVATE)
     assert distribution("", {"ROS_DISTRO": "humble"}).deactivate_first
     assert not distribution("jazzy", {"ROS_DISTRO": "humble"}).deactivate_first
     assert distribution("", {}).name == distribution("rolling", {}).name == "kilted"

@@ -2,84 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
-from e0_policy.resources import config_dir
-from e0_policy.types import ActionChunk
 from e0_ros.core.executor_types import Mode
-from e0_ros.core.gello import Follower, GelloConfig, GelloTeleop, Idle, Lead
-from e0_ros.core.gello_geometry import load_calibration, ticks_to_rad
+from e0_ros.core.gello import Idle
 from e0_ros.graph import TELEOP_PACE
-from tests.core.driven import MS, START, Driven
-
-LEADER = load_calibration(config_dir() / "gello.yaml")
-SAMPLE_MS, READ_MS = 10, 6
-
-
-class Bench:
-    """A leader whose servos count in ticks, read at 100 Hz; a chunk reaches the executor `READ_MS` after the sample."""
-
-    def __init__(self, hand, engage="auto", **executor) -> None:
-        self.driven = Driven(embodiment="fr3", **{"lead_ms": 20.0, **TELEOP_PACE, **executor}).arm_it()
-        self.core = GelloTeleop(GelloConfig(engage=engage), LEADER, "gello-1")
-        self.hand, self.silent = hand, False
-        self.sequence, self.lags_ms = 0, {}
-        self.outcome: Lead | Idle | None = None
-
-    def run(self, duration_ms: int) -> Bench:
-        d = self.driven
-        for _ in range(duration_ms // 2):
-            elapsed_ms = (d.now_ns - START) // MS
-            if elapsed_ms % SAMPLE_MS == READ_MS:
-                self._lead(d.now_ns)
-            if elapsed_ms % 4 == 0:
-                tick = d.tick()
-                chunk = tick.status.chunk
-                if tick.command is not None and chunk is not None:
-                    self.lags_ms.setdefault(chunk.sequence, (d.now_ns - chunk.t0_ns) / MS)
-            d.play(2)
-        return self
-
-    def _lead(self, now_ns: int) -> None:
-        d, status = self.driven, self.driven.status
-        session = status.chunk.session if status.chunk else ""
-        follower = Follower(status.mode, status.reason, session, status.reference.position, status.gripper_opening)
-        self.core.observe_executor(now_ns, follower)
-        if not self.silent:
-            q = self.hand((now_ns - START) / 1e9 - READ_MS / 1e3)
-            ticks = np.round((np.array(LEADER.signs) * q + LEADER.offsets_rad) * 4096 / (2 * math.pi))
-            raw = np.append(ticks_to_rad(ticks), LEADER.gripper_open_rad)
-            self.core.observe_leader(now_ns - READ_MS * MS, raw)
-        self.outcome = self.core.tick(now_ns)
-        self.sequence += 1
-        if isinstance(self.outcome, Idle):
-            if self.outcome.released:
-                d.executor.give_up("teleop", "gello-1", self.outcome.reason)
-            return
-        chunk = ActionChunk(
-            self.outcome.rows, self.outcome.t0_ns, self.outcome.period_ns, "teleop", "gello-1", self.sequence,
-            embodiment=d.arm.name, joint_names=d.arm.joint_names,
-        )  # fmt: skip
-        refusal = d.offer(chunk)
-        assert refusal is None, refusal
-
-
-def wave(home, amplitude_rad=0.3, hz=0.5, from_s=2.0):
-    def hand(t_s):
-        t = max(t_s - from_s, 0.0)
-        return home + amplitude_rad * (1 - math.cos(2 * math.pi * hz * t)) / 2
-
-    return hand
-
+from tests.core.driven import MS, Driven
+from tests.core.led import READ_MS, Led, wave
 
 HOME = Driven(embodiment="fr3").home
 
 
 def test_the_arm_is_a_tenth_of_a_second_behind_the_hand_at_most_and_keeps_every_limit():
-    bench = Bench(wave(HOME)).run(6000)
+    bench = Led(wave(HOME)).run(6000)
     d = bench.driven
     assert d.mode == "RUNNING"
     assert not d.violations
@@ -88,15 +24,30 @@ def test_the_arm_is_a_tenth_of_a_second_behind_the_hand_at_most_and_keeps_every_
     lags = np.arange(0.0, 0.2, 0.005)
     errors = [max(np.abs(q[i] - bench.hand(t[i] - lag)).max() for i in range(0, len(q), 10)) for lag in lags]
     lag_ms, off = 1e3 * lags[int(np.argmin(errors))], min(errors)
-    oldest_ms = max(bench.lags_ms.values())
+    takeover_ms, *others_ms = bench.lags_ms.values()
+    oldest_ms = max(others_ms)
     print(f"set-point {lag_ms:.0f} ms behind the hand, {off:.4f} rad off; sample to command at most {oldest_ms:.0f} ms")
     assert lag_ms <= 100
     assert off < 0.02
-    assert oldest_ms <= 20
+    assert oldest_ms <= READ_MS + 2, "at once, or 4 ms after the command before"
+    assert takeover_ms <= 20
+
+
+def test_readings_that_come_too_often_are_not_all_commanded():
+    """A hand at 1 kHz: a command every 4 ms, and no more."""
+    d = Driven(embodiment="fr3", **TELEOP_PACE).arm_it()
+    sent = []
+    for k in range(200):
+        d.offer(d.chunk([d.home + 1e-4 * k] * 5, sequence=k, source="teleop", session="hand", period_ns=15 * MS))
+        if d.executor.due(d.now_ns) and d.tick().command:
+            sent.append(d.now_ns)
+        d.play(1)
+    assert 45 <= len(sent) <= 51 and min(np.diff(sent)) >= 4 * MS
+    assert not d.violations
 
 
 def test_silence_holds_with_its_reason_within_a_tenth_of_a_second_and_alignment_comes_first():
-    bench = Bench(wave(HOME, amplitude_rad=1.0)).run(2600)
+    bench = Led(wave(HOME, amplitude_rad=1.0)).run(2600)
     bench.silent = True
     bench.run(100)
     d = bench.driven
@@ -115,7 +66,7 @@ def test_silence_holds_with_its_reason_within_a_tenth_of_a_second_and_alignment_
 
 
 def test_a_node_that_dies_is_a_hold_within_a_tenth_of_a_second():
-    bench = Bench(wave(HOME)).run(2600)
+    bench = Led(wave(HOME)).run(2600)
     d = bench.driven
     d.run(100)
     assert d.executor.mode is Mode.HOLD
@@ -126,7 +77,7 @@ def test_a_node_that_dies_is_a_hold_within_a_tenth_of_a_second():
 
 @pytest.mark.parametrize("size", [0.2, 0.45, 3.0])
 def test_a_jump_is_not_followed(size):
-    bench = Bench(wave(HOME, amplitude_rad=0.0)).run(1500)
+    bench = Led(wave(HOME, amplitude_rad=0.0)).run(1500)
     d, still = bench.driven, bench.hand
     before = d.positions[-1]
     bench.hand = lambda t: still(t) + np.eye(7)[2] * size
@@ -141,12 +92,12 @@ def test_a_jump_is_not_followed(size):
 
 
 def test_a_hand_faster_than_the_arm_breaks_no_limit():
-    bench = Bench(wave(HOME, amplitude_rad=1.2, hz=1.2)).run(5000)
+    bench = Led(wave(HOME, amplitude_rad=1.2, hz=1.2)).run(5000)
     assert not bench.driven.violations
 
 
 def test_takes_over_from_a_policy_in_motion_on_request_and_arming_hands_the_arm_back():
-    bench = Bench(lambda _: HOME + 0.3, engage="request")
+    bench = Led(lambda _: HOME + 0.3, engage="request")
     d = bench.driven
     plan = HOME + 0.6 * np.linspace(0.0, 1.0, 41)[:, None] ** 2
     assert d.offer(d.chunk(plan)) is None

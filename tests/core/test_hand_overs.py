@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from e0_policy.types import ActionChunk
@@ -10,7 +12,8 @@ from e0_ros.core.executor_types import ExecutorConfig
 from e0_ros.graph import TELEOP_PACE
 from tests.core.driven import MS, Driven
 
-PAIRS = 15
+PAIRS = int(os.environ.get("E0_PAIRS", "15"))
+"""Of hand-overs, there and back; `make scenarios` does 500."""
 TICK_MS, PERIOD_MS = 8, 10
 
 
@@ -84,5 +87,6 @@ def test_hand_overs_between_policy_and_human_break_no_limit() -> None:
     assert ExecutorConfig().max_jump_rad >= 0.45
     rivals = hand_over(PAIRS)
     assert rivals.hand_overs == 2 * PAIRS
+    print(f"{rivals.hand_overs} hand-overs, {len(rivals.driven.positions)} set-points, 0 violations")
     moved = np.ptp(np.array(rivals.driven.positions), axis=0)
     assert moved.min() > 0.1

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e0_policy.embodiment import load_embodiment
+from e0_ros.core import limiter
 from e0_ros.core.command import Command, State
 from e0_ros.core.limiter import Limits, brake, envelope, legal, plan
+from e0_ros.core.reference import RowCurve
 from sim.judge import Judge
 from sim.judge_workspace import Bounds
 
@@ -149,3 +153,37 @@ def test_planning_goes_on_from_where_the_last_command_is() -> None:
     later = plan(LIMITS["fr3"], command, None, 93_456_789, 100 * MS)
     for a, b in zip(command.sample(93_456_789), later.sample(93_456_789), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def test_what_was_followed_already_is_not_planned_again_and_comes_to_the_same_bits(monkeypatch) -> None:
+    limits, arm, planned = LIMITS["fr3"], ARMS["fr3"], []
+    right = limiter.track
+    monkeypatch.setattr(limiter, "track", lambda *of: planned.append(len(of[2].position)) or right(*of))
+    curve = RowCurve(arm.home + 0.3 * np.sin(0.2 * np.arange(12))[:, None] * np.ones(7), 0, 50 * MS)
+    command = Command.rest(arm.home, 0)
+    for commit_ns in range(0, 400 * MS, 20 * MS):
+        again = plan(limits, replace(command, followed=None), curve, commit_ns, 100 * MS)
+        planned.clear()
+        command = plan(limits, command, curve, commit_ns, 100 * MS)
+        assert planned == [5 if commit_ns else 21], "20 ms are new, in steps of 5 ms"
+        for one, other in zip((command.times_ns, *command.state), (again.times_ns, *again.state), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("change", ["target", "limits", "time", "other motion"])
+def test_another_target_limits_or_time_is_planned_anew(change: str) -> None:
+    limits, arm = LIMITS["fr3"], ARMS["fr3"]
+    curve, other = (RowCurve(arm.home + turn * np.linspace(0, 1, 12)[:, None] ** 2 * np.ones(7), 0, 50 * MS)
+                    for turn in (0.3, -0.3))  # fmt: skip
+    last = plan(limits, Command.rest(arm.home, 0), curve, 0, 100 * MS)
+    slow = replace(limits, velocity=0.05 * limits.velocity)
+    moved = last.then(plan(limits, last, None, 10 * MS, 100 * MS))
+    before, limits, target, at_ns = {
+        "target": (last, limits, other, 20 * MS),
+        "limits": (last, slow, curve, 20 * MS),
+        "time": (last, limits, curve, 22 * MS),
+        "other motion": (moved, limits, curve, 20 * MS),
+    }[change]
+    command = plan(limits, before, target, at_ns, 100 * MS)
+    anew = plan(limits, replace(before, followed=None), target, at_ns, 100 * MS)
+    np.testing.assert_array_equal(command.state.position, anew.state.position)

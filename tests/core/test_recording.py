@@ -7,9 +7,9 @@ from synthetic_bags import joint_state
 
 from e0_ros.core import recording as module
 from e0_ros.core.bag_reader import Bag
-from e0_ros.core.bag_writer import BagConfig, BagError, BagWriter
+from e0_ros.core.bag_writer import BagError, BagWriter
 from e0_ros.core.definitions import installed
-from e0_ros.core.recorder_config import RecorderConfig, StoreConfig
+from e0_ros.core.recorder_config import BagConfig, RecorderConfig, StoreConfig
 from e0_ros.core.recording import Received, Recording
 from e0_ros.interfaces import CLOCK, JOINT_STATES, Qos, camera_topic
 

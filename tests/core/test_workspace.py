@@ -13,9 +13,9 @@ from e0_policy.kinematics import POINT_RADII_M, arm_points_m, tcp_position_m
 from e0_ros.config import ConfigError
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig
-from e0_ros.core.limiter import Limits
+from e0_ros.core.limiter import Limits, brake, plan
 from e0_ros.core.reference import RowCurve
-from e0_ros.core.workspace import Workspace, WorkspaceConfig, plan_inside
+from e0_ros.core.workspace import Slowing, Workspace, WorkspaceConfig, plan_inside
 from sim.hostile import side_by_side
 from sim.judge import Judge
 from sim.judge_workspace import Bounds
@@ -232,3 +232,45 @@ def test_stops_and_holds_near_a_wall_stay_inside(seed: int) -> None:
             assert d.executor.arm(d.now_ns) is None
     d.run(700)
     assert d.violations == []
+
+
+@pytest.mark.parametrize(("name", "seed"), [("fr3", 16), ("panda", 23)])
+def test_a_stop_whose_own_braking_would_lead_out_brakes_at_once_along_the_path_that_was_checked(
+    name: str, seed: int
+) -> None:
+    """A joint that stops sooner than the others bends the path of the tool; these seeds meet walls at such moments."""
+    arm, limits, rng, met = ARMS[name], LIMITS[name], np.random.default_rng(seed), 0
+    space = replace(around(rng, arm), speed_m_s=np.array(arm.speed_m_s))
+    last = whole = Command.rest(arm.home, 0)
+    goals = [arm.home + rng.uniform(-1.5, 1.5, 7) for _ in range(3)]
+    for k, goal in enumerate(np.repeat(goals, 8, axis=0)):
+        commit = 20 * k * MS
+        last, _ = plan_inside(limits, space, last, RowCurve(goal[None], commit, 50 * MS), commit, 100 * MS)
+        whole = whole.then(last)
+        for at in (commit + after_ms * MS for after_ms in (8, 33, 60)):
+            if (space.motion(plan(limits, last, None, at, 100 * MS)).beyond <= 0).all():
+                continue
+            met += 1
+            stop, _ = plan_inside(limits, space, last, None, at, 100 * MS)
+            assert judged(name, space, whole.then(stop)) == []
+            slowed, unslowed = (np.linalg.norm(c.sample(at + 40 * MS).velocity) for c in (stop, last))
+            assert slowed < 0.9 * unslowed, "not what was planned before"
+            alone_ns = brake(limits, last.sample(at), at).end_ns - at
+            assert stop.end_ns - at <= 1.2 * alone_ns + 60 * MS
+    assert met, "else nothing was tried"
+
+
+def test_slowing_stays_on_the_path_and_its_parts_belong_together() -> None:
+    rows = PANDA.home + np.sin(np.arange(8))[:, None] * np.linspace(0.05, 0.3, 7)
+    last = plan(LIMITS["panda"], Command.rest(PANDA.home, 0), RowCurve(rows, 0, 50 * MS), 0, 200 * MS)
+    slowing = Slowing(last, 60 * MS, 200 * MS)
+    times = np.arange(60 * MS, 260 * MS, MS // 4)
+    state = slowing(times)
+    for part, own in zip(slowing(times[:1]), last.sample(times[:1]), strict=True):
+        np.testing.assert_allclose(part, own, atol=1e-12)
+    for values, slope in ((state.position, state.velocity), (state.velocity, state.acceleration)):
+        np.testing.assert_allclose(np.gradient(values, 0.25e-3, axis=0)[1:-1], slope[1:-1], atol=0.2)
+    path = last.positions(np.arange(60 * MS, 161 * MS, MS // 10))
+    nearest = np.abs(state.position[:, None] - path[None]).max(axis=2).min(axis=1)
+    assert nearest.max() < 1e-3
+    np.testing.assert_allclose(slowing(np.array([260, 300]) * MS).velocity, 0.0, atol=1e-12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,26 @@ def stream(rate_hz: float, seconds: float, offset_ms: float = 0.0, received_ms: 
     prints = np.arange(len(stamps), dtype=np.int64)
     received = stamps + round(received_ms * 1e6)
     return Samples(stamps, received, prints, np.empty(0, np.int64), np.empty((0, 0)))
+
+
+def uneven(rate_hz: float, seconds: float, late_ms: float) -> Samples:
+    """As `stream`, but every tenth picture comes late."""
+    made = stream(rate_hz, seconds)
+    late = np.where(np.arange(len(made.stamps_ns)) % 10 == 0, round(late_ms * 1e6), 0)
+    return replace(made, received_ns=made.received_ns + late)
+
+
+def frozen(rate_hz: float, seconds: float, still_s: float) -> Samples:
+    """As `stream`, but the pictures stand still at the end."""
+    made, still = stream(rate_hz, seconds), round(rate_hz * still_s)
+    return replace(made, fingerprints=np.minimum(made.fingerprints, len(made.fingerprints) - still))
+
+
+def holed(rate_hz: float, seconds: float, hole_s: float) -> Samples:
+    """As `stream`, with nothing for a while in its middle."""
+    made, middle = stream(rate_hz, seconds), rate_hz * seconds / 2
+    kept = np.abs(np.arange(len(made.stamps_ns)) - middle) > rate_hz * hole_s / 2
+    return replace(made, **{k: getattr(made, k)[kept] for k in ("stamps_ns", "received_ns", "fingerprints")})
 
 
 def take(seconds: float = 5.0, **streams: Samples) -> Take:

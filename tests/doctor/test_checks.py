@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from doctor.fake_machine import GB, Fake, stream, take
+from doctor.fake_machine import GB, Fake, frozen, holed, stream, take, uneven
 
 from e0_ros.doctor.checks import CHECKS, chosen, examine
 from e0_ros.doctor.finding import GREEN, GREY, RED, YELLOW, Bench, Finding
@@ -153,13 +153,21 @@ CASES = [
     ("overruns", RED, "controllers_yaml", with_yaml("- not\n- a mapping")),
     ("overruns", GREEN, "", with_yaml("/left/controller_manager: {ros__parameters: {overruns.manage: false}}")),
     ("overruns", GREEN, "", with_yaml("controller_manager: {ros__parameters: {overruns: {manage: false}}}")),
+    ("overruns", GREEN, "", lambda f: f.install("franka_bringup") and ARM),
     ("overruns", GREY, "", lambda f: ARM),
     ("replacement", RED, "allow_trajectory_replacement: false", version_of_controller("6.1.0")),
     ("replacement", RED, "replacement: false", with_yaml(TYPED + BLEND.format("true"))),
     ("replacement", YELLOW, "replacement: false", with_yaml(TYPED)),
     ("replacement", GREEN, "", version_of_controller("4.30.1")),
     ("replacement", GREEN, "", with_yaml(TYPED + BLEND.format("false"))),
+    ("replacement", GREEN, "", lambda f: f.install("franka_bringup") and ARM),
     ("replacement", GREY, "", with_yaml(MANAGER)),
+    ("overruns", GREEN, "", lambda f: f.install(distro="humble") and {**ARM, "controllers": f.yaml(MANAGER)}),
+    ("franka_ros2", RED, "2.4.0 or newer", lambda f: f.install(distro="humble", franka_bringup="2.1.0") and ARM),
+    ("franka_ros2", RED, "3.3.0 or newer", lambda f: f.install(franka_bringup="3.2.2") and ARM),
+    ("franka_ros2", GREEN, "", lambda f: f.install(distro="humble", franka_bringup="2.5.0") and ARM),
+    ("franka_ros2", GREEN, "", lambda f: f.install(franka_bringup="3.4.0") and ARM),
+    ("franka_ros2", GREY, "", lambda f: ARM),
     ("firmware", RED, "update the arm", lambda f: f.install(libfranka="0.18.2") and {**ARM, "system_image": "5.7.2"}),
     ("firmware", RED, "0.18 or newer", lambda f: f.install(libfranka="0.9.2") and ARM),
     ("firmware", YELLOW, "Incompatible", lambda f: f.install(libfranka="0.15.3") and {**ARM, "system_image": "5.9.0"}),
@@ -205,6 +213,10 @@ CASES = [
     ("streams", RED, "auto exposure", lambda f: gave(f, take=take(wrist=stream(20, 5)))),
     ("streams", RED, "same profile", lambda f: gave(f, take=take(seconds=5, wrist=stream(30.3, 5)))),
     ("streams", RED, "synchronise the clocks", lambda f: gave(f, take=take(wrist=stream(30, 5, received_ms=900)))),
+    ("streams", RED, "synchronise the clocks", lambda f: gave(f, take=take(wrist=stream(30, 5, received_ms=34)))),
+    ("streams", RED, "reliable QoS", lambda f: gave(f, take=take(wrist=uneven(30, 5, 120)))),
+    ("streams", RED, "restart the camera", lambda f: gave(f, take=take(wrist=frozen(30, 5, 2)))),
+    ("streams", RED, "USB bandwidth", lambda f: gave(f, take=take(wrist=holed(30, 5, 1)))),
     ("streams", GREEN, "", lambda f: gave(f, take=take())),
     ("streams", GREY, "start the graph", lambda f: None),
     ("disk", RED, "free space", lambda f: gave(f, free=GB) or {"bag_dir": f.bag(mb=10, seconds=2)}),

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from e0_policy.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from e0_ros.policies import first_views
 from tests.e0_policy.tiny import tiny_model
 
 
@@ -37,6 +39,17 @@ def test_round_trip(saved: Checkpoint) -> None:
     got = load_model(again).state_dict()
     assert want.keys() == got.keys() and all(torch.equal(got[k], want[k]) for k in want)
     assert load_model(again, dtype=torch.bfloat16).action_in.weight.dtype == torch.bfloat16
+
+
+def test_pictures_of_its_data_come_with_it_and_go_with_the_next(saved: Checkpoint, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
+    weights = load_model(saved).state_dict()
+    folder = tmp_path / "nano"
+    save_checkpoint(folder, weights, saved, {"base": picture})
+    np.testing.assert_array_equal(first_views(folder)["base"], picture)
+    assert read_checkpoint(folder).training == saved.training
+    save_checkpoint(folder, weights, saved)
+    assert first_views(folder) == {}
 
 
 def damage(path: Path, how: str) -> None:

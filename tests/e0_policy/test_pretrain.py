@@ -145,3 +145,6 @@ def test_the_command_explains_what_is_wrong(scenes, tmp_path, capsys):
     assert main(["--config", str(path), "--set", "steps=2", "warmup_steps=1", "--json", str(out)]) == 0
     assert distance(json.loads(out.read_text()), "2 views") > 0
     assert "held out" in capsys.readouterr().out
+    done = ["--config", str(path), "--continue", "--set", "warmup_steps=1"]
+    assert main([*done, "steps=2"]) == 0 and "is done: 2 of 2 steps" in capsys.readouterr().err
+    assert main([*done, "steps=3"]) == 2 and "steps is 3; the run to resume has 2" in capsys.readouterr().err

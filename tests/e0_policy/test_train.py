@@ -28,7 +28,7 @@ from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
 from e0_policy.train_control import Interrupted, TrainingError
 from e0_policy.train_setup import open_source
-from e0_policy.train_state import TrainStateError, load_part, newest
+from e0_policy.train_state import TrainStateError, load_part, newest, states
 from e0_policy.types import Observation
 
 TINY = {
@@ -272,6 +272,39 @@ def test_only_the_same_run_is_resumed(straight, tmp_path):
         train(make_config(straight), resume=True)
     with pytest.raises(TrainStateError, match="no state to resume"):
         train(make_config(tmp_path / "other"), resume=True)
+
+
+def test_for_scripts_a_run_is_begun_gone_on_with_and_left_alone_when_done(tmp_path, monkeypatch, capsys):
+    path, output = tmp_path / "config.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(make_config(output, steps=2, save_every=1).to_dict()))
+    begin = ["--config", str(path), "--continue"]
+    (output / "state" / ".partial_00000001").mkdir(parents=True)  # killed while it wrote its first state
+    write, real = training.save, []
+
+    def stop(*state):
+        real.append(write(*state))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "save", stop)
+        main(begin)
+    assert newest(output).step == 1 and read_checkpoint(output / "checkpoint").training["step"] == 1
+    assert main(begin) == 0 and newest(output).step == 2 == read_checkpoint(output / "checkpoint").training["step"]
+    before = sorted((f, f.stat().st_mtime_ns) for f in output.rglob("*"))
+    assert main(begin) == 0 and "is done: 2 of 2 steps" in capsys.readouterr().err
+    assert sorted((f, f.stat().st_mtime_ns) for f in output.rglob("*")) == before
+    assert main([*begin, "--set", "batch_size=4"]) == 2 and "batch_size is 4" in capsys.readouterr().err
+    assert main(["--config", str(path), "--resume"]) == 2
+
+
+def test_a_state_is_there_only_when_the_checkpoint_of_its_step_is(tmp_path, monkeypatch):
+    def stop(*state):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Run, "_write_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(make_config(tmp_path, save_every=1))
+    assert not states(tmp_path)
 
 
 def test_main_tells_wrong_input_by_its_exit_status(tmp_path, capsys):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 CHUNKS, CAMERAS = "tests/faults/test_chunks.py::test_", "tests/faults/test_cameras.py::test_"
 LIVE, BYTES = "tests/faults/test_live.py::test_", "tests/faults/test_malformed.py::test_"
-STOPS = "tests/faults/test_stops.py::test_"
+NETWORK = "tests/faults/test_network.py::test_"
+STOPS, LEADER = "tests/faults/test_stops.py::test_", "tests/faults/test_leader.py::test_"
 DEATHS = "tests/graph/test_deaths.py::test_"
 MODES, EXECUTOR = "tests/core/test_chunk_executor_modes.py::test_", "tests/core/test_chunk_executor.py::test_"
 POSES = "tests/core/test_inverse_kinematics.py::test_"
@@ -116,7 +117,10 @@ MATRIX = (
         11,
         "10, 50, 90 % of chunks lost",
         "0 breaches in 1e5 chunks",
-        (CHUNKS + "lost_chunks_cost_motion_and_never_a_limit",),
+        (
+            CHUNKS + "lost_chunks_cost_motion_and_never_a_limit",
+            CHUNKS + "short_plans_told_anew_faster_than_a_blend_are_caught_up_with_after_a_gap",
+        ),
     ),
     Row(12, "chunks doubled", "the same bits", (CHUNKS + "doubled_chunks_change_no_bit",)),
     Row(13, "chunks out of order", "0 older followed", (CHUNKS + "a_chunk_that_was_overtaken_is_never_followed",)),
@@ -234,12 +238,13 @@ MATRIX = (
     Row(
         26,
         "slow disk, slow reader",
-        "bounded memory, losses counted",
+        "memory < +200 MiB, losses counted to the message",
         (
+            "tests/faults/test_slow_disk.py::test_a_slow_disk_bounds_memory_and_what_it_loses_is_counted",
             RECORDING + "what_does_not_fit_the_queue_is_dropped_and_said_so",
             RECORDER + "lost_messages_are_counted_from_the_publishers_numbers",
         ),
-        "no slowed block device",
+        "the slow disk is a slow file, no slowed block device",
     ),
     Row(27, "90 MB/s", "0 lost in 60 s", missing="measured by e0 bench, not asserted: BENCHMARKS.md"),
     Row(
@@ -294,7 +299,17 @@ MATRIX = (
         ),
     ),
     Row(
-        33, "leader arm lost, dropout, whole turns", "hold <= 100 ms", missing="the graph teleop has no leader arm yet"
+        33,
+        "leader arm lost, dropout, whole turns",
+        "hold <= 100 ms",
+        (
+            LEADER + "a_leader_that_is_lost_at_any_moment_is_a_hold_within_100_ms",
+            LEADER + "a_servo_that_jumps_at_any_moment_is_a_hold_within_100_ms_and_is_not_followed",
+            LEADER + "a_servo_that_loses_count_of_its_turns_in_motion_changes_nothing",
+            "tests/core/test_gello.py::test_a_jump_ends_the_leading_and_is_never_sent",
+            "tests/core/test_gello.py::test_whole_turns_of_the_servos_change_nothing",
+            "tests/graph/test_teleop_graph.py::test_a_leader_that_falls_silent_jumps_or_is_let_go_is_a_hold",
+        ),
     ),
     Row(
         34,
@@ -335,13 +350,15 @@ MATRIX = (
     Row(
         37,
         "network parted, lossy, slow",
-        "as rows 1 and 11",
+        "as rows 1 and 11; joins again clean",
         (
+            NETWORK + "a_cable_that_is_pulled_is_a_hold_and_the_policy_joins_again_clean",
+            NETWORK + "loss_and_delay_cost_motion_and_never_a_limit",
+            NETWORK + "a_policy_on_another_computer_is_found_by_its_address_and_drives",
             CHUNKS + "lost_chunks_cost_motion_and_never_a_limit",
             CHUNKS + "with_delays_up_to_3_s_no_old_plan_is_followed",
             LEAD + "commands_late_by_up_to_200_ms_are_legal",
         ),
-        "by a relay in the process, not between network namespaces",
     ),
     Row(
         38,
@@ -365,11 +382,11 @@ MATRIX = (
         "processor starved",
         "misses told, hold; 0 breaches",
         (
+            "tests/faults/test_starved.py::test_an_executor_that_is_starved_says_so_and_sends_nothing_illegal",
             LEAD + "a_machine_that_becomes_busier_and_busier_gives_no_illegal_command",
             LEAD + "messages_that_no_lead_covers_are_a_hold",
             EXECUTOR + "a_command_that_was_not_sent_in_time_never_was",
         ),
-        "delays are given by hand; no processor is starved",
     ),
     Row(
         41,

@@ -65,6 +65,25 @@ def test_lost_chunks_cost_motion_and_never_a_limit(record_property, share: float
         assert run.held > 0, "then the plans end"
 
 
+@pytest.mark.parametrize("heard", [50, 60])
+def test_short_plans_told_anew_faster_than_a_blend_are_caught_up_with_after_a_gap(record_property, heard: int) -> None:
+    """40 ms of a motion, told every 40 ms, after 0.2 s of silence at speed: once the reference ran away by 1 rad."""
+    d = Driven().arm_it()
+    for k in range(heard + 70):
+        if k < heard or (k > heard + 10 and k % 2):
+            t_s = (d.now_ns - START) / 1e9 + np.arange(3) * 0.02
+            assert d.offer(d.chunk(wave(d, t_s), k, period_ns=20 * MS)) is None
+        d.run(20)
+    q = np.array(d.positions)
+    error = np.abs(q[-1] - wave(d, [(len(q) - 1) / 1e3])[0]).max()
+    outside = np.abs(q - np.clip(q, d.home, d.home + 0.4)).max()
+    record_property(
+        "figure", f"{1e3 * outside:.0f} mrad outside of what was planned, {1e3 * error:.0f} mrad off at last"
+    )
+    assert d.mode == "RUNNING" and d.violations == []
+    assert outside < 0.05 and error < 0.02
+
+
 def test_doubled_chunks_change_no_bit(record_property) -> None:
     chunks, paths = scaled(200, 5_000), []
     for double in (0.0, 1.0):

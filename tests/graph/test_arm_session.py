@@ -31,11 +31,11 @@ from e0_ros.resolve import resolve  # noqa: E402
 from tests.graph.test_record_by_hand import Person  # noqa: E402
 
 ARM = load_embodiment("fr3")
-LAG_MS = 40.0
+LAG_MS, ATTEMPTS, LOAD_KG = 40.0, 3, 0.25
 PATIENT = {
     "bridge": {"judge": True},
     "chunk_executor": {"max_lead_ms": 2000.0, "arm_fault_ms": 10000.0, "max_tracking_error_rad": 5.0},
-    "arm_session": {"pose_speed_rad_s": 0.8, "state_timeout_ms": 5000.0, "step_s": 60.0},
+    "arm_session": {"load_mass_kg": LOAD_KG, "pose_speed_rad_s": 0.8, "state_timeout_ms": 5000.0, "step_s": 60.0},
 }
 
 
@@ -85,6 +85,9 @@ def graph(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         "fci": request.param.split("+")[0],
     }
     settings = {**PATIENT, "bridge": {"judge": True, "lag_ms": LAG_MS * ("lag" in request.param)}}
+    if "lag" in request.param:  # what the motion is measured by needs no kilohertz, and a small machine keeps up
+        settings["bridge"] |= {"judge": False, "joint_state_rate_hz": 200}
+        monkeypatch.setitem(SIMULATORS, "fr3_plant", replace(plant, joint_max_age_ms=1000.0, joint_rate_hz=200.0))
     with Launcher(resolve("sim", values, settings), log_dir=tmp_path / "logs") as launcher:
 
         def health() -> None:
@@ -101,6 +104,8 @@ def graph(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 def test_a_reflex_in_motion_ends_all_commands_and_one_call_brings_the_arm_back(graph: Watcher) -> None:
     graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
+    ready = {"ready": "True", "controller": "active", "payload_kg": f"{LOAD_KG}"}
+    graph.until(lambda: ready.items() <= graph.said["arm_session"].items(), "a report of the arm's readiness")
     takes = Takes(graph)
     takes.start("")
     graph.until(lambda: graph.mode == ExecutorState.RUNNING, "motion")
@@ -124,7 +129,7 @@ def test_a_reflex_in_motion_ends_all_commands_and_one_call_brings_the_arm_back(g
     graph.bring(interfaces.RECOVER)
     graph.until(lambda: graph.mode == ExecutorState.ARMED, "an armed arm")
     np.testing.assert_allclose(graph.states[-1].positions, ARM.home, atol=0.02)
-    assert graph.arm_fault == ""
+    assert graph.arm_fault == "" and float(graph.said["arm_session"]["payload_kg"]) == LOAD_KG
     graph.until(lambda: graph.said["bridge"]["violations"] == "0" and graph.said["bridge"]["judged"] == "1", "judge")
 
 
@@ -173,12 +178,15 @@ def test_the_arm_waves_and_its_lag_is_that_of_the_plant(graph: Watcher, tmp_path
     graph.until(lambda: graph.said.get("arm_session", {}).get("mode") == "MOVE", "an arm under control")
     out = tmp_path / "bench.yaml"
     graph.until(lambda: "bridge" in graph.said, "the bridge")
-    before_ms, heard = float(graph.said["bridge"]["overrun_ms"]), len(graph.states)
-    status = main(["calibrate", "latency", "--out", str(out)])
-    said = capsys.readouterr()
-    graph.until(lambda: len(graph.states) > heard + 200, "what was said meanwhile")
-    if (lost_ms := float(graph.said["bridge"]["overrun_ms"]) - before_ms) > 500:
-        pytest.skip(f"this machine could not play {lost_ms:.0f} ms of the wave")
+    for _ in range(ATTEMPTS):
+        before_ms, heard = float(graph.said["bridge"]["overrun_ms"]), len(graph.states)
+        status = main(["calibrate", "latency", "--out", str(out)])
+        said = capsys.readouterr()
+        graph.until(lambda heard=heard: len(graph.states) > heard + 200, "what was said meanwhile")
+        if (lost_ms := float(graph.said["bridge"]["overrun_ms"]) - before_ms) <= 500:
+            break
+    else:
+        pytest.skip(f"this machine could not play {lost_ms:.0f} ms of the wave, {ATTEMPTS} times over")
     assert status == 1 and "not measured: base: the camera sees too little" in said.err, "bars of a pixel's width"
     found = read_bench(out)
     assert found.arm_lag_ms == pytest.approx(LAG_MS, abs=15.0), "a first-order lag, on a busy machine"

@@ -20,21 +20,18 @@ from e0_ros import interfaces
 from e0_ros import launcher as launcher_module
 from e0_ros.conversions import to_ns
 from e0_ros.core.bag_reader import Bag, verify
-from e0_ros.graph import CONTINUE, Graph
+from e0_ros.drivers import CONTINUE
+from e0_ros.graph import Graph
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from sim.evaluator import EvaluationError, Evaluator, start
+from tests.faults.watched import CALM, patient
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 NODES = ("bridge", "observation_sync", "experts", "chunk_executor", "episode_recorder")
 SECOND_NS = 1_000_000_000
 SETTINGS = {"bridge": {"judge": True}, "episode_recorder": {"min_free_bytes": 0}}
 KILLED_AT_STEP = 6
-CALM = {
-    "bridge": {"joint_state_rate_hz": 200},
-    "observation_sync": {"joint_rate_hz": 200.0},
-    "chunk_executor": {"joint_max_age_ms": 400.0, "lead_ms": 50.0, "stop_lead_ms": 50.0},
-}
 
 
 class Killed:
@@ -125,12 +122,6 @@ def sim(folder: Path, **changes: Any) -> Graph:
     }
     graph = resolve("sim", values, SETTINGS)
     return patient(replace(graph, processes=tuple(replace(process, **changes) for process in graph.processes)))
-
-
-def patient(graph: Graph) -> Graph:
-    """The graph with what a busy machine needs, whose messages may be late: that is not what these tests are about."""
-    processes = tuple(replace(p, settings={**p.settings, **CALM.get(p.name, {})}) for p in graph.processes)
-    return replace(graph, processes=processes)
 
 
 def judged(folder: Path) -> list[str]:

@@ -26,8 +26,11 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Plan, PolicyOutput
 from e0_policy.types import Observation, Stale
 from e0_ros import interfaces
+from e0_ros.config import ConfigError
 from e0_ros.conversions import chunk_from_msg, observation_to_msg, stale_to_msg, to_ns, to_time
-from e0_ros.nodes.policy import PolicyNode
+from e0_ros.core.decode import resize_with_pad
+from e0_ros.nodes.policy import PolicyConfig, PolicyNode, make_guard
+from tests.core.test_view_check import seen, table
 
 pytestmark = pytest.mark.ros
 ARM = load_embodiment("fr3")
@@ -95,9 +98,10 @@ class Rig:
     def now_ns(self) -> int:
         return int(self.rig.get_clock().now().nanoseconds)
 
-    def observe(self, stamp_ns: int, embodiment: str = "fr3") -> None:
+    def observe(self, stamp_ns: int, embodiment: str = "fr3", base: Any = None) -> None:
+        picture = np.zeros((4, 4, 3), np.uint8) if base is None else base
         observation = Observation(
-            stamp_ns, {"base": np.zeros((4, 4, 3), np.uint8)}, ARM.home, 1.0, embodiment=embodiment,
+            stamp_ns, {"base": picture}, ARM.home, 1.0, embodiment=embodiment,
             joint_names=ARM.joint_names,
         )  # fmt: skip
         self.observations.publish(observation_to_msg(observation, ARM.base_frame, stamp_ns))
@@ -315,3 +319,40 @@ def test_in_the_shadow_nothing_of_the_policy_reaches_the_executor_and_its_error_
     assert float(told["shadow error [rad]"]) > 0.1 and float(told["shadow staying put [rad]"]) == 0.0
     assert r.diagnostics[-1].status[0].message == "policy only watches"
     assert all(plan is None for _, plan in r.policy.seen)
+
+
+def test_a_camera_that_moved_since_training_is_said_at_the_start_of_an_episode(
+    rig: Callable[..., Rig], tmp_path: Path
+) -> None:
+    rng, scene = np.random.default_rng(7), table()
+    np.savez_compressed(tmp_path / "views.npz", base=seen(scene, rng), wrist=seen(scene, rng))
+    r = rig(checkpoint=str(tmp_path), overlay_dir=str(tmp_path / "overlays"), max_observation_age_ms=10e3)
+
+    def said(words: str) -> bool:
+        statuses = [status for msg in r.diagnostics[-1:] for status in msg.status]
+        return any(words in f"{s.message} {[v.value for v in s.values]}" for s in statuses)
+
+    r.until(lambda: said("not compared yet"))
+    r.observe(r.now_ns(), base=resize_with_pad(seen(scene, rng), 224, 224))
+    r.until(lambda: said("base where it was"))
+    moved = resize_with_pad(seen(scene, rng, 30.0), 224, 224)
+    r.observe(r.now_ns(), base=moved)
+    r.answers(2)
+    assert said("base where it was"), "looked at once an episode"
+    r.client.call_async(Trigger.Request())
+    r.until(lambda: r.policy.resets >= 1)
+    r.observe(r.now_ns(), base=moved)
+    r.until(lambda: said("a camera has moved: base"))
+    assert (tmp_path / "overlays" / "view_base.png").stat().st_size > 1000
+    assert not (tmp_path / "overlays" / "view_wrist.png").exists()
+
+
+def test_pictures_of_training_that_cannot_be_read_are_refused(ros: None, tmp_path: Path) -> None:
+    (tmp_path / "views.npz").write_bytes(b"PK no pictures")
+    with pytest.raises(ConfigError, match="copy the checkpoint again"):
+        make_guard(PolicyConfig(checkpoint=str(tmp_path)))
+    np.savez_compressed(tmp_path / "views.npz", base=np.zeros((4, 4)))
+    with pytest.raises(ConfigError, match="base is no picture"):
+        make_guard(PolicyConfig(checkpoint=str(tmp_path)))
+    assert make_guard(PolicyConfig(checkpoint=str(tmp_path), lockstep=True)) is None
+    assert make_guard(PolicyConfig(checkpoint=str(tmp_path / "none"))) is None

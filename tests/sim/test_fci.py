@@ -4,11 +4,20 @@ from itertools import permutations
 
 import pytest
 
-from e0_ros.core.arm_session import Step, recovery
+from e0_ros.core.arm_session import Step, get_ready, recovery
+from e0_ros.core.arm_setup import Payload
 from e0_ros.core.fci import RobotMode
 from sim.fci import RELEASED, USER_STOP, Fci
 
-DRIVER = (Step.DEACTIVATE, Step.CLEAR, Step.HARDWARE, Step.ACTIVATE)
+DRIVER = (Step.DEACTIVATE, Step.CLEAR, Step.HARDWARE, Step.SETTINGS, Step.ACTIVATE)
+THRESHOLDS = {"upper_force_thresholds_nominal": (30.0,) * 6}
+CAMERA = Payload(0.2, (0.0, 0.05, 0.03))
+
+
+def moving(humble: bool) -> Fci:
+    fci = Fci(humble)
+    assert fci.stands == "robot mode IDLE" and fci.switch(activate=True, deactivate=False) == ""
+    return fci
 
 
 def do(fci: Fci, step: Step) -> str:
@@ -16,13 +25,14 @@ def do(fci: Fci, step: Step) -> str:
         Step.DEACTIVATE: lambda: fci.switch(activate=False, deactivate=True),
         Step.CLEAR: fci.recover,
         Step.HARDWARE: fci.activate_hardware,
+        Step.SETTINGS: lambda: fci.set_load(CAMERA) or fci.set_thresholds(THRESHOLDS),
         Step.ACTIVATE: lambda: fci.switch(activate=True, deactivate=False),
     }[step]()
 
 
 @pytest.mark.parametrize("humble", [True, False])
 def test_the_steps_of_a_recovery_bring_it_back(humble: bool) -> None:
-    fci = Fci(humble)
+    fci = moving(humble)
     fci.fail("joint_reflex")
     fci.fail("cartesian_reflex")
     assert fci.stands == "robot mode REFLEX: joint_reflex, cartesian_reflex"
@@ -33,24 +43,36 @@ def test_the_steps_of_a_recovery_bring_it_back(humble: bool) -> None:
 
 @pytest.mark.parametrize("humble", [True, False])
 def test_no_other_order_does(humble: bool) -> None:
-    right = tuple(step for step in recovery(humble, rearm=True) if step in DRIVER)
+    right = tuple(step for step in recovery(humble, rearm=True, settings=False) if step in DRIVER)
     for order in permutations(right):
-        fci = Fci(humble)
+        fci = moving(humble)
         fci.fail("joint_reflex")
         answers = [do(fci, step) for step in order]
         assert (not any(answers) and fci.stands == "") is (order == right), order
 
 
 def test_on_humble_the_controller_must_be_deactivated_first() -> None:
-    fci = Fci(humble=True)
+    fci = moving(humble=True)
     fci.fail("joint_reflex")
     assert fci.recover() == "a controller is still active"
 
 
 def test_a_pressed_user_stop_cannot_be_recovered_until_it_is_released() -> None:
-    fci = Fci(humble=False)
+    fci = moving(humble=False)
     fci.fail(USER_STOP)
     assert fci.stands == "robot mode USER_STOPPED" and fci.recover() and fci.activate_hardware()
     fci.fail(RELEASED)
     assert fci.mode is RobotMode.IDLE and fci.stands
-    assert [do(fci, step) for step in DRIVER[1:]] == [""] * 3 and fci.stands == ""
+    assert [do(fci, step) for step in DRIVER[1:]] == [""] * 4 and fci.stands == ""
+
+
+@pytest.mark.parametrize("humble", [True, False])
+def test_settings_are_taken_before_a_controller_runs_and_refused_after(humble: bool) -> None:
+    fci = Fci(humble)
+    steps = [step for step in get_ready() if step is not Step.FIT]
+    assert [do(fci, step) for step in steps] == [""] * 4
+    assert fci.stands == "" and fci.payload == CAMERA and len(fci.thresholds) == 1
+    assert "not possible in the current mode" in do(fci, Step.SETTINGS)
+    assert [do(fci, step) for step in steps] == [""] * 4, "it is made ready again from an active controller"
+    fci.fail("joint_reflex")
+    assert "not possible in the current mode" in do(fci, Step.SETTINGS)

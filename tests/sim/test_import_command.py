@@ -1,4 +1,4 @@
-"""Imports of small files in the layouts of ManiSkill 3 and LIBERO."""
+"""Imports of small files in the layouts of ManiSkill 3 and LIBERO, and of a collected folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from e0_policy.dataset import Episode, PackedSource
+from e0_policy.embodiment import load_embodiment
+from e0_policy.lerobot_source import LeRobotSource
+from e0_policy.packed_writer import Header, PackedWriter
 from e0_ros.core.dataset_layout import load_existing
 from sim import import_command
 from sim.import_command import main
@@ -103,6 +107,29 @@ def test_liberos_pictures_are_upright_and_its_gripper_the_other_way_round(tmp_pa
     np.testing.assert_allclose(demo.actions[:-1, :7], demo.states[1:, :7])
     assert (demo.actions[:, 7] == (closing() + 1) / 2).all() and (demo.states[:, 7] == 1.0).all()
     assert len(demo.without_noops().states) == STEPS - 2
+
+
+def test_a_collected_folder_becomes_a_small_dataset_with_the_same_numbers(tmp_path: Path) -> None:
+    names = (*load_embodiment("panda").joint_names, "gripper")
+    writer = PackedWriter(tmp_path / "data", Header("panda", 50_000_000, ("base", "wrist"), SIDE, names))
+    rng = np.random.default_rng(0)
+    for seed in (5, 7):
+        states, rows = rng.uniform(size=(2, STEPS, 8)).astype(np.float32).astype(np.float64)
+        views = {"base": pictures(STEPS), "wrist": pictures(STEPS)[:, ::-1]}
+        episode = Episode(f"StackCube-v1-{seed}", "stack the cubes", states, rows)
+        writer.add(episode, views, note={"task": "StackCube-v1", "seed": seed})
+    folder = writer.close()
+    assert main([str(folder), "--out", str(tmp_path / "set"), "--size", str(SIDE), "--gop", "250"]) == 0
+    packed, dataset = PackedSource(folder), LeRobotSource(tmp_path / "set")
+    assert dataset.embodiment == "panda" and dataset.views == ("base", "wrist")
+    for index, (one, other) in enumerate(zip(packed.episodes, dataset.episodes, strict=True)):
+        np.testing.assert_array_equal(one.proprioception, other.proprioception)
+        np.testing.assert_array_equal(one.actions, other.actions)
+        assert one.instruction == other.instruction
+        shown, stored = packed.images(index, 3), dataset.images(index, 3)
+        assert all(np.abs(shown[v].astype(int) - stored[v]).mean() < 4 for v in ("base", "wrist"))
+    assert [f["seed"] for f in load_existing(tmp_path / "set").e0["episodes"]] == [5, 7]
+    assert main([str(tmp_path), "--out", str(tmp_path / "other")]) == 2
 
 
 def test_a_dataset_holds_the_frames_and_an_interrupted_import_goes_on(

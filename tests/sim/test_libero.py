@@ -14,6 +14,7 @@ from sim import libero_tasks
 from sim.direct import DirectLoop
 from sim.libero import LiberoAdapter
 from sim.libero_expert import LiberoPlanner
+from sim.scripted import rows_of
 from sim.sources import ExpertSource
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
@@ -99,12 +100,13 @@ def test_what_is_no_row_view_or_task_is_refused(adapter: LiberoAdapter) -> None:
 
 def test_the_expert_lifts_with_rows_of_the_controller() -> None:
     planner = LiberoPlanner()
-    plans = [planner.plan("Lift", seed) for seed in range(3)]
-    planner.close()
-    assert [plan.success for plan in plans] == [True] * 3
-    for plan in plans:
-        assert plan.representation is Representation.EE_DELTA_STEP and plan.rows.shape[1] == 7
-        assert (np.abs(plan.rows[:, :6]) <= 1).all() and not plan.rows[-1, :6].any()
+    for seed in range(3):
+        assert planner.begin("Lift", seed) == libero_tasks.LIFT_INSTRUCTION and planner.solved
+        rows = planner.rows
+        assert rows is not None and rows.shape[1] == 7 and (np.abs(rows[:, :6]) <= 1).all() and not rows[-1, :6].any()
+    assert rows_of("libero", "joint_position") is Representation.EE_DELTA_STEP
+    with pytest.raises(ValueError, match="rows for libero are its own"):
+        rows_of("libero", "ee_pose")
 
 
 @pytest.mark.skipif(bool(libero_tasks.missing()), reason=libero_tasks.missing() or "all is here")

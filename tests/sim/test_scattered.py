@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.direct import DirectLoop
 from sim.maniskill import ManiSkillAdapter
-from sim.planning import ManiSkillPlanner
 from sim.scattered import draw_start
+from sim.sources import ExpertSource
 
 CUBE = np.array([0.6, 0.05, 0.02])
 
@@ -54,18 +55,15 @@ def test_a_scattered_scene_is_the_tasks_own_but_for_the_arm(adapter: ManiSkillAd
 
 
 @pytest.mark.sim
-def test_the_expert_goes_on_from_a_scattered_start(adapter: ManiSkillAdapter) -> None:
-    planner, solved = ManiSkillPlanner(), []
+@pytest.mark.usefixtures("maniskill")
+def test_the_expert_goes_on_from_a_scattered_start() -> None:
+    adapter = ManiSkillAdapter(("base",), 16, 16)
+    loop, solved = DirectLoop(adapter, "PickCubeScattered-v1"), []
+    expert = ExpertSource("maniskill", loop.rig.arm, lambda: adapter.privileged().poses)
     for seed in range(6):
-        rows = planner.plan("PickCubeScattered-v1", seed).rows
-        adapter.reset("PickCubeScattered-v1", seed)
-        assert np.abs(rows[0, :7] - adapter.joint_state()[0]).max() < 0.1
-        solved.append(any(_control_step(adapter, rows[min(i, len(rows) - 1)]) for i in range(len(rows) + 40)))
-    planner.close()
+        expert.reset("PickCubeScattered-v1", seed)
+        done = loop.run("PickCubeScattered-v1", seed, expert)
+        solved.append(done.success)
+        assert done.violations == 0
+    adapter.close()
     assert sum(solved) >= 5
-
-
-def _control_step(adapter: ManiSkillAdapter, row: np.ndarray) -> bool:
-    for _ in range(5):
-        adapter.step(row[:7], np.zeros(7), row[7])
-    return adapter.privileged().success

@@ -1,0 +1,104 @@
+"""Processes of other packages that a bench needs, as data: the arm's driver, its controller, cameras, camera places.
+
+Arguments are those of franka_bringup's franka.launch.py (franka_ros2 v2.1.0 to v2.5.0 and v3.0.0 to v3.4.0) and of
+realsense2_camera's rs_launch.py (realsense-ros 4.55 to 4.58.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e0_policy.embodiment import load_embodiment
+from e0_policy.resources import config_dir
+from e0_ros.core.bench_calibration import BenchCalibration, read_bench
+from e0_ros.core.camera_model import FLANGE, quaternion_xyzw
+from e0_ros.interfaces import optical_frame
+
+if TYPE_CHECKING:
+    from e0_ros.graph import BenchArguments
+
+SHUTDOWN, RESTART, CONTINUE = "shutdown", "restart", "continue"
+CONTROLLERS = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
+"""Name of the arm's controller by the executor's output, here and in `config/controllers.yaml`."""
+_MASTER, _SLAVE = 1, 2
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A launch file (`verb` launch) or an executable (`verb` run) of another ROS package, with its arguments."""
+
+    name: str
+    verb: str
+    package: str
+    target: str
+    arguments: tuple[str, ...] = ()
+    on_death: str = SHUTDOWN
+
+
+def measured(a: BenchArguments) -> BenchCalibration | None:
+    """The bench's calibration, if there is one."""
+    return read_bench(Path(a.calibration)) if a.calibration else None
+
+
+def controllers_file(a: BenchArguments) -> Path:
+    """The YAML file that the controller manager gets."""
+    shipped = "controllers_fake.yaml" if a.use_fake_hardware else "controllers.yaml"
+    return Path(a.controllers_yaml).resolve() if a.controllers_yaml else config_dir() / shipped
+
+
+def drivers(a: BenchArguments, activated_by_us: bool) -> tuple[Foreign, ...]:
+    """All of them. `activated_by_us`: the arm's controller is left inactive, for `arm_session` activates it."""
+    places = _places(a)
+    views = a.views if a.cameras and not a.fake_cameras else ()
+    cameras = [_camera(a, i, view in places) for i, view in enumerate(views)]
+    return (*_arm(a, activated_by_us), *cameras, *(places[view] for view in a.views if view in places))
+
+
+def _arm(a: BenchArguments, activated_by_us: bool) -> tuple[Foreign, Foreign]:
+    kind = load_embodiment(a.embodiment).joint_names[0].removesuffix("_joint1")
+    words = (
+        f"robot_ip:={a.robot_ip or 'dont-care'}",
+        f"robot_type:={kind}",
+        f"arm_id:={kind}",  # what robot_type was called before v2.2.0 and v3.2.0; each ignores the other's
+        f"use_fake_hardware:={str(a.use_fake_hardware).lower()}",
+        "load_gripper:=true",
+        f"controllers_yaml:={controllers_file(a)}",
+    )
+    inactive = ("--inactive",) if activated_by_us else ()
+    spawner = (CONTROLLERS[a.controller], *inactive, "--controller-manager-timeout", "60")
+    return (
+        Foreign("franka", "launch", "franka_bringup", "franka.launch.py", words),
+        Foreign("controller", "run", "controller_manager", "spawner", spawner, CONTINUE),
+    )
+
+
+def _camera(a: BenchArguments, i: int, placed: bool) -> Foreign:
+    """One RealSense: its namespace and name make the topics of `e0_ros.interfaces.camera_topic`."""
+    view, profile = a.views[i], a.profiles[i] if len(a.profiles) > 1 else a.profiles[0]
+    words = [f"camera_name:={view}", "camera_namespace:=cameras", f"rgb_camera.color_profile:={profile}"]
+    if a.serials:
+        words.append(f"serial_no:=_{a.serials[i]}")  # the driver takes `_` off; digits alone would be a number
+    if a.camera_config:
+        words.append(f"config_file:={Path(a.camera_config).resolve()}")
+    if a.hardware_sync:
+        words += [f"depth_module.depth_profile:={profile}",
+                  f"depth_module.inter_cam_sync_mode:={_SLAVE if i else _MASTER}"]  # fmt: skip
+    words.append(f"enable_depth:={str(a.hardware_sync).lower()}")
+    if placed:
+        words.append("publish_tf:=false")  # a frame has one parent
+    return Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", tuple(words))
+
+
+def _places(a: BenchArguments) -> dict[str, Foreign]:
+    """Per calibrated view who tells /tf_static of its place."""
+    bench, base = measured(a), load_embodiment(a.embodiment).base_frame
+    frames, told = {"base": base, "flange": base.removesuffix("link0") + FLANGE}, {}
+    for view, place in bench.cameras.items() if bench else ():
+        numbers = [*place.pose[:3, 3].tolist(), *quaternion_xyzw(place.pose[:3, :3]).tolist()]
+        words = [f for name, x in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), numbers, strict=True)
+                 for f in (f"--{name}", f"{x:.9f}")]  # fmt: skip
+        words += ["--frame-id", frames[place.parent], "--child-frame-id", optical_frame(view)]
+        told[view] = Foreign(f"place_{view}", "run", "tf2_ros", "static_transform_publisher", tuple(words), RESTART)
+    return told

@@ -1,0 +1,84 @@
+"""Memory, threads and open files of processes over time, and whether they grow."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MIB = 2**20
+BLOCKS = 8
+"""Neighbouring samples are alike: the slope's error is that of slopes of a series whose blocks are left out in turn."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """At a time [s]: anonymous memory [bytes], threads, open files."""
+
+    at_s: float
+    memory: int
+    threads: int
+    files: int
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Growth per hour of the longest life of a process, with its standard error, and what it held first and last."""
+
+    hours: float
+    first: Sample
+    last: Sample
+    lives: int
+    mib_per_h: float
+    error: float
+
+
+def sample(pid: int, at_s: float) -> Sample | None:
+    """What a process holds now; None: it has ended."""
+    with contextlib.suppress(OSError, KeyError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        memory = int(fields["RssAnon"].split()[0]) * 1024
+        files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        return Sample(at_s, memory, int(fields["Threads"]), files)
+    return None
+
+
+class Gauges:
+    """Samples by process name and life: a process that was started anew begins a new series."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+
+    def read(self, pids: dict[str, int], at_s: float) -> None:
+        """Take a sample of each."""
+        for name, pid in pids.items():
+            if (taken := sample(pid, at_s)) is not None:
+                self._series[name][pid].append(taken)
+
+    def trends(self, settle_s: float) -> dict[str, Trend]:
+        """Per process the trend of its longest life without that life's first `settle_s`."""
+        found = {}
+        for name, lives in self._series.items():
+            longest = max(lives.values(), key=lambda samples: samples[-1].at_s - samples[0].at_s)
+            settled = [s for s in longest if s.at_s >= longest[0].at_s + settle_s] or longest[-1:]
+            slope, error = growth(settled)
+            hours = (settled[-1].at_s - settled[0].at_s) / 3600
+            found[name] = Trend(hours, settled[0], settled[-1], len(lives), slope, error)
+        return found
+
+
+def growth(samples: list[Sample]) -> tuple[float, float]:
+    """Slope of memory over time and its standard error by the jackknife over blocks [MiB/h]; NaN: too few."""
+    if len(samples) < 2 * BLOCKS:
+        return math.nan, math.nan
+    hours = np.array([s.at_s for s in samples]) / 3600
+    mib = np.array([s.memory for s in samples]) / MIB
+    block = np.arange(len(samples)) * BLOCKS // len(samples)
+    without = np.array([np.polyfit(hours[block != k], mib[block != k], 1)[0] for k in range(BLOCKS)])
+    error = math.sqrt((BLOCKS - 1) / BLOCKS * float(((without - without.mean()) ** 2).sum()))
+    return float(np.polyfit(hours, mib, 1)[0]), error

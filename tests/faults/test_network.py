@@ -1,0 +1,185 @@
+"""Row 37: the policy on another computer, between network namespaces, over a cable that is pulled, lossy or slow.
+
+The robot's computer has plant, sync and executor, the other one the policy alone, as BENCH_GUIDE.md section 2 says.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from e0_msgs.msg import ExecutorState
+from e0_policy.resources import config_dir
+from e0_ros import interfaces
+from e0_ros.conversions import to_ns
+from e0_ros.environment import child_environment
+from e0_ros.launcher import Launcher
+from e0_ros.resolve import resolve
+from tests.faults import wire
+from tests.faults.scale import FULL, scaled
+from tests.faults.watched import Watched, patient, recording
+from tests.faults.wire import ADDRESSES, POLICY, ROBOT, Wire
+
+MISSING = wire.missing()
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.timeout(1200 if FULL else 300),
+    pytest.mark.skipif(bool(MISSING), reason=MISSING or "namespaces are there"),
+]
+MS = 1_000_000
+SILENCE_NS, PLAN_NS, EXHAUSTED_NS = 500 * MS, 800 * MS, 100 * MS
+SETTINGS = {"bridge": {"judge": True}, "chunk_executor": {"max_chunk_age_ms": 2000.0}}
+SUBNET = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+
+
+def peer(host: str) -> dict[str, str]:
+    return {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": ADDRESSES[host]}
+
+
+class Network:
+    """Both computers' graph, running and armed; `pulled_ns` is when the cable was pulled [ROS time]."""
+
+    def __init__(self, cable: Wire, folder: Path) -> None:
+        values = {"simulator": "fr3_plant", "source": "external", "record": False}
+        self.cable, self.folder = cable, folder
+        self.launcher = Launcher(patient(resolve("sim", values, SETTINGS)), folder / "logs")
+        self.launcher.start()
+        self.seen = Watched()
+        self.policy: subprocess.Popen[bytes] | None = None
+
+    def start_policy(self, environment: dict[str, str]) -> None:
+        settings = [f"recording:={recording(self.folder / 'plan')}", "max_observation_age_ms:=1000.0"]
+        words = [word for setting in settings for word in ("-p", setting)]
+        command = self.cable.command(POLICY, sys.executable, "-m", "e0_ros.nodes.policy", "--ros-args", *words)
+        environ = child_environment({**os.environ, **environment}, profiles=config_dir() / "fastdds.xml")
+        self.policy = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
+        self.launcher.wait_ready(120.0)
+        self.seen.until(lambda: self.seen.states, "the executor")
+        self.go()
+
+    def go(self) -> None:
+        """Until the policy drives, armed again where a busy machine made the executor disarm."""
+        end = time.monotonic() + 120.0
+        while not self.seen.runs():
+            assert time.monotonic() < end, self.seen.states[-1].reason
+            if self.seen.mode() == ExecutorState.DISARMED:
+                self.seen.arm_it()
+            self.seen.spin(0.2)
+
+    def close(self) -> None:
+        if self.policy is not None:
+            self.policy.kill()
+            self.policy.wait()
+        self.seen.close()
+        self.launcher.stop()
+
+    def legal(self) -> int:
+        """How many set-points the judge saw, none of them illegal."""
+        setpoints, violations = self.seen.judged()
+        assert setpoints > 0 and violations == 0
+        return setpoints
+
+
+@pytest.fixture
+def network(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
+    """With the discovery that the test names: environments of the robot's and of the policy's computer."""
+    here, there = request.param
+    monkeypatch.delenv("ROS_STATIC_PEERS", raising=False)
+    for name, value in here.items():
+        monkeypatch.setenv(name, value)
+    with Wire(seed=37) as cable, cable.inside(ROBOT):
+        made = Network(cable, tmp_path)
+        try:
+            made.start_policy(there)
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.mark.parametrize("network", [(peer(POLICY), peer(ROBOT))], ids=["static peers"], indirect=True)
+def test_a_policy_on_another_computer_is_found_by_its_address_and_drives(network: Network, record_property) -> None:
+    made, counted = [], interfaces.OBSERVATION
+    network.seen._listen(counted, lambda msg: made.append(msg.status))
+    network.seen.spin(1.0)
+    began, before, first = time.monotonic(), dict(network.cable.carried), len(made)
+    network.seen.spin(scaled(3, 20))
+    seconds, observations = time.monotonic() - began, len(made) - first
+    carried = {host: bytes_ - before[host] for host, bytes_ in network.cable.carried.items()}
+    mbit = 8e-6 * carried[ROBOT] / seconds
+    each = f"{carried[ROBOT] / observations / 1e3:.0f} kB each over the cable"
+    rates = f"{mbit:.0f} Mbit/s there, {8e-6 * carried[POLICY] / seconds:.1f} back"
+    record_property("figure", f"{observations / seconds:.0f} observations/s of two views of 224 px, {each}: {rates}")
+    assert network.seen.states[-1].source == "replay" and network.seen.states[-1].chunks_accepted > 2
+    assert carried[ROBOT] > 0.5 * observations * 2 * 224 * 224 * 3, (
+        "observations go over the cable, not through shared memory"
+    )
+    network.legal()
+
+
+@pytest.mark.parametrize("network", [(SUBNET, SUBNET)], ids=["subnet"], indirect=True)
+def test_a_cable_that_is_pulled_is_a_hold_and_the_policy_joins_again_clean(network: Network, record_property) -> None:
+    seen, cable, pulls = network.seen, network.cable, scaled(1, 20)
+    rng, after_ms, over_ms, stale = np.random.default_rng(1), [], [], 0
+    for _ in range(pulls):
+        seen.spin(float(rng.uniform(0.5, 1.0)))
+        network.go()
+        seen.states.clear()
+        cable.up, pulled_ns = False, time.time_ns()
+        seen.until(lambda: seen.mode() == ExecutorState.HOLD, "a hold")
+        held = next(s for s in seen.states if s.mode == ExecutorState.HOLD)
+        last = max((to_ns(s.t0) for s in seen.states if s.mode == ExecutorState.RUNNING), default=0)
+        if held.reason.startswith(("replay is silent", "plan exhausted")):  # else late joints of a busy machine
+            expired_ns = min(pulled_ns + SILENCE_NS, last + PLAN_NS + EXHAUSTED_NS)
+            after_ms.append((to_ns(held.committed_until) - pulled_ns) / MS)
+            over_ms.append((to_ns(held.committed_until) - expired_ns) / MS)
+        seen.spin(float(rng.uniform(0.5, 3.0)))
+        assert seen.states[-1].mode == ExecutorState.HOLD and not np.abs(seen.states[-1].velocities).any(), "at rest"
+        seen.states.clear()
+        cable.up, joined_ns = True, time.time_ns()
+        network.go()
+        followed = {to_ns(s.t0) for s in seen.states if s.mode == ExecutorState.RUNNING}
+        stale += sum(t0_ns < joined_ns - 2000 * MS for t0_ns in followed)
+    setpoints = network.legal()
+    late, after = max(over_ms, default=0.0), max(after_ms, default=0.0)
+    worst = f"braking at most {late:.0f} ms after expiry, {after:.0f} ms after pulling"
+    figure = f"{pulls} pulled: {worst}; {stale} stale followed; {setpoints} set-points, 0 illegal"
+    record_property("figure", figure)
+    assert stale == 0 and len(after_ms) > 0.5 * pulls and after < 1000.0, figure
+
+
+CABLES = {
+    "5 %": {"loss": 0.05},
+    "20 %": {"loss": 0.2},
+    "50 %": {"loss": 0.5},
+    "200 ms": {"delay_s": 0.2},
+    "5 %, 200 ms": {"loss": 0.05, "delay_s": 0.2},
+    "100 Mbit/s": {"mbit_s": 100.0},
+    "40 Mbit/s": {"mbit_s": 40.0},
+}
+
+
+@pytest.mark.skipif(not FULL, reason="minutes of a bad network: make faults ROWS=37")
+@pytest.mark.parametrize("network", [(SUBNET, SUBNET)], ids=["subnet"], indirect=True)
+def test_loss_and_delay_cost_motion_and_never_a_limit(network: Network, record_property) -> None:
+    seen, cable, seconds = network.seen, network.cable, 20.0
+    for name, wrong in {"good": {}, **CABLES}.items():
+        cable.becomes(**wrong)
+        seen.spin(2.0)
+        if seen.mode() == ExecutorState.DISARMED:
+            seen.arm_it()
+        seen.states.clear()
+        seen.spin(seconds)
+        share = np.mean([s.mode == ExecutorState.RUNNING for s in seen.states])
+        record_property("figure", f"{name}: moves {share:.0%} of the time")
+        assert {s.mode for s in seen.states} <= {ExecutorState.RUNNING, ExecutorState.HOLD}
+        assert all(s.reason for s in seen.states)
+    cable.becomes()
+    network.go()
+    record_property("figure", f"{network.legal()} set-points, 0 illegal; drives again")

@@ -1,0 +1,82 @@
+"""Row 40: an executor whose core others want as well. The judge, a process of its own, sees every command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from e0_msgs.msg import ExecutorState
+from e0_ros.conversions import to_ns
+from e0_ros.launcher import Launcher
+from e0_ros.resolve import resolve
+from tests.faults.scale import FULL, scaled
+from tests.faults.watched import Watched, patient, recording
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(900 if FULL else 300)]
+SETTINGS = {"bridge": {"judge": True}, "chunk_executor": {"realtime_priority": 0, "state_rate_hz": 1000.0}}
+BUSY = "while True: pass"
+LOADS = ((2, 0), (8, 0), (8, 10)) if FULL else ((4, 0),)
+"""Busy processes on the executor's core, and how nice the executor is to them."""
+
+
+@contextmanager
+def starved(pid: int, others: int, niceness: int) -> Iterator[None]:
+    """Every thread of a process on one core, which others want too."""
+    threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+    before, core = os.sched_getaffinity(pid), min(os.sched_getaffinity(0))
+    loops = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(others)]
+    try:
+        for loop in loops:
+            os.sched_setaffinity(loop.pid, {core})
+        for thread in threads:
+            os.sched_setaffinity(thread, {core})
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+        for thread in threads:
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, before)
+                os.setpriority(os.PRIO_PROCESS, thread, 0)
+
+
+def test_an_executor_that_is_starved_says_so_and_sends_nothing_illegal(tmp_path: Path, record_property) -> None:
+    values = {"simulator": "fr3_plant", "source": "replay", "record": False, "size": 64}
+    graph = patient(resolve("sim", {**values, "recording": str(recording(tmp_path / "plan"))}, SETTINGS))
+    with Launcher(graph, tmp_path / "logs") as nodes:
+        seen = Watched()
+        try:
+            nodes.wait_ready(120.0)
+            seen.until(lambda: seen.states, "the executor")
+            seen.arm_it()
+            seen.until(seen.runs, "motion")
+            for others, niceness in LOADS:
+                with starved(nodes.pid("chunk_executor"), others, niceness):
+                    seen.states.clear()
+                    late = seen.value("chunk_executor", "late_ticks")
+                    seen.spin(scaled(4, 30))
+                states = list(seen.states)
+                ticks_ms = np.diff([to_ns(s.header.stamp) for s in states]) / 1e6
+                p50, worst = np.percentile(ticks_ms, (50, 99.9))
+                held = np.mean([s.mode == ExecutorState.HOLD for s in states])
+                figure = f"{others} others, nice {niceness}: tick {p50:.0f} ms, p99.9 {worst:.0f} ms, held {held:.0%}"
+                record_property("figure", figure)
+                assert worst > 8.0, "it was starved"
+                assert {s.mode for s in states} <= {ExecutorState.RUNNING, ExecutorState.HOLD}, figure
+                assert all(s.reason for s in states)
+                seen.until(lambda late=late: seen.value("chunk_executor", "late_ticks") > late, "word of late ticks")
+                seen.until(seen.runs, "motion again")
+            setpoints, violations = seen.judged()
+            record_property("figure", f"{violations} illegal of {setpoints} set-points")
+            assert violations == 0
+        finally:
+            seen.close()
