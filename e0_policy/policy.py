@@ -26,7 +26,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """A policy's answer. `rows` `(rows, columns)` are absolute; row 0 is in force from the observation's stamp.
+    """A policy's answer. `rows` `(rows, columns)` are absolute, unless they are a benchmark's own; row 0 is in force
+    from the observation's stamp.
 
     `uncertainty` is `(rows,)`, entropy in nats averaged over columns.
     """

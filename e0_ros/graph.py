@@ -103,7 +103,8 @@ TELEOP_PACE = {"exhausted_ms": 20.0}
 class Simulator:
     """What a graph has to know of a simulator: its arm, and in real time its rates and how late its joints may be.
 
-    ManiSkill's joint states wait for the processor now and then, which a robot's do not.
+    ManiSkill's joint states wait for the processor now and then, which a robot's do not. One with `step_columns` is
+    moved by rows of that many columns, its benchmark's own, and only in lock-step.
     """
 
     embodiment: str
@@ -111,11 +112,21 @@ class Simulator:
     joint_rate_hz: float
     gripper_rate_hz: float
     joint_max_age_ms: float
+    step_columns: int = 0
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Its mode and controller where nothing else is asked for."""
+        stepped = {"mode": "lockstep", "controller": "step"}
+        return stepped if self.step_columns else {"mode": "realtime", "controller": "joint_trajectory"}
 
 
 SIMULATORS = {
     "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0),
     "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0),
+    "vlabench": Simulator("panda", 10.0, 10.0, 10.0, joint_max_age_ms=200.0),
+    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=16),
+    "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=7),
 }
 
 
@@ -124,15 +135,16 @@ class SimArguments:
     """A simulated robot, driven by an expert, a recording or a policy."""
 
     simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
-    mode: str = setting("realtime", "who owns the time", choices=("realtime", "lockstep"))
+    mode: str = setting("", "who owns the time; empty: realtime, or lockstep for a simulator that can only be stepped",
+                        choices=("", "realtime", "lockstep"))  # fmt: skip
     source: str = setting("scripted", "who plans: a privileged expert, a policy, a recording, a GELLO, or none here",
                           choices=("scripted", "policy", "replay", "teleop", "external"))  # fmt: skip
     task: str = setting("", "task of the first scene; empty: the simulator's first")
     seed: int = setting(0, "seed of the first scene", low=0, high=2**63 - 1)
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     size: int = setting(224, "height and width of the views", unit="px", low=16, high=2048)
-    controller: str = setting("joint_trajectory", "how commands reach the arm",
-                              choices=("joint_trajectory", "impedance"))  # fmt: skip
+    controller: str = setting("", "how commands reach the arm; empty: joint_trajectory, or the simulator's own steps",
+                              choices=("", "joint_trajectory", "impedance", "step"))  # fmt: skip
     embodiment: str = setting("", "arm; empty: the simulator's own")
     checkpoint: str = setting("", "source:=policy: the checkpoint, a folder (E0's or LeRobot's) or ws://HOST:PORT")
     shadow: bool = setting(False, "the checkpoint's policy only watches, whoever moves the arm")
@@ -152,6 +164,16 @@ class SimArguments:
 
     def __post_init__(self) -> None:
         check(self)
+        own = SIMULATORS[self.simulator].own
+        stepped = own["controller"] == "step"
+        for name in own:
+            object.__setattr__(self, name, getattr(self, name) or own[name])
+        if stepped != (self.controller == "step") or (stepped and self.mode != "lockstep"):
+            those = ", ".join(name for name, simulator in SIMULATORS.items() if simulator.step_columns)
+            raise ConfigError(
+                f"simulator:={self.simulator} mode:={self.mode} controller:={self.controller}: steps (mode:=lockstep "
+                f"controller:=step) are for {those}, and nothing else is"
+            )
         needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source) or (self.shadow and "checkpoint")
         if needed and not getattr(self, needed):
             raise ConfigError(f"{'shadow:=true' if self.shadow else f'source:={self.source}'} needs {needed}:=PATH")
@@ -259,7 +281,10 @@ def sim_graph(a: SimArguments) -> Graph:
     """The simulator's bridge in the robot's place."""
     simulator, lockstep = SIMULATORS[a.simulator], a.mode == "lockstep"
     common = {"embodiment": a.embodiment or simulator.embodiment, "lockstep": lockstep}
-    patience = {} if lockstep else {"joint_max_age_ms": simulator.joint_max_age_ms, "stop_lead_ms": 20.0}
+    steps = {"step_columns": simulator.step_columns} if simulator.step_columns else {}
+    patience: dict[str, Any] = (
+        {} if lockstep else {"joint_max_age_ms": simulator.joint_max_age_ms, "stop_lead_ms": 20.0}
+    )
     rates = {} if lockstep else {k: v for k, v in vars(simulator).items() if k.endswith("_hz")}
     rates["frozen_pixels_ms"] = 0.0  # a still scene is rendered to identical pixels
     scene, views = {"task": a.task, "seed": a.seed}, list(a.views)
@@ -278,7 +303,7 @@ def sim_graph(a: SimArguments) -> Graph:
         *_source(a, common),
         *watcher,
         *takeover,
-        _with(EXECUTOR, common, patience, pace, output=a.controller, expected_source=expected),
+        _with(EXECUTOR, common, patience, pace, steps, output=a.controller, expected_source=expected),
         *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )

@@ -59,6 +59,7 @@ def graph_arguments(config: EvalConfig) -> dict[str, Any]:
     source = {"source": "policy", "checkpoint": there} if card else {}
     arm = {"embodiment": card.embodiment} if card and card.embodiment and config.simulator == "fr3_plant" else {}
     where = {"simulator": config.simulator, "mode": config.mode, "views": config.views, "size": config.size}
+    where |= {"sim_python": config.sim_python} if config.sim_python else {}
     return {**where, **source, **arm}
 
 

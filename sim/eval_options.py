@@ -140,7 +140,8 @@ def parser() -> argparse.ArgumentParser:
         "--camera-poses", choices=REPORTED, default="nominal", help="where moved cameras say that they stand"
     )
     p.add_argument("--control", choices=CONTROLS, default="joint_position", help="what the expert's plans are made of")
-    p.add_argument("--simulator", default="maniskill", help="maniskill or fr3_plant (no physics)")
+    p.add_argument("--simulator", default="maniskill", help="maniskill, libero, or fr3_plant (no physics)")
+    p.add_argument("--sim-python", default="", metavar="PYTHON", help="over the graph: the simulator's interpreter")
     p.add_argument("--keep-bags", action="store_true", help="over the graph: keep a bag of every rollout")
     p.add_argument(
         "--out", type=Path, help="folder of the evaluation (default: runs/eval-<time>); one there is continued"

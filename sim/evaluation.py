@@ -32,7 +32,7 @@ from sim.direct import DirectEpisode, DirectLoop, Moment
 from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, SUCCESS, Job, Rollout
 from sim.raw import RawLoop
 from sim.scripted import CONTROLS
-from sim.simulators import SIMULATORS, instructions, make_adapter, make_raw_adapter
+from sim.simulators import SIMULATORS, STEPPED, instructions, make_adapter, make_row_adapter
 from sim.sources import Disguise, ExpertSource, PolicySource
 from sim.statistics import percentile
 
@@ -57,6 +57,7 @@ class EvalConfig:
     max_steps: int = setting(0, "control steps of 50 ms per rollout; 0: the task's own limit", low=0, high=100_000)
     camera_shift_deg: float = setting(0.0, "fixed cameras moved on a sphere", unit="deg", low=0.0, high=60.0)
     camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
+    sim_python: str = setting("", "over the graph: interpreter of the simulator; empty: this one")
 
     control: str = setting("joint_position", "what rows of the expert's chunks are", choices=CONTROLS)
 
@@ -65,10 +66,15 @@ class EvalConfig:
         if self.control != "joint_position" and (self.checkpoint or self.mode == "raw"):
             raise ConfigError(f"control {self.control} is the expert's, through the executor; a checkpoint has its own")
         if self.camera_shift_deg and self.simulator != "maniskill":
-            raise ConfigError(f"{self.simulator} draws no scene, so its cameras cannot be moved; maniskill can")
+            raise ConfigError(f"{self.simulator}'s cameras cannot be moved; maniskill's can")
         inference_settings(self.settings)
-        if self.mode == "raw" and self.simulator != "maniskill":
-            raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for maniskill")
+        if self.mode == "raw" and self.simulator == "fr3_plant":
+            others = ", ".join(name for name in SIMULATORS if name != self.simulator)
+            raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for {others}")
+        if self.mode == "realtime" and self.simulator in STEPPED:
+            raise ConfigError(f"{self.simulator} can only be stepped; --mode lockstep, --direct or --raw")
+        if self.sim_python and self.mode in LOCAL_MODES:
+            raise ConfigError(f"--{self.mode} runs in one process: {self.sim_python} -m e0_ros.cli eval ... instead")
 
     @property
     def shift(self) -> CameraShift:
@@ -122,6 +128,7 @@ def identity(config: EvalConfig) -> dict[str, Any]:
     card = card_of(config)
     known = {**asdict(config), "views": list(config.views), "settings": inference_settings(config.settings)}
     known["checkpoint"] = card.name if card else ""
+    known.pop("sim_python")  # where a package lies changes nothing
     return {**known, "code_version": code_version()}
 
 
@@ -205,7 +212,9 @@ class RolloutRunner:
     def _make_loop(self, task: str) -> DirectLoop | RawLoop:
         config, size_px = self._config, (self._config.size, self._config.size)
         if config.mode == "raw":
-            return RawLoop(make_raw_adapter(config.simulator, config.views, size_px, config.shift))
+            return RawLoop(make_row_adapter(config.simulator, config.views, size_px, config.shift))
+        if config.simulator in STEPPED:
+            return DirectLoop(make_row_adapter(config.simulator, config.views, size_px), task)
         adapter = make_adapter(config.simulator, config.views, size_px, self._arm(), shift=config.shift)
         return DirectLoop(adapter, task)
 

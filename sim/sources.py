@@ -15,7 +15,7 @@ from e0_policy.types import ActionChunk, FloatArray, NoChunk, Observation, Stale
 from e0_ros.core.plan_keeper import InForce
 from e0_ros.core.policy_session import PolicySession
 from sim.playback import PlaybackConfig
-from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner
+from sim.scripted import ScriptedSource, Seen, make_planner, rows_of
 
 _SESSION = "direct"
 
@@ -60,7 +60,7 @@ class ExpertSource:
         control: str = "joint_position",
     ) -> None:
         self._poses = poses
-        planner, rows = make_planner(simulator, arm), CONTROLS[control]
+        planner, rows = make_planner(simulator, arm), rows_of(simulator, control)
         self._scripted = ScriptedSource(planner, PlaybackConfig(), arm, _SESSION, rows)
 
     def reset(self, task: str, seed: int) -> None:
