@@ -15,8 +15,10 @@ import pytest
 from e0_policy.dataset import PackedSource
 from e0_policy.embodiment import load_embodiment
 from e0_policy.scene_data import SceneData
+from e0_policy.train import train
+from e0_policy.train_config import from_mapping
 from e0_ros.config import ConfigError
-from sim import collect_episode, fr3_plant
+from sim import collect_episode, fr3_plant, import_command
 from sim.collect import collect, main, table
 from sim.collect_config import CollectConfig
 from sim.direct import DirectLoop, Moment
@@ -106,6 +108,25 @@ module._write = once
 if __name__ == "__main__":
     module.collect(PLANT, Path(sys.argv[1]), 1)
 """
+
+
+def test_a_folder_is_trained_on_as_it_is_and_as_videos(plant_folder: Path, tmp_path: Path) -> None:
+    """`data:` takes both; the numbers are the same (in single precision), so both have the same statistics."""
+    videos = tmp_path / "videos"
+    assert import_command.main([str(plant_folder), "--out", str(videos), "--size", "16"]) == 0
+    model = {"views": ["base"], "image_size": 16, "vision_width": 16, "depth": 1}
+    runs = []
+    for folder in (plant_folder, videos):
+        run = {"output": str(tmp_path / f"run_{folder.name}"), "data": str(folder), "batch_size": 2, "augment": False}
+        steps = {"steps": 2, "warmup_steps": 0, "validation_fraction": 0.0, "constant_dimensions": "hold"}
+        train(from_mapping({"model": model, **run, **steps}, "test"))
+        runs.append(json.loads((Path(run["output"]) / "checkpoint/config.json").read_text()))
+    assert [run["embodiment"] for run in runs] == [PLANT.embodiment] * 2
+    for values in ("actions", "proprioception"):
+        one, other = (run["transform"][values] for run in runs)
+        assert one.keys() == other.keys() and one["names"] == other["names"]
+        for name in ("low", "high"):
+            np.testing.assert_allclose(one[name], other[name], atol=1e-6)
 
 
 def test_a_killed_run_goes_on_and_comes_to_the_same(
