@@ -177,18 +177,18 @@ class Evaluator(Node):  # type: ignore[misc]
         episode.jerk_rad_s3 = rms_jerk(*self._trace.motion(), PERIOD_NS)
         return episode
 
-    def wait_ready(self) -> None:
-        """Wait until every service of an episode is there.
+    def wait_ready(self, timeout_s: float = 300.0) -> None:
+        """Wait until every service of an episode is there; a cold simulator reads gigabytes at its first start.
 
         Raises:
             EvaluationError: names the services that did not come up within the timeout, or what died.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + timeout_s
         while missing := [s for s in self._needed if not self._callers[s.name].service_is_ready()]:
             self._health()
             if time.monotonic() > deadline:
                 names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
-                raise EvaluationError(f"not up within {self._timeout_s:.0f} s: {names}; look at their logs")
+                raise EvaluationError(f"not up within {timeout_s:.0f} s: {names}; look at their logs")
             self._wait()
 
     def _prepare(self, episode: Episode, max_steps: int) -> None:

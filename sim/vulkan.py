@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from e0_ros.bootstrap.archive import ArchiveError
 from sim.setup_dir import setup_dir
-from sim.vulkan_fetch import DRIVER, FetchError, fetch
+from sim.vulkan_fetch import DRIVER, fetch
 from sim.vulkan_probe import preload
 
 _FOLDERS = tuple(Path(p) / "vulkan/icd.d" for p in ("/etc", "/usr/local/share", "/usr/share"))
@@ -63,7 +64,7 @@ def provide(say: bool = True) -> Driver:
     target = _target()
     try:
         fetch(target, (lambda line: print(f"vulkan: {line}", flush=True)) if say else lambda line: None)
-    except FetchError as error:
+    except ArchiveError as error:
         raise VulkanError(f"no usable Vulkan driver, and fetching one failed ({error}); {CURE}") from None
     if driver := _probe(target / "lvp_icd.json"):
         return driver

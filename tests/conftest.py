@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests import bare_machine
 from tests.domain import keep_to_itself
 
 keep_to_itself()
@@ -19,3 +21,9 @@ def ros() -> Iterator[None]:
     rclpy.init()
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with little on it and an archive of few packages."""
+    return bare_machine.script(tmp_path, monkeypatch)

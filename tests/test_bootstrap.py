@@ -197,13 +197,13 @@ def test_interrupted_set_up_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     Recorded.broken = "messages"
     with pytest.raises(KeyboardInterrupt):
         Recorded(tmp_path, ran).run(sys.executable)
-    assert ran == ["environment", "packages"]
+    assert ran == ["environment", "packages", "libraries"]
     setup = Recorded(tmp_path, ran)
     assert not setup.is_complete()
     setup.run(sys.executable)
-    assert ran == ["environment", "packages", "messages", "project"]
+    assert ran == ["environment", "packages", "libraries", "messages", "project"]
     assert Recorded(tmp_path, ran).is_complete()
-    assert "[2/4] packages       done before" in capsys.readouterr().out
+    assert "[2/5] packages       done before" in capsys.readouterr().out
     setup.python.unlink()
     assert not Recorded(tmp_path, ran).is_complete()
 

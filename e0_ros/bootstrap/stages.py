@@ -13,6 +13,7 @@ from e0_ros.environment import INSTALL, Ros, sourced
 
 MESSAGES = ("e0_msgs", "e0_ros/bootstrap/tf2_msgs")
 """Message packages to build, unless an install has them: ours, and what the wheels lack."""
+LIBRARIES = "e0_ros.bootstrap.libraries"
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "CONDA_PREFIX")
 
 
@@ -36,6 +37,7 @@ class Setup:
         self.stages: list[tuple[str, str, Callable[[], None]]] = [
             ("environment", plan.key(root, [], ros.kind, ros.prefix, str(venv)), self._make_venv),
             ("packages", plan.key(root, [plan.CONSTRAINTS], *packages), self._install_packages),
+            ("libraries", plan.key(root, ["e0_ros/bootstrap/libraries.py"], *packages), self._module(LIBRARIES)),
             ("messages", plan.key(root, MESSAGES, *plan.build_pins(root), str(root)), self._build_messages),
             ("project", plan.key(root, ["setup.cfg", "e0_ros/bootstrap/venv_start.py"], str(root)), self._install_self),
         ]
@@ -43,8 +45,8 @@ class Setup:
         if not self.packages:
             self.stages = [stage for stage in self.stages if stage[0] != "messages"]
         if "sim" in extras:
-            self.stages += [(n, plan.key(root, [f"sim/{n}.py"]), self._module(n)) for n in ("vulkan", "robot_visuals")
-                            if (root / "sim" / f"{n}.py").is_file()]  # fmt: skip
+            for name in ("vulkan", "robot_visuals"):
+                self.stages.append((name, plan.key(root, [f"sim/{name}.py"]), self._module(f"sim.{name}")))
 
     def is_complete(self) -> bool:
         """Whether every stage is up to date and the environment's interpreter is there."""
@@ -112,6 +114,6 @@ class Setup:
 
     def _module(self, name: str) -> Callable[[], None]:
         def work() -> None:
-            self.progress.run([str(self.python), "-m", f"sim.{name}"], self._environ(), self.root)
+            self.progress.run([str(self.python), "-m", name], self._environ(), self.root)
 
         return work
