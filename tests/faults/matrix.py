@@ -251,7 +251,7 @@ MATRIX = (
         ),
         "the slow disk is a slow file, no slowed block device",
     ),
-    Row(27, "90 MB/s", "0 lost in 60 s", missing="measured by e0 bench, not asserted: BENCHMARKS.md"),
+    Row(27, "90 MB/s", "0 lost in 60 s", missing="measured by e0 bench recorder, not asserted: BENCHMARKS.md"),
     Row(
         28,
         "bags cut, bits flipped",
