@@ -123,12 +123,11 @@ class PolicyConnection:
         limits |= {"open_timeout": self._patience_s, "additional_headers": self._headers}
         try:
             opened = _open(self.address, self._patience_s)
-            opening = (
+            self._connection = (
                 unix_connect(None, "ws://localhost/", sock=opened, **limits)
                 if self.address.startswith(UNIX)
                 else connect(self.address, sock=opened, **limits)
             )
-            self._connection = opening.__enter__()  # not left: its end would wait for the other side
             self._metadata = _read(self._connection.recv(timeout=self._patience_s))
         except (OSError, WebSocketException, WireError, EOFError) as error:
             raise self._lost(f"cannot be reached: {error or type(error).__name__}") from None
