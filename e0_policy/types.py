@@ -31,7 +31,7 @@ class Representation(IntEnum):
     EE_POSE = 1
     """Absolute tool pose in the base frame: x y z [m], quaternion xyzw, then the gripper opening."""
     EE_DELTA_STEP = 2
-    """Raw deltas of a benchmark's own controller, one row per control step, lock-step simulation only."""
+    """Rows of a benchmark's own controller (LIBERO's: deltas), one per control step; lock-step simulation only."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ VERBS = {
         "e0_ros.replay_command:main",
         "a policy beside a recorded bag: e0 replay --shadow BAG --checkpoint DIR",
     ),
+    "trials": (
+        "sim.trials:main",
+        "policies on the real bench, blind: e0 trials plan --policy ours=DIR --out trials/monday",
+    ),
     "compare": ("sim.compare:main", "two evaluations pair by pair, with a page: e0 compare runs/a runs/b"),
     "doctor": ("e0_ros.doctor.command:main", "what is wrong with this machine, and the cure: e0 doctor --measure"),
     "ablate": (

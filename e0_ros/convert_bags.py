@@ -22,6 +22,7 @@ from e0_ros.core.bag_writer import DISCARDED
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_episode import convert_bag
 from e0_ros.core.dataset_facts import Facts
+from e0_ros.ray_cluster import cluster
 
 ERROR = "ERROR"
 """Begins the reason of a bag that an error of the code left out."""
@@ -102,20 +103,13 @@ def one(job: Job, config: ConvertConfig, selection: Selection) -> Facts:
 def _on_ray(
     todo: Sequence[Job], config: ConvertConfig, selection: Selection, address: str
 ) -> Iterator[tuple[Job, Facts]]:
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise ConfigError("ray is not installed here; install the extra: pip install 'e0_ros[ray]'") from None
-    ray.init(address=None if address == "local" else address)
-    try:
+    with cluster(address) as ray:
         remote: Any = ray.remote(num_cpus=1)(one)
         waiting = {remote.remote(job, config, selection): job for job in todo}
         while waiting:
             ready, _ = ray.wait(list(waiting))
             for reference in ready:
                 yield waiting.pop(reference), ray.get(reference)
-    finally:
-        ray.shutdown()
 
 
 def _follow(parent: int) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WHEELS, INSTALL, NONE, MIXED = "wheels", "install", "none", "mixed"
+PACKAGES = "run `make setup`, or on a ROS 2 install `make policy-venv` and python:=<checkout>/.venv-policy/bin/python"
+"""How a node gets the Python packages that it lacks."""
 GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 """Set by the wheels once LD_LIBRARY_PATH is right for one interpreter; wrong for any other that inherits it."""
 

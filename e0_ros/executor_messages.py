@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import array
+from dataclasses import replace
 
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_msgs.msg import ExecutorState
 from e0_policy.types import FloatArray
-from e0_ros.conversions import to_time
+from e0_ros.conversions import chunk_to_msg, to_time
 from e0_ros.core.command import Command
-from e0_ros.core.executor_types import Status
+from e0_ros.core.executor_types import Status, Tick
 
 
 class TrajectoryMessage:
@@ -66,6 +68,16 @@ def status_to_msg(status: Status, now_ns: int, commands: int, joint_names: tuple
         msg.positions, msg.velocities = floats(status.reference.position), floats(status.reference.velocity)
     msg.gripper_opening = status.gripper_opening
     return msg
+
+
+def step_to_msg(tick: Tick, now_ns: int) -> ChunkMsg:
+    """The one row of a control step at `now_ns`, as a chunk of its own; without a row STATUS_NONE and the reason."""
+    status = tick.status
+    if tick.row is None or status.chunk is None:
+        msg = ChunkMsg(status=ChunkMsg.STATUS_NONE, reason=status.reason)
+        msg.header.stamp = to_time(now_ns)
+        return msg
+    return chunk_to_msg(replace(status.chunk, rows=tick.row[None], t0_ns=now_ns, uncertainty=None), now_ns)
 
 
 def floats(values: FloatArray) -> array.array[float]:

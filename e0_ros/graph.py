@@ -26,6 +26,7 @@ class Process:
         interpreter: the graph argument that names its interpreter: `python`, `policy_python` or `sim_python`.
         on_death: SHUTDOWN the graph, RESTART the node, or CONTINUE without it.
         settings: values other than the defaults.
+        needs: Python packages without which its module cannot be imported, and which no ROS 2 install brings.
 
     """
 
@@ -35,6 +36,7 @@ class Process:
     interpreter: str = "python"
     on_death: str = SHUTDOWN
     settings: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ _RECORDER = tuple(f"e0_ros.core.recorder_config:{name}" for name in ("RecorderCo
 BRIDGE = Process("bridge", "sim.bridge", ("sim.bridge.settings:BridgeConfig",), "sim_python")
 EXPERTS = Process("experts", "sim.experts", ("sim.experts:ExpertsConfig",), "sim_python")
 SYNC = Process("observation_sync", "e0_ros.nodes.observation_sync", _SYNC)
-POLICY = Process("policy", "e0_ros.nodes.policy", ("e0_ros.core.policy_config:PolicyConfig",), "policy_python")
+_POLICY = ("e0_ros.core.policy_config:PolicyConfig",)
+POLICY = Process("policy", "e0_ros.nodes.policy", _POLICY, "policy_python", needs=("mcap", "pyarrow", "rosbags"))
 EXECUTOR = Process("chunk_executor", "e0_ros.nodes.chunk_executor", _EXECUTOR)
-RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER)
+RECORDER = Process("episode_recorder", "e0_ros.nodes.episode_recorder", _RECORDER, needs=("mcap", "rosbags"))
 _GRIPPER = ("e0_ros.nodes.gripper:GripperNodeConfig", "e0_ros.core.gripper_goals:GripperConfig")
 GRIPPER = Process("gripper", "e0_ros.nodes.gripper", _GRIPPER)
 _SESSION = (
@@ -100,7 +103,8 @@ TELEOP_PACE = {"exhausted_ms": 20.0}
 class Simulator:
     """What a graph has to know of a simulator: its arm, and in real time its rates and how late its joints may be.
 
-    ManiSkill's joint states wait for the processor now and then, which a robot's do not.
+    ManiSkill's joint states wait for the processor now and then, which a robot's do not. One with `step_columns` is
+    moved by rows of that many columns, its benchmark's own, and only in lock-step.
     """
 
     embodiment: str
@@ -108,11 +112,21 @@ class Simulator:
     joint_rate_hz: float
     gripper_rate_hz: float
     joint_max_age_ms: float
+    step_columns: int = 0
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Its mode and controller where nothing else is asked for."""
+        stepped = {"mode": "lockstep", "controller": "step"}
+        return stepped if self.step_columns else {"mode": "realtime", "controller": "joint_trajectory"}
 
 
 SIMULATORS = {
     "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0),
     "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0),
+    "vlabench": Simulator("panda", 10.0, 10.0, 10.0, joint_max_age_ms=200.0),
+    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=16),
+    "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=7),
 }
 
 
@@ -121,17 +135,18 @@ class SimArguments:
     """A simulated robot, driven by an expert, a recording or a policy."""
 
     simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
-    mode: str = setting("realtime", "who owns the time", choices=("realtime", "lockstep"))
+    mode: str = setting("", "who owns the time; empty: realtime, or lockstep for a simulator that can only be stepped",
+                        choices=("", "realtime", "lockstep"))  # fmt: skip
     source: str = setting("scripted", "who plans: a privileged expert, a policy, a recording, a GELLO, or none here",
                           choices=("scripted", "policy", "replay", "teleop", "external"))  # fmt: skip
     task: str = setting("", "task of the first scene; empty: the simulator's first")
     seed: int = setting(0, "seed of the first scene", low=0, high=2**63 - 1)
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
     size: int = setting(224, "height and width of the views", unit="px", low=16, high=2048)
-    controller: str = setting("joint_trajectory", "how commands reach the arm",
-                              choices=("joint_trajectory", "impedance"))  # fmt: skip
+    controller: str = setting("", "how commands reach the arm; empty: joint_trajectory, or the simulator's own steps",
+                              choices=("", "joint_trajectory", "impedance", "step"))  # fmt: skip
     embodiment: str = setting("", "arm; empty: the simulator's own")
-    checkpoint: str = setting("", "source:=policy: folder of the checkpoint")
+    checkpoint: str = setting("", "source:=policy: the checkpoint, a folder (E0's or LeRobot's) or ws://HOST:PORT")
     shadow: bool = setting(False, "the checkpoint's policy only watches, whoever moves the arm")
     recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; empty: that of e0 gello fake")
@@ -149,6 +164,16 @@ class SimArguments:
 
     def __post_init__(self) -> None:
         check(self)
+        own = SIMULATORS[self.simulator].own
+        stepped = own["controller"] == "step"
+        for name in own:
+            object.__setattr__(self, name, getattr(self, name) or own[name])
+        if stepped != (self.controller == "step") or (stepped and self.mode != "lockstep"):
+            those = ", ".join(name for name, simulator in SIMULATORS.items() if simulator.step_columns)
+            raise ConfigError(
+                f"simulator:={self.simulator} mode:={self.mode} controller:={self.controller}: steps (mode:=lockstep "
+                f"controller:=step) are for {those}, and nothing else is"
+            )
         needed = {"policy": "checkpoint", "replay": "recording"}.get(self.source) or (self.shadow and "checkpoint")
         if needed and not getattr(self, needed):
             raise ConfigError(f"{'shadow:=true' if self.shadow else f'source:={self.source}'} needs {needed}:=PATH")
@@ -240,7 +265,7 @@ class TeleopArguments(BenchArguments):
 class FrankaArguments(BenchArguments):
     """A policy on a Franka Research 3 with RealSense cameras."""
 
-    checkpoint: str = setting("", "checkpoint of the policy")
+    checkpoint: str = setting("", "checkpoint of the policy, a folder (E0's or LeRobot's) or ws://HOST:PORT")
     view_reference: str = setting("", "take by which to tell that a camera has moved; empty: the checkpoint's pictures")
     shadow: bool = setting(False, "the policy only watches: nothing follows its plans")
     policy_python: str = setting("", "interpreter of the policy; empty: as python")
@@ -256,7 +281,10 @@ def sim_graph(a: SimArguments) -> Graph:
     """The simulator's bridge in the robot's place."""
     simulator, lockstep = SIMULATORS[a.simulator], a.mode == "lockstep"
     common = {"embodiment": a.embodiment or simulator.embodiment, "lockstep": lockstep}
-    patience = {} if lockstep else {"joint_max_age_ms": simulator.joint_max_age_ms, "stop_lead_ms": 20.0}
+    steps = {"step_columns": simulator.step_columns} if simulator.step_columns else {}
+    patience: dict[str, Any] = (
+        {} if lockstep else {"joint_max_age_ms": simulator.joint_max_age_ms, "stop_lead_ms": 20.0}
+    )
     rates = {} if lockstep else {k: v for k, v in vars(simulator).items() if k.endswith("_hz")}
     rates["frozen_pixels_ms"] = 0.0  # a still scene is rendered to identical pixels
     scene, views = {"task": a.task, "seed": a.seed}, list(a.views)
@@ -275,7 +303,7 @@ def sim_graph(a: SimArguments) -> Graph:
         *_source(a, common),
         *watcher,
         *takeover,
-        _with(EXECUTOR, common, patience, pace, output=a.controller, expected_source=expected),
+        _with(EXECUTOR, common, patience, pace, steps, output=a.controller, expected_source=expected),
         *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )

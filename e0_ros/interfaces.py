@@ -114,6 +114,13 @@ TRAJECTORY = Topic(
     "50 Hz (lock-step: per tick)",
     "time of the trajectory's start, before its receipt",
 )
+SIM_STEP = Topic(
+    "/e0/sim/step",
+    "e0_msgs/msg/ActionChunk",
+    Qos(),
+    "lock-step, output step: one row per tick, for a simulator alone",
+    "control step",
+)
 IMPEDANCE_TARGET = Topic(
     "/gello/joint_states", "sensor_msgs/msg/JointState", Qos(depth=1), "tick rate, never pauses", "publishing"
 )
@@ -161,6 +168,7 @@ TOPICS = (
     GRIPPER_STATES,
     TRAJECTORY,
     IMPEDANCE_TARGET,
+    SIM_STEP,
     GRIPPER_COMMAND,
     OBSERVATION,
     ACTION_CHUNK,

@@ -1,5 +1,7 @@
 """Checkpoints outside e0_policy: what one needs to be fed, read without torch, and the policy that it holds.
 
+A checkpoint is a folder of E0's, a `pretrained_model` folder of LeRobot's, or the address of an openpi server.
+
 The one place outside e0_policy that loads its torch part, and only when asked: nodes and simulators know the `Policy`
 protocol alone.
 """
@@ -15,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from e0_policy.foreign import is_foreign, read_foreign
 from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError
+from e0_ros.environment import PACKAGES
 
-CONFIG = "config.json"
+CONFIG, E0 = "config.json", "E0"
 FIRST_VIEWS = "views.npz"
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
 
@@ -29,9 +33,10 @@ class Card:
     """What a checkpoint expects and gives.
 
     Attributes:
-        identifier: the first digits of the SHA-256 of its weights.
+        kind: whose it is.
+        identifier: the first digits of the SHA-256 of its weights; of an openpi server its name or address.
         digest: the first digits of the SHA-256 of its configuration.
-        embodiment: whose actions it predicts.
+        embodiment: whose actions it predicts; empty: of the arm that it is asked to drive.
         views: camera views that it was trained on, in order.
         image_px: side of the pictures that it was trained on before they were scaled for the network, if its maker
             wrote that down (`training.image_px`), else the network's own.
@@ -47,15 +52,28 @@ class Card:
     image_px: int
     execution_horizon: int
     training: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = E0
+
+    @property
+    def name(self) -> str:
+        """What is run, for the records: kind, weights and configuration."""
+        return f"{'' if self.kind == E0 else self.kind + ' '}{self.identifier}/{self.digest}"
 
 
-def read_card(folder: Path) -> Card:
+def read_card(where: str | Path, settings: Mapping[str, Any] | None = None) -> Card:
     """Read a checkpoint's configuration; whether it is undamaged is checked when it is loaded.
+
+    Args:
+        where: the checkpoint.
+        settings: of inference; those of policies of others say what they are fed.
 
     Raises:
         ConfigError: there is no checkpoint, or its configuration is not one.
 
     """
+    if is_foreign(str(where)):
+        return _foreign_card(str(where), settings)
+    folder = Path(where)
     path = folder / CONFIG
     if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
         raise ConfigError(f"{folder} holds no checkpoint; one is a folder with {CONFIG} and model.safetensors")
@@ -97,23 +115,52 @@ def first_views(folder: Path) -> dict[str, ImageArray]:
     return found
 
 
-def load_checkpoint(folder: str, device: str = "auto", settings: Mapping[str, Any] | None = None) -> Policy:
+def _foreign_card(where: str, settings: Mapping[str, Any] | None) -> Card:
+    try:
+        found = read_foreign(where, settings)
+        weights, others = found.digests()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ConfigError(f"checkpoint {where}: {error}") from None
+    what = found.features
+    return Card(
+        weights, others, what.embodiment, tuple(what.views), what.side_px, what.execution_horizon, kind=found.kind
+    )
+
+
+def load_checkpoint(
+    folder: str, device: str = "auto", settings: Mapping[str, Any] | None = None, embodiment: str = ""
+) -> Policy:
     """The policy of a checkpoint.
 
     Args:
         folder: the checkpoint.
         device: torch device, or auto.
-        settings: of inference (`e0_policy.inference.InferenceSettings`, `e0_policy.diffusion.SamplerSettings`).
+        settings: of inference (`e0_policy.inference.InferenceSettings`, `e0_policy.diffusion.SamplerSettings`; of
+            policies of others `e0_policy.foreign_policy.ForeignSettings`, `e0_policy.foreign_features.Features`).
+        embodiment: the arm to drive, for policies of others, which do not say whose rows they predict.
 
     Raises:
         ValueError: no such checkpoint, a damaged one, a wrong setting, or the policy's requirements are missing.
 
     """
+    if folder and is_foreign(folder):
+        return _foreign(folder, device, settings, embodiment)
     if not folder or not Path(folder).exists():
         raise ConfigError(f"checkpoint is {folder!r}; policy e0 needs an existing checkpoint")
     try:
         from e0_policy.inference import load_policy
     except ImportError as error:
-        raise ConfigError(f"policy e0 cannot be loaded ({error}); install the policy's requirements") from None
+        raise ConfigError(f"policy e0 cannot be loaded ({error}); {PACKAGES}") from None
     policy: Policy = load_policy(folder, device, **(settings or {}))
     return policy
+
+
+def _foreign(where: str, device: str, settings: Mapping[str, Any] | None, embodiment: str) -> Policy:
+    try:
+        from e0_policy.foreign_policy import load_foreign
+    except ImportError as error:
+        raise ConfigError(f"{where} cannot be reached ({error}); install the extra [remote]") from None
+    try:
+        return load_foreign(where, embodiment, device, settings)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"checkpoint {where}: {error}") from None

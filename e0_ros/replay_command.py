@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         if options.checkpoint:
-            card = read_card(Path(options.checkpoint))
+            card = read_card(options.checkpoint)
             policy, name = load_checkpoint(options.checkpoint), card.identifier
             shadow = run_shadow(Bag(options.shadow), policy, options.action, card.views, max(options.every, 0))
         else:

@@ -6,6 +6,8 @@ resolve("sim", parse("sim", ["simulator:=fr3_plant", "mode:=lockstep"])).process
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ import yaml
 from e0_policy.embodiment import EmbodimentError
 from e0_policy.resources import config_dir
 from e0_ros.config import ConfigError, closest, describe, from_mapping, load_yaml, setting_types, to_mapping
+from e0_ros.environment import PACKAGES
 from e0_ros.graph import GRAPHS, NODES, Graph, Process
 
 
@@ -75,7 +78,7 @@ def resolve(
         settings: settings by node, over those of the `settings` file.
 
     Raises:
-        GraphError: an unknown argument, node or setting, a wrong value, or a node that is not installed.
+        GraphError: an unknown argument, node or setting, a wrong value, or a node that cannot run here.
 
     """
     try:
@@ -90,7 +93,17 @@ def resolve(
         ready = tuple(configured(process, chosen.get(process.name, {})) for process in graph.processes)
     except (ConfigError, EmbodimentError) as error:
         raise GraphError(str(error)) from None
+    for process in ready:
+        _check_needs(process, graph.interpreter(process))
     return replace(graph, processes=ready)
+
+
+def _check_needs(process: Process, interpreter: str) -> None:
+    """Whether this interpreter, if it is the node's, has what the node needs."""
+    missing = [name for name in process.needs if importlib.util.find_spec(name) is None] if not interpreter else []
+    if missing:
+        lacks = f"node {process.name} needs {', '.join(missing)}, which {sys.executable} has not"
+        raise GraphError(f"{lacks}; {PACKAGES}")
 
 
 def _settings_file(graph: str, path: str) -> dict[str, Any]:

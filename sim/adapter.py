@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.core.camera_model import CameraModel
@@ -32,8 +32,8 @@ class Privileged:
     way: str = ""
 
 
-class SimAdapter(Protocol):
-    """An arm in a scene. Time moves only in `step`; the same seed and the same calls give the same bits."""
+class SceneAdapter(Protocol):
+    """An arm in a scene, as far as it is watched; the same seed and the same calls give the same bits."""
 
     @property
     def embodiment(self) -> str:
@@ -51,10 +51,6 @@ class SimAdapter(Protocol):
     def control_period_ns(self) -> int:
         """Time between two observations of the benchmark: the tick of lock-step."""
 
-    @property
-    def physics_period_ns(self) -> int:
-        """Time that one `step` takes; divides `control_period_ns`."""
-
     def reset(self, task: str, seed: int) -> Scene:
         """Build the scene of a task.
 
@@ -67,9 +63,6 @@ class SimAdapter(Protocol):
 
     def gripper_opening(self) -> float:
         """Opening in [0, 1], 1 is fully open."""
-
-    def step(self, position: FloatArray, velocity: FloatArray, gripper_opening: float) -> None:
-        """Advance by `physics_period_ns` towards a set-point: `(joints,)` rad and rad/s, and the gripper's opening."""
 
     def start_render(self) -> None:
         """Begin to render every view of the present state; `step` may follow at once."""
@@ -91,3 +84,34 @@ class SimAdapter(Protocol):
 
     def close(self) -> None:
         """Free the simulator."""
+
+
+@runtime_checkable
+class SimAdapter(SceneAdapter, Protocol):
+    """One that follows joint set-points. Time moves only in `step`."""
+
+    @property
+    def physics_period_ns(self) -> int:
+        """Time that one `step` takes; divides `control_period_ns`."""
+
+    def step(self, position: FloatArray, velocity: FloatArray, gripper_opening: float) -> None:
+        """Advance by `physics_period_ns` towards a set-point: `(joints,)` rad and rad/s, and the gripper's opening."""
+
+
+class RowAdapter(SceneAdapter, Protocol):
+    """One that takes rows of its benchmark. Time moves only in `act` and `stand`, by `control_period_ns`."""
+
+    @property
+    def columns(self) -> int:
+        """Columns of its rows."""
+
+    def act(self, row: FloatArray) -> None:
+        """One control step with a row `(columns,)` of the benchmark's own controller, the gripper's opening last.
+
+        Raises:
+            ValueError: another number of columns.
+
+        """
+
+    def stand(self) -> None:
+        """One control step in which nobody moves the arm."""

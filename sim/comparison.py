@@ -9,7 +9,7 @@ from typing import Any
 
 from e0_ros.config import ConfigError
 from sim.eval_rollouts import ERROR, POLICY, SUCCESS, Job, Rollout, read_run
-from sim.eval_summary import figures, moved_cameras, rate
+from sim.eval_summary import figures, moved_cameras, policy_name, rate
 from sim.statistics import mcnemar_p, paired_difference
 
 ALL = "all"
@@ -33,9 +33,11 @@ class Run:
     @property
     def title(self) -> str:
         """What was run, in words."""
-        checkpoint = str(self.configuration.get("checkpoint", ""))
-        what = f"E0 {checkpoint.split('/')[0]}" if checkpoint else "scripted expert"
-        parts = (what, str(self.configuration.get("mode", "")), moved_cameras(self.configuration))
+        parts = (
+            policy_name(self.configuration),
+            str(self.configuration.get("mode", "")),
+            moved_cameras(self.configuration),
+        )
         return ", ".join(part for part in parts if part)
 
     def figures(self, task: str) -> dict[str, Any]:
@@ -93,9 +95,22 @@ def paired(first: Run, second: Run) -> dict[Job, str]:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What the configurations do not share: the first's value and the second's."""
-    names = sorted({*first, *second})
-    return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
+    """What the configurations do not share: the first's value and the second's; `settings.steps` is within one."""
+    a, b = _flat(first), _flat(second)
+    return {name: (a.get(name), b.get(name)) for name in sorted({*a, *b}) if a.get(name) != b.get(name)}
+
+
+def shown(value: Any) -> str:
+    """A value of a configuration as it is written; a dash for none."""
+    return "-" if value in (None, "", [], ()) else str(value)
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Values within mappings by names with dots."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return found
 
 
 def _figures(kinds: Sequence[str]) -> dict[str, Any]:
@@ -139,7 +154,7 @@ def table(first: Run, second: Run, told: Mapping[str, Any]) -> str:
     rows = [COLUMNS, *table_rows(told)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = [f"first   {first.name}: {first.title}", f"second  {second.name}: {second.title}"]
-    lines += [f"differ  {name}: {a!r}, {b!r}" for name, (a, b) in told["differences"].items()]
+    lines += [f"differ  {name}: {shown(a)} → {shown(b)}" for name, (a, b) in told["differences"].items()]
     lines += ["", *("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)]
     if told["left_out"]:
         lines.append(f"{told['left_out']} rollouts have no counterpart or ended with an error")

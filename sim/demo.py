@@ -176,7 +176,9 @@ def evaluation(options: argparse.Namespace) -> EvalConfig:
 def source_line(config: EvalConfig) -> str:
     """Who plans, in words."""
     if card := card_of(config):
-        return f"policy, E0 checkpoint {card.identifier} of {config.checkpoint}, views {', '.join(config.views)}"
+        return (
+            f"policy, {card.kind} checkpoint {card.identifier} of {config.checkpoint}, views {', '.join(config.views)}"
+        )
     return "scripted (a privileged expert; no trained checkpoint is loaded)"
 
 

@@ -16,14 +16,15 @@ import numpy as np
 
 from e0_policy.types import ActionChunk, FloatArray, ImageArray, Observation, Stale
 from e0_ros.core.camera_model import CameraModel
-from e0_ros.core.chunk_executor import ChunkExecutor, ExecutorConfig, Mode
+from e0_ros.core.chunk_executor import ExecutorConfig, Mode
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import Status
 from e0_ros.core.joint_names import gripper_opening
 from e0_ros.core.observation_sync import ObservationSync
 from e0_ros.core.pairing import SyncConfig
 from e0_ros.core.plan_keeper import InForce
-from sim.adapter import SimAdapter
+from e0_ros.core.step_executor import make_executor
+from sim.adapter import RowAdapter, SimAdapter
 from sim.camera_shift import known_offsets
 from sim.controllers import Point, Trajectory
 from sim.disturbance import Disturbance
@@ -31,6 +32,7 @@ from sim.episode import Episode
 from sim.rig import JointSample, Rig
 from sim.sources import Source
 from sim.statistics import rms_jerk
+from sim.step_rig import Row, StepRig
 from sim.trace import Trace
 
 START_NS = RESET_GAP_NS = 1_000_000_000
@@ -125,7 +127,7 @@ class DirectLoop:
 
     def __init__(
         self,
-        adapter: SimAdapter,
+        adapter: SimAdapter | RowAdapter,
         task: str = "",
         settings: Mapping[str, Any] | None = None,
         on_command: Callable[[int, Command, Status], None] | None = None,
@@ -133,9 +135,14 @@ class DirectLoop:
     ) -> None:
         adapter.reset(task or adapter.tasks[0], 0)
         self.adapter, self._on_command = adapter, on_command
-        self.rig = Rig(adapter, "joint_trajectory", True, START_NS, disturbance)
+        steps: dict[str, Any] = {}
+        if isinstance(adapter, SimAdapter):
+            self.rig: Rig | StepRig = Rig(adapter, "joint_trajectory", True, START_NS, disturbance)
+        else:
+            self.rig, steps = StepRig(adapter, START_NS), {"output": "step", "step_columns": adapter.columns}
         arm = self.rig.arm.name
-        self._executor = ChunkExecutor(ExecutorConfig(embodiment=arm, lockstep=True, **(settings or {})))
+        own = {"embodiment": arm, "lockstep": True, **steps}
+        self._executor = make_executor(ExecutorConfig(**own, **(settings or {})))
         self._sync = ObservationSync(SyncConfig(views=adapter.views, lockstep=True))
         self._samples: list[JointSample] = []
 
@@ -241,7 +248,9 @@ class DirectLoop:
             run.trace.reference(now_ns, status.reference.position)
         if status.mode is not Mode.DISARMED and np.isfinite(status.gripper_opening):
             rig.gripper_target = min(max(status.gripper_opening, 0.0), 1.0)
-        if tick.command is not None:
+        if isinstance(rig, StepRig):
+            rig.command(Row(now_ns, tick.row), now_ns)
+        elif tick.command is not None:
             rig.command(as_trajectory(tick.command, rig.arm.joint_names), now_ns)
             if self._on_command:
                 self._on_command(now_ns, tick.command, status)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; 0 if every rollout ran, 1 if some ended with an error."""
     options = parser().parse_args(argv)
     if options.list_suites:
-        print(listing())
+        print(listing(options.sim_python))
         return 0
     try:
         return _run(options)
@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     tasks, seeds = _tasks(options), seed_range(options.seeds)
-    plan = Plan(tasks, seeds, options.controls, options.workers, options.videos, keep_bags=options.keep_bags)
+    plan = Plan(
+        tasks, seeds, options.controls, options.workers, options.videos, keep_bags=options.keep_bags, ray=options.ray
+    )
     angles = angles_of(options.camera_shift)
     configs = [replace(_configuration(options), camera_shift_deg=angle) for angle in angles]
     out = options.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
@@ -72,7 +74,7 @@ def _tasks(options: argparse.Namespace) -> tuple[str, ...]:
     if bool(options.suite) == bool(options.task):
         raise ConfigError("--task or --suite is needed" if not options.suite else "give either --task or --suite")
     if options.suite:
-        suite = suite_named(options.suite)
+        suite = suite_named(options.suite, options.sim_python)
         options.simulator = suite.simulator
         return suite.tasks
     return tuple(dict.fromkeys(options.task))
@@ -90,6 +92,7 @@ def _configuration(options: argparse.Namespace) -> EvalConfig:
         max_steps=options.max_steps,
         camera_poses=options.camera_poses,
         control=options.control,
+        sim_python=options.sim_python,
     )
 
 

@@ -55,9 +55,11 @@ def run_over_graph(
 def graph_arguments(config: EvalConfig) -> dict[str, Any]:
     """Arguments of the graph `sim` for a completed configuration."""
     card = card_of(config)
-    source = {"source": "policy", "checkpoint": str(Path(config.checkpoint).resolve())} if card else {}
-    arm = {"embodiment": card.embodiment} if card and config.simulator == "fr3_plant" else {}
+    there = config.checkpoint if "://" in config.checkpoint else str(Path(config.checkpoint).resolve())
+    source = {"source": "policy", "checkpoint": there} if card else {}
+    arm = {"embodiment": card.embodiment} if card and card.embodiment and config.simulator == "fr3_plant" else {}
     where = {"simulator": config.simulator, "mode": config.mode, "views": config.views, "size": config.size}
+    where |= {"sim_python": config.sim_python} if config.sim_python else {}
     return {**where, **source, **arm}
 
 

@@ -35,9 +35,11 @@ of another configuration there are refused with the difference. An exception is 
 and is run again then.
 """
 EXAMPLES = """\
-settings of inference (--set): steps (N), samples, alpha, noise (fixed, redraw), sampling (argmax, sampled), decode
-  (token, mean, expectation), seed, execution_horizon, horizon, engine (fast, eager), dtype (auto, float32, bfloat16),
-  threads
+settings of inference (--set) of E0: steps (N), samples, alpha, noise (fixed, redraw), sampling (argmax, sampled),
+  decode (token, mean, expectation), seed, execution_horizon, horizon, engine (fast, eager),
+  dtype (auto, float32, bfloat16), threads
+settings of policies of others: mapping (a YAML file of settings, see config/policies), views, state, action, ...,
+  period_ms, execution_horizon, timeout_s, seed, python (LeRobot's interpreter; default: .venv-lerobot)
 
 examples
   e0 eval --task PickCube-v1 --seeds 0:20                                      # the expert, over the graph
@@ -47,6 +49,9 @@ examples
   e0 eval --task PickCube-v1 --seeds 1000:1100 --checkpoint checkpoints/nano --set steps=4 --set execution_horizon=4
   e0 eval --task PickCube-v1 --seeds 1000:1100 --raw --max-steps 50 --checkpoint checkpoints/nano --json raw.json
   e0 eval --task PushCube-v1 --seeds 0:100 --direct --checkpoint checkpoints/nano --camera-shift 0,5,10,15
+  e0 eval --task PickCube-v1 --seeds 0:100 --direct --checkpoint outputs/act/checkpoints/last/pretrained_model
+  e0 eval --task PickCube-v1 --seeds 0:100 --direct --checkpoint ws://127.0.0.1:8000 --set name=pi05_pick \
+      --set mapping=config/policies/openpi.yaml
 
 exit status: 0 every rollout ran, 1 some ended with an error, 2 wrong arguments
 """
@@ -105,13 +110,25 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--suite", default="", help="every task of a suite, beside the paper's rows")
     p.add_argument("--list-suites", action="store_true", help="suites, what each needs and whether it is here")
     p.add_argument("--seeds", default="0:20", help="A:B: a rollout per seed from A on, B excluded (default: 0:20)")
-    p.add_argument("--checkpoint", default="", help="folder of the checkpoint (default: the scripted expert)")
+    p.add_argument(
+        "--checkpoint",
+        default="",
+        help="folder of a checkpoint (E0's, or LeRobot's "
+        "pretrained_model), or ws://HOST:PORT of an openpi server (default: the scripted expert)",
+    )
     how = p.add_mutually_exclusive_group()
     how.add_argument("--mode", choices=("lockstep", "realtime"), default="lockstep", help="over the ROS graph")
     how.add_argument("--direct", action="store_const", const="direct", dest="mode", help="in one process")
     how.add_argument("--raw", action="store_const", const="raw", dest="mode", help="the benchmark's own protocol")
     p.add_argument("--max-steps", type=int, default=0, help="control steps of 50 ms per rollout (default: the task's)")
     p.add_argument("--workers", type=int, default=1, help="processes of --direct and --raw (default: 1)")
+    p.add_argument(
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help="run --direct and --raw on this Ray cluster (or 'local'), "
+        "one CPU a worker (default: all CPUs); --out must be on every machine",
+    )
     p.add_argument("--controls", type=int, default=20, help="seeds of each control; 0: none (default: 20)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of inference, see below")
     p.add_argument("--device", default="auto", help="torch device (default: a GPU if there is one)")
@@ -123,7 +140,8 @@ def parser() -> argparse.ArgumentParser:
         "--camera-poses", choices=REPORTED, default="nominal", help="where moved cameras say that they stand"
     )
     p.add_argument("--control", choices=CONTROLS, default="joint_position", help="what the expert's plans are made of")
-    p.add_argument("--simulator", default="maniskill", help="maniskill or fr3_plant (no physics)")
+    p.add_argument("--simulator", default="maniskill", help="maniskill, libero, or fr3_plant (no physics)")
+    p.add_argument("--sim-python", default="", metavar="PYTHON", help="over the graph: the simulator's interpreter")
     p.add_argument("--keep-bags", action="store_true", help="over the graph: keep a bag of every rollout")
     p.add_argument(
         "--out", type=Path, help="folder of the evaluation (default: runs/eval-<time>); one there is continued"

@@ -24,14 +24,18 @@ _RATE_HZ = 20
 _MOST_NATS = 3.0
 
 
+def _name(job: Job) -> str:
+    return f"{job.condition}-{job.task.replace('/', '-')}-{job.seed}"
+
+
 def first_frame_path(folder: Path, job: Job) -> Path:
     """Where the picture of a rollout's first observation lies."""
-    return folder / "first_frames" / f"{job.condition}-{job.task}-{job.seed}.jpg"
+    return folder / "first_frames" / f"{_name(job)}.jpg"
 
 
 def video_path(folder: Path, job: Job) -> Path:
     """Where the video of a rollout lies."""
-    return folder / "videos" / f"{job.condition}-{job.task}-{job.seed}.mp4"
+    return folder / "videos" / f"{_name(job)}.mp4"
 
 
 def write_first_frame(path: Path, views: Mapping[str, ImageArray]) -> None:

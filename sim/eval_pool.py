@@ -132,31 +132,37 @@ def _collect(pool: Sequence[_Worker], limit_s: float, on_rollout: Callable[[Assi
             on_rollout(assignment, rollout)  # type: ignore[arg-type]
 
 
+class RolloutWorker:
+    """What a process of a pool does, of ours or of Ray's: rollouts in, results out."""
+
+    def __init__(self, config: EvalConfig, folder: Path) -> None:
+        warnings.filterwarnings("ignore", "Failed to find system libvulkan")
+        self._folder, self.obstacle = folder, ""
+        try:
+            self.runner = RolloutRunner(config, self._keep)
+        except Exception as error:
+            self.obstacle = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+    def run(self, given: Assignment) -> Rollout | str:
+        """Run a rollout; a string is the reason why none can begin."""
+        if self.obstacle:
+            return self.obstacle
+        if given.video is None:
+            return self.runner.run(given.job)
+        with RolloutVideo(given.video, given.job) as video:
+            return self.runner.run(given.job, video.add)
+
+    def _keep(self, job: Job, views: Mapping[str, ImageArray]) -> None:
+        write_first_frame(first_frame_path(self._folder, job), views)
+
+
 def _serve(connection: Connection, config: EvalConfig, folder: Path) -> None:
-    """The process: rollouts in, results out; a string is the reason why it cannot begin."""
+    """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.filterwarnings("ignore", "Failed to find system libvulkan")
-
-    def on_first(job: Job, views: Mapping[str, ImageArray]) -> None:
-        write_first_frame(first_frame_path(folder, job), views)
-
-    try:
-        runner = RolloutRunner(config, on_first)
-    except Exception as error:
-        connection.recv()
-        connection.send(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
-        return
-    with runner, contextlib.suppress(EOFError, KeyboardInterrupt):
+    worker = RolloutWorker(config, folder)
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
-            given: Assignment = connection.recv()
-            connection.send(_run(runner, given))
-
-
-def _run(runner: RolloutRunner, given: Assignment) -> Rollout:
-    if given.video is None:
-        return runner.run(given.job)
-    with RolloutVideo(given.video, given.job) as video:
-        return runner.run(given.job, video.add)
+            connection.send(worker.run(connection.recv()))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from sim.demonstration import PERIOD_NS
 from sim.eval_charts import STYLE, success_bars, success_curves
 from sim.eval_pictures import first_frame_path, video_path
 from sim.eval_rollouts import CONDITIONS, ERROR, FAILURE, POLICY, SUCCESS, Rollout
-from sim.eval_summary import COLUMNS, moved_cameras, number, table_rows
+from sim.eval_summary import COLUMNS, moved_cameras, number, policy_name, table_rows
 from sim.paper import beside, words
 
 _STEP_S = PERIOD_NS / 1e9
@@ -25,8 +25,7 @@ FRAMES_SHOWN = 120
 def write_report(path: Path, told: Mapping[str, Any], rollouts: Sequence[Rollout], folder: Path) -> None:
     """Write the report, whole or not at all; pictures and videos are those of the evaluation's folder."""
     tasks = ", ".join(told["tasks"]) or "nothing"
-    source = told["configuration"]["checkpoint"]
-    title = f"{tasks}: {'E0 ' + source.split('/')[0] if source else 'scripted expert'}, {told['configuration']['mode']}"
+    title = f"{tasks}: {policy_name(told['configuration'])}, {told['configuration']['mode']}"
     body = (
         f"<h1>{escape(title)}</h1>{_lead(told)}{_cards(told)}"
         f'<div class="grid"><section><h2>Success</h2>{_bars(told)}</section>'
@@ -51,6 +50,7 @@ def _lead(told: Mapping[str, Any]) -> str:
         "lockstep": "over the ROS graph in lock-step",
         "realtime": "over the ROS graph in real time",
         "direct": "the graph's own cores in one process",
+        "real": "on the bench, judged by a person",
         "raw": "raw: the benchmark's own controller, one row per step; no executor",
     }[c["mode"]]
     seeds = ", ".join(f"{escape(task)} {text}" for task, text in told["seeds"].items())

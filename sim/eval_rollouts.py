@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from e0_ros.config import ConfigError
+from sim.csv_rows import CsvRows, whole_rows
 
 SUCCESS, FAILURE, ERROR = "success", "failure", "error"
 POLICY, BLANK, OTHER = "policy", "blank", "other"
@@ -103,17 +101,13 @@ class RolloutStore:
             _refuse_other(folder, json.loads(told.read_text(encoding="utf-8")), configuration)
         else:
             told.write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
-        self.rollouts: dict[Job, Rollout] = {}
-        whole = self._read()
-        self._file = self.path.open("a", encoding="utf-8", newline="")
-        self._file.truncate(whole)
-        if not whole:
-            self._write(_COLUMNS)
+        self._file = CsvRows(self.path, _COLUMNS)
+        self.rollouts = _rollouts(self.path, self._file.rows, self.digest)
 
     def add(self, rollout: Rollout) -> None:
         """Take a rollout; it is on disk when this returns."""
         self.rollouts[rollout.job] = rollout
-        self._write([self.digest, *asdict(rollout).values()])
+        self._file.add([self.digest, *asdict(rollout).values()])
 
     def missing(self, jobs: Iterable[Job]) -> list[Job]:
         """Those jobs that have not been run, or ended with an error."""
@@ -123,20 +117,6 @@ class RolloutStore:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def _write(self, values: Iterable[Any]) -> None:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(values)
-        self._file.write(line.getvalue())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def _read(self) -> int:
-        """Read the rows of an earlier run; returns the bytes up to the last whole row, for a kill may tear the last."""
-        if not self.path.is_file():
-            return 0
-        self.rollouts, whole = _read_rows(self.path, self.digest)
-        return whole
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[Job, Rollout]]:
@@ -152,25 +132,26 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[Job, Rollout]]:
     configuration = json.loads(told.read_text(encoding="utf-8"))
     if not isinstance(configuration, dict):
         raise ConfigError(f"{told} is not the configuration of an evaluation")
-    return configuration, _read_rows(folder / ROWS, digest(configuration))[0]
+    rows, _ = whole_rows(folder / ROWS, _COLUMNS)
+    return configuration, _rollouts(folder / ROWS, rows, digest(configuration))
 
 
-def _read_rows(path: Path, configuration: str) -> tuple[dict[Job, Rollout], int]:
-    """Whole rows of a file, all of one configuration, and how many bytes they take."""
-    data = path.read_bytes()
-    data = data[: data.rfind(b"\n") + 1]
-    rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline="")))
-    if rows and rows[0] != _COLUMNS:
-        raise ConfigError(f"{path} has other columns than this version writes; choose another --out")
+def _rollouts(path: Path, rows: Iterable[list[str]], configuration: str) -> dict[Job, Rollout]:
+    """Rollouts of rows, all of one configuration; the last row of a job counts.
+
+    Raises:
+        ConfigError: a row is of another.
+
+    """
     found = {}
-    for values in rows[1:]:
+    for values in rows:
         if values[0] != configuration:
             raise ConfigError(
                 f"{path}: a row is of configuration {values[0]}, this is {configuration}; choose another --out"
             )
         rollout = _rollout(values[1:])
         found[rollout.job] = rollout
-    return found, len(data)
+    return found
 
 
 def digest(configuration: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ class Plan:
         limit_s: longest time for a direct or raw rollout.
         keep_bags: over the graph, record every rollout; else bags are made in real time only, where they become the
             videos.
+        ray: address of a Ray cluster for what would run in processes here, or `local`; empty: none.
 
     """
 
@@ -54,6 +55,7 @@ class Plan:
     videos: int = 0
     limit_s: float = 900.0
     keep_bags: bool = False
+    ray: str = ""
 
     def __post_init__(self) -> None:
         for name, low in (("controls", 0), ("workers", 1), ("videos", 0)):
@@ -97,6 +99,8 @@ def evaluate(
     """
     config = completed(config)
     check_tasks(config.simulator, plan.tasks)
+    if config.mode in GRAPH_MODES and plan.ray:
+        raise ConfigError("--ray: only direct and raw evaluations run on a cluster; a graph is this machine's")
     if config.mode in GRAPH_MODES and plan.workers > 1 and not (config.checkpoint and plan.controls):
         raise ConfigError(f"{plan.workers} workers: only direct and raw evaluations use more than one process")
     store = RolloutStore(folder, identity(config))
@@ -147,7 +151,23 @@ def _run(
         run_over_graph(config, graph, folder, record, lambda _, rollout: take(rollout), on_step)
     in_process = replace(config, mode="direct") if config.mode in GRAPH_MODES else config
     assignments = [Assignment(job) for job in local]
-    run_in_pool(in_process, assignments, folder, plan.workers, plan.limit_s, lambda _, rollout: take(rollout))
+    _in_processes(in_process, plan, assignments, folder, lambda _, rollout: take(rollout))
+
+
+def _in_processes(
+    config: EvalConfig,
+    plan: Plan,
+    assignments: Sequence[Assignment],
+    folder: Path,
+    on_rollout: Callable[[Assignment, Rollout], None],
+) -> None:
+    """Rollouts in processes of this machine, or of a Ray cluster."""
+    if plan.ray:
+        from sim.eval_ray import run_on_ray
+
+        run_on_ray(config, assignments, folder, plan.ray, plan.workers, plan.limit_s, on_rollout)
+    else:
+        run_in_pool(config, assignments, folder, plan.workers, plan.limit_s, on_rollout)
 
 
 def _make_videos(config: EvalConfig, plan: Plan, store: RolloutStore, jobs: Sequence[Job], folder: Path) -> None:
@@ -175,7 +195,7 @@ def _make_videos(config: EvalConfig, plan: Plan, store: RolloutStore, jobs: Sequ
         if given.video and rollout.digest != store.rollouts[given.job].digest:
             given.video.unlink(missing_ok=True)
 
-    run_in_pool(same, again, folder, plan.workers, plan.limit_s, check_same)
+    _in_processes(same, plan, again, folder, check_same)
 
 
 def _tell(store: RolloutStore, jobs: Sequence[Job], folder: Path, config: EvalConfig) -> dict[str, Any]:

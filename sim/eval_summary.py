@@ -105,6 +105,12 @@ def moved_cameras(configuration: Mapping[str, Any]) -> str:
     return f"fixed cameras moved by {angle:g} deg, {knowing}"
 
 
+def policy_name(configuration: Mapping[str, Any]) -> str:
+    """Which policy a run had, in words."""
+    name = str(configuration.get("checkpoint", "")).rpartition("/")[0]
+    return (name if " " in name else f"E0 {name}") if name else "scripted expert"
+
+
 COLUMNS = (
     "task",
     "success (95 % Wilson)",
@@ -143,11 +149,18 @@ def table_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def table(told: Mapping[str, Any]) -> str:
     """The closing table. Median time is to success; inference is the median and the slowest plan's."""
     rows = [COLUMNS, *table_rows(told)]
-    used = [i for i in range(len(COLUMNS)) if any(row[i] not in ("", "-", "- s", "- / - ms") for row in rows[1:])]
+    refused = told["refused_chunks"]
+    used = [
+        i
+        for i in range(len(COLUMNS))
+        if any(row[i] not in ("", "-", "- s", "- / - ms", "- rad/s3") for row in rows[1:])
+    ]
     widths = [max(len(row[i]) for row in rows) for i in used]
-    return "\n".join(
-        "  " + "  ".join(row[i].ljust(w) for i, w in zip(used, widths, strict=True)).rstrip() for row in rows
+    lines = ["  ".join(row[i].ljust(w) for i, w in zip(used, widths, strict=True)).rstrip() for row in rows]
+    lines += (
+        [f"{refused} chunks were refused: rows out of limits or workspace, or too far from the arm"] if refused else []
     )
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def seed_ranges(seeds: Iterable[int]) -> str:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import yaml
 
 from e0_policy.embodiment import load_embodiment
+from e0_policy.foreign import expanded
 from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError, check, closest, setting
@@ -32,7 +32,7 @@ from sim.direct import DirectEpisode, DirectLoop, Moment
 from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, SUCCESS, Job, Rollout
 from sim.raw import RawLoop
 from sim.scripted import CONTROLS
-from sim.simulators import SIMULATORS, instructions, make_adapter, make_raw_adapter
+from sim.simulators import SIMULATORS, STEPPED, instructions, make_adapter, make_row_adapter
 from sim.sources import Disguise, ExpertSource, PolicySource
 from sim.statistics import percentile
 
@@ -49,7 +49,7 @@ class EvalConfig:
     simulator: str = setting("maniskill", "where the arm lives", choices=SIMULATORS)
     mode: str = setting("lockstep", "over the ROS graph (lockstep, realtime) or in one process (direct, raw)",
                         choices=GRAPH_MODES + LOCAL_MODES)  # fmt: skip
-    checkpoint: str = setting("", "folder of the checkpoint; empty: the scripted expert")
+    checkpoint: str = setting("", "the checkpoint: a folder, or an openpi server's address; empty: scripted expert")
     device: str = setting("auto", "torch device, or auto")
     settings: str = setting("{}", "settings of inference as a YAML mapping")
     views: tuple[str, ...] = setting((), "camera views; empty: the checkpoint's own")
@@ -57,6 +57,7 @@ class EvalConfig:
     max_steps: int = setting(0, "control steps of 50 ms per rollout; 0: the task's own limit", low=0, high=100_000)
     camera_shift_deg: float = setting(0.0, "fixed cameras moved on a sphere", unit="deg", low=0.0, high=60.0)
     camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
+    sim_python: str = setting("", "over the graph: interpreter of the simulator; empty: this one")
 
     control: str = setting("joint_position", "what rows of the expert's chunks are", choices=CONTROLS)
 
@@ -65,10 +66,15 @@ class EvalConfig:
         if self.control != "joint_position" and (self.checkpoint or self.mode == "raw"):
             raise ConfigError(f"control {self.control} is the expert's, through the executor; a checkpoint has its own")
         if self.camera_shift_deg and self.simulator != "maniskill":
-            raise ConfigError(f"{self.simulator} draws no scene, so its cameras cannot be moved; maniskill can")
+            raise ConfigError(f"{self.simulator}'s cameras cannot be moved; maniskill's can")
         inference_settings(self.settings)
-        if self.mode == "raw" and self.simulator != "maniskill":
-            raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for maniskill")
+        if self.mode == "raw" and self.simulator == "fr3_plant":
+            others = ", ".join(name for name in SIMULATORS if name != self.simulator)
+            raise ConfigError(f"{self.simulator} has no protocol of its own; --raw is for {others}")
+        if self.mode == "realtime" and self.simulator in STEPPED:
+            raise ConfigError(f"{self.simulator} can only be stepped; --mode lockstep, --direct or --raw")
+        if self.sim_python and self.mode in LOCAL_MODES:
+            raise ConfigError(f"--{self.mode} runs in one process: {self.sim_python} -m e0_ros.cli eval ... instead")
 
     @property
     def shift(self) -> CameraShift:
@@ -77,10 +83,10 @@ class EvalConfig:
 
 
 def inference_settings(text: str) -> dict[str, Any]:
-    """Settings of inference from YAML, over those of every evaluation.
+    """Settings of inference from YAML, over those of every evaluation; `mapping` is replaced by that file's content.
 
     Raises:
-        ConfigError: the text is no mapping.
+        ConfigError: the text or the file is no mapping.
 
     """
     try:
@@ -89,7 +95,10 @@ def inference_settings(text: str) -> dict[str, Any]:
         given = None
     if not isinstance(given, dict):
         raise ConfigError(f"the settings of inference are {text!r}; a YAML mapping is needed")
-    return {**SETTINGS, **given}
+    try:
+        return {**SETTINGS, **expanded(given)}
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def card_of(config: EvalConfig) -> Card | None:
@@ -99,7 +108,7 @@ def card_of(config: EvalConfig) -> Card | None:
         ConfigError: there is no such checkpoint.
 
     """
-    return read_card(Path(config.checkpoint)) if config.checkpoint else None
+    return read_card(config.checkpoint, inference_settings(config.settings)) if config.checkpoint else None
 
 
 def completed(config: EvalConfig) -> EvalConfig:
@@ -118,7 +127,8 @@ def identity(config: EvalConfig) -> dict[str, Any]:
     """Everything that outcomes depend on, for a completed configuration: the weights count, not where they lie."""
     card = card_of(config)
     known = {**asdict(config), "views": list(config.views), "settings": inference_settings(config.settings)}
-    known["checkpoint"] = f"{card.identifier}/{card.digest}" if card else ""
+    known["checkpoint"] = card.name if card else ""
+    known.pop("sim_python")  # where a package lies changes nothing
     return {**known, "code_version": code_version()}
 
 
@@ -158,7 +168,8 @@ class RolloutRunner:
         self._config, self._on_first = config, on_first
         self._policy: Policy | None = None
         if config.checkpoint:
-            self._policy = load_checkpoint(config.checkpoint, config.device, inference_settings(config.settings))
+            settings, arm = inference_settings(config.settings), GRAPH_SIMULATORS[config.simulator].embodiment
+            self._policy = load_checkpoint(config.checkpoint, config.device, settings, arm)
         self._loop: DirectLoop | RawLoop | None = None
         self._source: ExpertSource | PolicySource | None = None
 
@@ -167,6 +178,8 @@ class RolloutRunner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+        if end := getattr(self._policy, "close", None):
+            end()
 
     def run(self, job: Job, onlooker: Callable[[Moment], None] | None = None) -> Rollout:
         """Run one rollout; whatever breaks is its error, never a failure of the policy."""
@@ -199,7 +212,9 @@ class RolloutRunner:
     def _make_loop(self, task: str) -> DirectLoop | RawLoop:
         config, size_px = self._config, (self._config.size, self._config.size)
         if config.mode == "raw":
-            return RawLoop(make_raw_adapter(config.simulator, config.views, size_px, config.shift))
+            return RawLoop(make_row_adapter(config.simulator, config.views, size_px, config.shift))
+        if config.simulator in STEPPED:
+            return DirectLoop(make_row_adapter(config.simulator, config.views, size_px), task)
         adapter = make_adapter(config.simulator, config.views, size_px, self._arm(), shift=config.shift)
         return DirectLoop(adapter, task)
 

@@ -25,7 +25,8 @@ from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_to_msg, pose_values, to_ns
 from e0_ros.process import run_node
 from sim.playback import PlaybackConfig
-from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner
+from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner, rows_of
+from sim.simulators import SIMULATORS
 
 _STATES = 40
 """States that are kept until the observation of their time has come."""
@@ -35,7 +36,7 @@ _STATES = 40
 class ExpertsConfig(PlaybackConfig):
     """Settings of the node."""
 
-    simulator: str = setting("maniskill", "whose tasks to plan", choices=("maniskill", "fr3_plant"))
+    simulator: str = setting("maniskill", "whose tasks to plan", choices=SIMULATORS)
     embodiment: str = setting("panda", "embodiment of the chunks")
     lockstep: bool = setting(False, "the first observation after a reset starts the plan, else the episode's START")
     control: str = setting("joint_position", "what rows of chunks are", choices=CONTROLS)
@@ -55,7 +56,7 @@ class Experts(Node):
         self._config = declare_parameters(self, ExpertsConfig)
         arm = load_embodiment(self._config.embodiment)
         session = f"experts-{secrets.token_hex(4)}"
-        planner, rows = make_planner(self._config.simulator, arm), CONTROLS[self._config.control]
+        planner, rows = make_planner(self._config.simulator, arm), rows_of(self._config.simulator, self._config.control)
         self._source = ScriptedSource(planner, self._config, arm, session, rows)
         self._task = ""
         self._started_ns: int | None = None

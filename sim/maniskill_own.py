@@ -39,7 +39,8 @@ class OwnLoop:
             observation = self._observation(seen, now_ns)
             answer = source.answer(observation, None)
             chunk = answer if isinstance(answer, ActionChunk) else chunk
-            row = row_in_force(chunk, now_ns, np.append(observation.joint_positions, observation.gripper_opening))
+            row = row_in_force(chunk, now_ns)
+            row = np.append(observation.joint_positions, observation.gripper_opening) if row is None else row
             action = np.append(row[:-1], 2.0 * np.clip(row[-1], 0.0, 1.0) - 1.0).astype(np.float32)
             seen, _, _, _, told = self._env.step(action)
             if bool(told["success"]):

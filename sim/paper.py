@@ -62,25 +62,47 @@ def beside(told: Mapping[str, Any]) -> tuple[PaperTable, list[tuple[str, ...]]] 
 
     Averages are shown when every task of the table was run.
     """
-    table = table_of(list(told["tasks"]))
+    tasks = _by_column(told["tasks"])
+    table = table_of(list(tasks))
     if table is None:
         return None
-    whole = set(told["tasks"]) == set(table.columns) - {AVERAGE}
-    columns = [c for c in table.columns if c in told["tasks"] or (whole and c == AVERAGE)]
-    rows = [(f"{model} (paper)", *map(_cell, values)) for model, values in table.pick(columns).items()]
-    rates = {task: 100 * f["success_rate"] for task, f in told["tasks"].items()}
+    whole = set(tasks) == set(table.columns) - {AVERAGE}
+    columns = [c for c in table.columns if c in tasks or (whole and c == AVERAGE)]
+    rows = [(f"{model} (paper)", *map(cell, values)) for model, values in table.pick(columns).items()]
+    rates = {task: 100 * f["success_rate"] for task, f in tasks.items()}
     official = {
-        task: 100 * f["official"]["success_rate"] if "official" in f else rates[task]
-        for task, f in told["tasks"].items()
+        task: 100 * f["official"]["success_rate"] if "official" in f else rates[task] for task, f in tasks.items()
     }
-    for name, own in (("this run", rates), ("this run, official limits", official)):
+    limited = any(f["official_steps"] for f in told["tasks"].values())
+    own_rows = (("this run", rates), *((("this run, official limits", official),) if limited else ()))
+    for name, own in own_rows:
         average = sum(own.values()) / len(own)
-        rows.append((name, *(_cell(own.get(column, average)) for column in columns)))
-    counts = {task: f["episodes"] - f["errors"] for task, f in told["tasks"].items()}
+        rows.append((name, *(cell(own.get(column, average)) for column in columns)))
+    counts = {task: f["episodes"] - f["errors"] for task, f in tasks.items()}
     rows.append(("rollouts of this run", *(str(counts.get(c, sum(counts.values()))) for c in columns)))
-    limits = {task: f"{f['max_steps']} / {f['official_steps']}" for task, f in told["tasks"].items()}
-    rows.append(("its steps / official limit", *(limits.get(c, "") for c in columns)))
+    if limited:
+        limits = {task: f"{f['max_steps']} / {f['official_steps']}" for task, f in tasks.items()}
+        rows.append(("its steps / official limit", *(limits.get(c, "") for c in columns)))
     return table, [(f"{table.title} [{table.unit}]", *columns), *rows]
+
+
+def _by_column(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Figures by the paper's columns: LIBERO's tasks `<suite>/<number>` are pooled by suite, each task weighing one."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for task, figures in tasks.items():
+        groups.setdefault(task.split("/")[0], []).append(figures)
+    return {name: own[0] if len(own) == 1 else _pooled(own) for name, own in groups.items()}
+
+
+def _pooled(own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    valid = [f["success_rate"] for f in own if f["episodes"] > f["errors"]]
+    return {
+        "success_rate": sum(valid) / len(valid) if valid else 0.0,
+        "episodes": sum(f["episodes"] for f in own),
+        "errors": sum(f["errors"] for f in own),
+        "max_steps": max(f["max_steps"] for f in own),
+        "official_steps": own[0]["official_steps"],
+    }
 
 
 def text_beside(told: Mapping[str, Any]) -> str:
@@ -89,7 +111,7 @@ def text_beside(told: Mapping[str, Any]) -> str:
         return ""
     table, rows = found
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(f"  {line}" for line in [*lines, *words(table)])
 
 
@@ -98,5 +120,6 @@ def words(table: PaperTable) -> list[str]:
     return [f"source: {table.source}; it states neither step limits nor seeds", *filter(None, [table.note])]
 
 
-def _cell(value: float | None) -> str:
+def cell(value: float | None) -> str:
+    """A rate as a table has it; a dash if there is none."""
     return "-" if value is None else f"{value:.1f}"

@@ -9,26 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import ActionChunk, FloatArray, ImageArray, Observation
-from sim.adapter import SimAdapter
+from e0_policy.types import ActionChunk, FloatArray, ImageArray, Observation, Representation
+from sim.adapter import RowAdapter
 from sim.camera_shift import known_offsets
 from sim.direct import UNSEEN, DirectEpisode, Moment
 from sim.episode import Episode
 from sim.sources import Source
 from sim.statistics import rms_jerk
 from sim.trace import Trace
-
-
-class RawAdapter(SimAdapter, Protocol):
-    """A simulator that takes rows."""
-
-    def act(self, row: FloatArray) -> None:
-        """One control step towards a row `(joints + 1,)`: joint positions [rad], gripper opening in [0, 1]."""
 
 
 @dataclass
@@ -47,7 +39,7 @@ class _Run:
 class RawLoop:
     """Runs episodes with a source, step by step, as `sim.direct.DirectLoop` does through the executor."""
 
-    def __init__(self, adapter: RawAdapter) -> None:
+    def __init__(self, adapter: RowAdapter) -> None:
         self.adapter = adapter
         self._arm = load_embodiment(adapter.embodiment)
 
@@ -99,9 +91,10 @@ class RawLoop:
         if episode.done:
             episode.stop()
             return
-        row = row_in_force(run.chunk, now_ns, np.append(seen.joint_positions, seen.gripper_opening))
-        run.trace.reference(now_ns, row[:-1])
-        adapter.act(row)
+        row = row_in_force(run.chunk, now_ns)
+        absolute = run.chunk is not None and run.chunk.representation is Representation.JOINT_POSITION
+        run.trace.reference(now_ns, seen.joint_positions if row is None or not absolute else row[:-1])
+        adapter.stand() if row is None else adapter.act(row)
         episode.step += 1
 
     def _observe(self, now_ns: int, look: bool, instruction: str) -> Observation:
@@ -114,9 +107,12 @@ class RawLoop:
         return Observation(now_ns, views, joints, opening, instruction, arm.name, arm.joint_names)
 
 
-def row_in_force(chunk: ActionChunk | None, now_ns: int, present: FloatArray) -> FloatArray:
-    """The row in force: its last one after a chunk's end, and the present joints while there is none."""
+def row_in_force(chunk: ActionChunk | None, now_ns: int) -> FloatArray | None:
+    """The row in force, None while there is none; after a chunk's end its last one, unless rows are steps."""
     if chunk is None:
-        return present
-    row: FloatArray = chunk.rows[min((now_ns - chunk.t0_ns) // chunk.period_ns, len(chunk.rows) - 1)]
+        return None
+    index = (now_ns - chunk.t0_ns) // chunk.period_ns
+    if index >= len(chunk.rows) and chunk.representation is Representation.EE_DELTA_STEP:
+        return None
+    row: FloatArray = chunk.rows[min(index, len(chunk.rows) - 1)]
     return row

@@ -54,9 +54,29 @@ def make_planner(simulator: str, arm: Embodiment) -> Planner:
         from sim.plant_planner import PlantPlanner
 
         return PlantPlanner(arm)
+    if simulator in ("vlabench", "robotwin"):
+        raise ValueError(f"there is no expert for {simulator} here; source:=policy or external")
+    if simulator == "libero":
+        from sim.libero_expert import LiberoPlanner
+
+        return LiberoPlanner()
     from sim.planning import ManiSkillPlanner
 
     return ManiSkillPlanner(arm)
+
+
+def rows_of(simulator: str, control: str) -> Representation:
+    """What rows of an expert's chunks are: by name of `CONTROLS`, or a stepped simulator's own.
+
+    Raises:
+        ValueError: a stepped simulator's can be nothing else.
+
+    """
+    if simulator != "libero":
+        return CONTROLS[control]
+    if control != "joint_position":
+        raise ValueError(f"control is {control}; rows for {simulator} are its own")
+    return Representation.EE_DELTA_STEP
 
 
 class ScriptedSource:
@@ -126,7 +146,7 @@ class ScriptedSource:
             return self._none(stamp_ns, "the chunk sent last is still good", keep=True)
         joints = self._representation is Representation.JOINT_POSITION
         return ActionChunk(
-            window.rows if joints else tool_rows(window.rows),
+            tool_rows(window.rows) if self._representation is Representation.EE_POSE else window.rows,
             window.t0_ns,
             PERIOD_NS,
             SOURCE,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from e0_ros.config import ConfigError
-from sim.adapter import SimAdapter
+from sim.adapter import RowAdapter, SimAdapter
 from sim.camera_shift import CameraShift
-from sim.raw import RawAdapter
 
-SIMULATORS = ("maniskill", "fr3_plant")
+SIMULATORS = ("maniskill", "fr3_plant", "libero", "vlabench", "robotwin")
+STEPPED = ("libero", "robotwin")
+"""Those that take rows of their benchmark (`RowAdapter`) and nothing else."""
 
 
 def make_adapter(
@@ -45,7 +46,11 @@ def make_adapter(
         adapter: SimAdapter = ManiSkillAdapter(views, *size_px, realtime, moved(shift))
         return adapter
     if moved(shift):
-        raise ConfigError(f"{simulator} draws no scene, so its cameras cannot be moved; maniskill can")
+        raise ConfigError(f"{simulator}'s cameras cannot be moved; maniskill's can")
+    if simulator == "vlabench":
+        from sim.vlabench import VlabenchAdapter
+
+        return VlabenchAdapter(views, *size_px)
     from sim.fr3_plant import Fr3Plant
 
     return Fr3Plant(views, *size_px, embodiment, control_period_ns, lag_s)
@@ -56,15 +61,28 @@ def moved(shift: CameraShift | None) -> CameraShift | None:
     return shift if shift and shift.angle_deg else None
 
 
-def make_raw_adapter(
+def make_row_adapter(
     simulator: str, views: tuple[str, ...], size_px: tuple[int, int], shift: CameraShift | None = None
-) -> RawAdapter:
+) -> RowAdapter:
     """A simulator that takes rows by its benchmark's own protocol.
 
     Raises:
         ValueError: it has none, or an unknown view.
+        ImportError: the simulator is not installed.
 
     """
+    if simulator == "libero":
+        from sim.libero import LiberoAdapter
+
+        return LiberoAdapter(views, *size_px)
+    if simulator == "robotwin":
+        from sim.robotwin import RoboTwinAdapter
+
+        return RoboTwinAdapter(views, *size_px)
+    if simulator == "vlabench":
+        from sim.vlabench import VlabenchAdapter
+
+        return VlabenchAdapter(views, *size_px)
     if simulator != "maniskill":
         raise ValueError(f"{simulator} has no protocol of its own")
     from sim.maniskill_raw import ManiSkillRaw
@@ -74,6 +92,10 @@ def make_raw_adapter(
 
 def official_steps(simulator: str, task: str) -> int:
     """The benchmark's registered limit of a task in control steps; 0 if there is none."""
+    if simulator == "libero":
+        from sim import libero_tasks
+
+        return libero_tasks.official_steps(task)
     if simulator != "maniskill":
         return 0
     from sim.maniskill_tasks import task_named
@@ -83,6 +105,14 @@ def official_steps(simulator: str, task: str) -> int:
 
 def instructions(simulator: str) -> dict[str, str]:
     """The instruction of each task of a simulator."""
+    if simulator == "libero":
+        from sim import libero_tasks
+
+        return libero_tasks.instructions()
+    if simulator in ("vlabench", "robotwin"):  # theirs are told by each scene
+        from sim import robotwin, vlabench
+
+        return dict.fromkeys(vlabench.TASKS if simulator == "vlabench" else robotwin.tasks(), "")
     if simulator == "maniskill":
         from sim.maniskill_tasks import TASKS
 

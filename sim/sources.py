@@ -15,7 +15,7 @@ from e0_policy.types import ActionChunk, FloatArray, NoChunk, Observation, Stale
 from e0_ros.core.plan_keeper import InForce
 from e0_ros.core.policy_session import PolicySession
 from sim.playback import PlaybackConfig
-from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner
+from sim.scripted import ScriptedSource, Seen, make_planner, rows_of
 
 _SESSION = "direct"
 
@@ -60,7 +60,7 @@ class ExpertSource:
         control: str = "joint_position",
     ) -> None:
         self._poses = poses
-        planner, rows = make_planner(simulator, arm), CONTROLS[control]
+        planner, rows = make_planner(simulator, arm), rows_of(simulator, control)
         self._scripted = ScriptedSource(planner, PlaybackConfig(), arm, _SESSION, rows)
 
     def reset(self, task: str, seed: int) -> None:
@@ -121,8 +121,8 @@ class PolicySource:
         self.latencies_ms, self.fault = [], ""
 
     def looks(self, stamp_ns: int) -> bool:
-        """Whether a plan is due."""
-        return self._session.due(stamp_ns)
+        """Whether a plan is due, or the policy looks back."""
+        return self._session.looks(stamp_ns)
 
     def answer(self, observation: Observation | Stale, in_force: InForce | None) -> ActionChunk | NoChunk:
         """A plan, or word why there is none."""

@@ -106,11 +106,18 @@ def test_extras_are_those_of_setup_cfg():
         plan.requirements(ROOT, ["simm"])
 
 
+def test_what_goes_in_without_its_own_requirements_belongs_to_an_extra():
+    assert plan.bare_requirements(ROOT, ["libero"]) == plan.bare_requirements(ROOT, ["dev", "libero"])
+    assert "hf-libero" in plan.bare_requirements(ROOT, ["dev"]) and plan.bare_requirements(ROOT, ["sim", "train"]) == []
+    assert not {"hf-libero", "bddl"} & set(plan.requirements(ROOT, ["dev"])), "they would bring torch's trainers along"
+
+
 def test_every_requirement_is_pinned():
     lines = (ROOT / plan.CONSTRAINTS).read_text().splitlines()
     pinned = {re.split("==", line)[0].lower().replace("_", "-") for line in lines if "==" in line}
-    for extra, wanted in plan.extras_of(ROOT).items():
-        for line in wanted if extra != "libero" else []:
+    extras = plan.extras_of(ROOT)
+    for extra, wanted in {**extras, "bare": plan.bare_requirements(ROOT, [extra for extra in extras if extra])}.items():
+        for line in wanted:
             name = re.split(r"[\[=<>]", line)[0].lower().replace("_", "-")
             assert name in pinned | {"e0-ros"}, f"{line} of extra {extra!r} has no line in {plan.CONSTRAINTS}"
 

@@ -210,3 +210,22 @@ def test_unknown_argument_names_the_closest():
 def test_arguments_are_documented():
     for (cls, _), key in itertools.product(GRAPHS.values(), ("meaning",)):
         assert all(re.search(r"\w", f.metadata[key]) for f in cls.__dataclass_fields__.values())
+
+
+def test_a_stepped_simulator_is_stepped_without_being_told_and_nothing_else_can_be() -> None:
+    graph = sim_graph(SimArguments(simulator="libero", task="libero_spatial/0", sim_python="/c/python"))
+    by_name = {process.name: process for process in graph.processes}
+    assert graph.use_sim_time and graph.interpreter(by_name["bridge"]) == "/c/python"
+    executor, bridge = by_name["chunk_executor"].settings, by_name["bridge"].settings
+    assert (executor["output"], executor["step_columns"], executor["lockstep"]) == ("step", 7, True)
+    assert (bridge["controller"], bridge["mode"]) == ("step", "lockstep")
+    for wrong in (
+        {"simulator": "libero", "mode": "realtime"},
+        {"simulator": "libero", "controller": "joint_trajectory"},
+        {"simulator": "maniskill", "mode": "lockstep", "controller": "step"},
+    ):
+        with pytest.raises(ConfigError, match=r"steps \(mode:=lockstep controller:=step\) are for robotwin, libero"):
+            SimArguments(**wrong)
+    assert (SimArguments().mode, SimArguments().controller) == ("realtime", "joint_trajectory")
+    with pytest.raises(ConfigError, match="'step'"):
+        FrankaArguments(robot_ip="10.0.0.1", checkpoint="c", controller="step")

@@ -55,3 +55,11 @@ def test_nobody_who_tells_is_an_error_in_lockstep_only(monkeypatch: pytest.Monke
     inner = Listening()
     PlacedPolicy(inner, "panda_link0", lockstep=False).infer(at(1), None)
     assert inner.seen[0].view_offsets == {}
+
+
+def test_a_policy_that_looks_back_does_so_through_it() -> None:
+    inner = Listening()
+    assert PlacedPolicy(inner, "panda_link0", lockstep=False).observe is None  # type: ignore[arg-type]
+    inner.observe = inner.seen.append  # type: ignore[attr-defined]
+    PlacedPolicy(inner, "panda_link0", lockstep=False).observe(at(1))  # type: ignore[arg-type, misc]
+    assert len(inner.seen) == 1

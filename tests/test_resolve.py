@@ -131,22 +131,35 @@ def test_every_setting_that_the_graphs_make_is_one_of_its_node(name, words):
 
 
 WITHOUT_EXTRAS = """
+import importlib
 import sys
 from importlib.metadata import packages_distributions
 
 blocked = set(sys.argv[1].split(","))
-class Blocker:
+class AllBut:
     def find_spec(self, name, path=None, target=None):
-        if name in hidden:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        specs = (finder.find_spec(name, path, target) for finder in finders if name not in hidden)
+        return next(filter(None, specs), None)
 plain = lambda name: name.lower().replace("_", "-")
 hidden = {module for module, owners in packages_distributions().items() if blocked & set(map(plain, owners))}
 assert hidden >= {"mcap", "pyarrow", "rosbags"}, hidden
-sys.meta_path.insert(0, Blocker())
-from e0_ros.resolve import parse, resolve
+finders, sys.meta_path = sys.meta_path, [AllBut()]
+from e0_ros.graph import NODES
+from e0_ros.resolve import GraphError, parse, resolve
 for line in sys.argv[2:]:
     name, *words = line.split()
-    print(len(resolve(name, parse(name, words)).processes))
+    print(len(resolve(name, parse(name, [*words, "python:=/other/python"])).processes))
+try:
+    resolve("sim")
+except GraphError as error:
+    print(error, file=sys.stderr)
+for process in NODES:
+    try:
+        importlib.import_module(process.module)
+        lacks = set()
+    except ModuleNotFoundError as error:
+        lacks = {error.name.split(".")[0]}
+    assert lacks <= set(process.needs) and bool(lacks) == bool(process.needs), (process.name, lacks)
 """
 
 
@@ -168,3 +181,4 @@ def test_a_graph_is_checked_with_nothing_but_what_package_xml_names():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [int(line) for line in done.stdout.split()] == [5, 5, 6, 6, 7, 5]
+    assert "episode_recorder needs mcap, rosbags" in done.stderr and "make policy-venv" in done.stderr

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
-from e0_policy.embodiment import embodiment_names
+from e0_policy.embodiment import embodiment_names, load_embodiment
 from e0_policy.types import ActionChunk, ChunkError
 from e0_ros.conversions import chunk_from_msg, to_time
 from e0_ros.core.chunk_executor import ChunkExecutor
@@ -159,9 +159,9 @@ def fuzz_executor(name: str, chunks: int, seed: int, worst_ms: float = 10.0, nar
 
 
 def fuzz(chunks: int, executor_chunks: int, seed: int) -> dict[str, float]:
-    """Both, over every shipped embodiment; the figures of `e0 bench fuzz`."""
+    """Both, over every shipped arm of seven joints; the figures of `e0 bench fuzz`."""
     _keep_memory()
-    names = embodiment_names()
+    names = [name for name in embodiment_names() if load_embodiment(name).joints == 7]
     limiter = [fuzz_limiter(name, chunks // len(names), seed) for name in names]
     cases = ((1.0, False), (200.0, False), (10.0, True))
     share = max(executor_chunks // len(names) // len(cases), 1)

@@ -1,13 +1,15 @@
 """From a reading of the leader to the command at the controller: a fake GELLO on a pseudo-terminal, over real topics.
 
 Processes as on the bench: the leader, whose answers take as long as on the wire, the real gello_teleop and
-chunk_executor, and an ideal arm with joint states at 1 kHz, which notes when a command arrives.
+chunk_executor, and an ideal arm with joint states at 1 kHz, which notes when a command arrives. Leader and arm stand
+for hardware and for ros2_control, which runs at real-time priority, and ask for the same.
 `python -m e0_ros.bench.teleop --seconds 60`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,6 +40,7 @@ TARGETS = {"latency_p99_ms": "<= 15", "commands_hz": ">= 100"}
 LED_S = 3.0
 _READY_S = 60.0
 _PERIOD_NS = 1_000_000
+_HARDWARE_PRIORITY = 50  # that of ros2_control's controller manager
 
 
 def run(seconds: float = 60.0) -> dict[str, float]:
@@ -139,6 +142,12 @@ def _executor(stopping: Callable[[], bool], trace: Path) -> None:
     node.destroy_node()
 
 
+def _as_hardware() -> None:
+    """Come before the nodes, where the system allows it."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_HARDWARE_PRIORITY))
+
+
 def _arm(stopping: Callable[[], bool], trace: Path) -> None:
     """Be where the newest command says, tell so at 1 kHz, and note when each command arrives."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -158,6 +167,7 @@ def _arm(stopping: Callable[[], bool], trace: Path) -> None:
     spinner = SpinExecutor()
     spinner.add_node(node)
     due_ns = time.time_ns()
+    _as_hardware()
     while not stopping():
         if (wait_ns := due_ns - time.time_ns()) > 0:
             spinner.spin_once(timeout_sec=wait_ns / 1e9)
@@ -178,6 +188,7 @@ def _leader(stopping: Callable[[], bool], _: Path) -> None:
     from e0_ros.core.gello_geometry import load_calibration
     from sim.fake_gello import FakeConfig, FakeGello
 
+    _as_hardware()
     config = FakeConfig(still_s=0.5, amplitude_rad=0.05)  # so little that after a hold it is aligned again
     with FakeGello(config, load_calibration(config_dir() / "gello.yaml")) as leader:
         print(leader.port, flush=True)

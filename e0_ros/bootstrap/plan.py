@@ -8,10 +8,11 @@ import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 CONSTRAINTS = "requirements/constraints.txt"
+_EXTRA = re.compile(r"e0_ros\[(\w+)\]")
 
 
 def extras_of(root: Path) -> dict[str, list[str]]:
@@ -31,16 +32,30 @@ def requirements(root: Path, wished: Iterable[str]) -> list[str]:
 
     """
     extras, found = extras_of(root), []
-    queue = ["", *wished]
+    for name in _with_named(extras, wished):
+        found += [line for line in extras[name] if not _EXTRA.fullmatch(line) and line not in found]
+    return found
+
+
+def bare_requirements(root: Path, wished: Iterable[str]) -> list[str]:
+    """What is installed beside the wished extras without its own requirements."""
+    config = configparser.RawConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    bare = config["e0_ros.bare"] if config.has_section("e0_ros.bare") else {}
+    return [line for name in _with_named(extras_of(root), wished) for line in _lines(bare.get(name, ""))]
+
+
+def _with_named(extras: Mapping[str, list[str]], wished: Iterable[str]) -> list[str]:
+    """The base, the wished extras and those that they name."""
+    queue, names = ["", *wished], list[str]()
     while queue:
         name = queue.pop(0)
         if name not in extras:
             raise ValueError(f"no extra {name!r}; there are {', '.join(sorted(e for e in extras if e))}")
-        for line in extras[name]:
-            inner = re.fullmatch(r"e0_ros\[(\w+)\]", line)
-            queue += [inner.group(1)] if inner else []
-            found += [] if inner or line in found else [line]
-    return found
+        if name not in names:
+            names.append(name)
+            queue += [inner.group(1) for line in extras[name] if (inner := _EXTRA.fullmatch(line))]
+    return names
 
 
 def build_pins(root: Path) -> list[str]:

@@ -33,7 +33,7 @@ class Setup:
         self.root, self.venv, self.state, self.ros, self.extras = root, venv, state, ros, extras
         self.python = venv / "bin" / "python"
         self.stamps = plan.Stamps(state / "stamps.json")
-        packages = plan.requirements(root, extras)
+        packages = plan.requirements(root, extras) + plan.bare_requirements(root, extras)
         self.stages: list[tuple[str, str, Callable[[], None]]] = [
             ("environment", plan.key(root, [], ros.kind, ros.prefix, str(venv)), self._make_venv),
             ("packages", plan.key(root, [plan.CONSTRAINTS], *packages), self._install_packages),
@@ -97,6 +97,8 @@ class Setup:
         for unfinished in plan.unfinished(site):
             shutil.rmtree(unfinished)
         self._pip("-c", plan.CONSTRAINTS, *plan.requirements(self.root, self.extras))
+        if bare := plan.bare_requirements(self.root, self.extras):
+            self._pip("--no-deps", "-c", plan.CONSTRAINTS, *bare)
         self.stamps.finish("extras", ",".join(self.extras))
 
     def _build_messages(self) -> None:

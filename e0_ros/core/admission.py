@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from e0_policy.embodiment import Embodiment
-from e0_policy.types import ActionChunk, Representation
+from e0_policy.types import MAX_COLUMNS, ActionChunk, Representation
 from e0_ros.config import setting
 from e0_ros.core.inverse_kinematics import POSE_COLUMNS
 
 _MS = 1_000_000
 _SESSIONS = 64
+_NAMELESS = {Representation.EE_POSE: "poses", Representation.EE_DELTA_STEP: "a benchmark's own rows"}
 RANK = {"home": 3, "teleop": 2, "policy": 1, "replay": 0, "scripted": 0}
 """Who takes the arm from whom: a higher rank from a lower one, at once. `home`: to a pose that a human asked for."""
 
@@ -36,6 +37,9 @@ class AdmissionConfig:
         500.0, "real time: longest silence of a plan's source before a hold", unit="ms", low=20, high=60000
     )
     lease_ms: float = setting(1000.0, "silence after which an owner without plan loses the arm", unit="ms", low=0)
+    step_columns: int = setting(
+        0, "columns of a simulator's own rows (EE_DELTA_STEP), which alone are executed then", low=0, high=MAX_COLUMNS
+    )
 
 
 class Admission:
@@ -56,6 +60,13 @@ class Admission:
         self._heard_ns = 0
         self._armed_ns = 0
         self._sequences: dict[tuple[str, str], int] = {}
+        kinds = (
+            (Representation.JOINT_POSITION, arm.joint_names, arm.columns, "the joints"),
+            (Representation.EE_POSE, (), POSE_COLUMNS, "x y z, quaternion xyzw"),
+            (Representation.EE_DELTA_STEP, (), config.step_columns, "the benchmark's own"),
+        )
+        executed = kinds[2:] if config.step_columns else kinds[:2]
+        self._executed = {kind: (names, columns, what) for kind, names, columns, what in executed}
 
     def arm(self, now_ns: int) -> None:
         """Nobody owns the arm; what was seen before counts no more."""
@@ -137,17 +148,16 @@ class Admission:
         return f"{self.owner} owns the arm"
 
     def _wrong(self, chunk: ActionChunk) -> str:
-        arm = self._arm
-        poses = chunk.representation is Representation.EE_POSE
-        if not poses and chunk.representation is not Representation.JOINT_POSITION:
-            return f"representation {chunk.representation.name}; JOINT_POSITION and EE_POSE are executed"
+        arm, executed = self._arm, self._executed
+        if chunk.representation not in executed:
+            return f"representation {chunk.representation.name}; executed here: {', '.join(e.name for e in executed)}"
         if chunk.embodiment != arm.name:
             return f"chunk is for embodiment {chunk.embodiment!r}; this executor drives {arm.name!r}"
-        if chunk.joint_names != (() if poses else arm.joint_names):
-            needed = "none with poses" if poses else ", ".join(arm.joint_names)
+        names, columns, what = executed[chunk.representation]
+        if chunk.joint_names != names:
+            needed = ", ".join(names) or f"none with {_NAMELESS[chunk.representation]}"
             return f"joint names are {', '.join(chunk.joint_names)}; needed are {needed}"
-        if chunk.rows.shape[1] != (columns := POSE_COLUMNS if poses else arm.columns):
-            what = "x y z, quaternion xyzw" if poses else "the joints"
+        if chunk.rows.shape[1] != columns:
             return f"rows have {chunk.rows.shape[1]} columns; needed are {columns}: {what}, then the gripper"
         gripper = chunk.rows[:, -1]
         if gripper.min() < 0 or gripper.max() > 1:

@@ -314,11 +314,13 @@ class ChunkExecutor:
         if gap[worst] > self.config.max_jump_rad:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
             return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
-        if self._chunk and (self._chunk.source, self._chunk.session) != (chunk.source, chunk.session):
+        goes_on = self._chunk and (self._chunk.source, self._chunk.session) == (chunk.source, chunk.session)
+        hand = chunk.source == "teleop"
+        if not goes_on:
             self._plans.forget()
-        if isinstance(self._target, HandOver) and _goes_on(self._target, self._chunk, chunk, curve, commit_ns):
+        if goes_on and isinstance(self._target, HandOver) and (hand or self._target.told_anew_by(curve, commit_ns)):
             self._target = self._target.along(curve)
-            if chunk.source == "teleop":
+            if hand:
                 self._messages.hurry()
         else:
             self._target = None
@@ -394,13 +396,6 @@ class ChunkExecutor:
         """When the plan in force ends; the present if there is none."""
         ends = [chunk.end_ns for _, chunk in self._pending] + ([self._chunk.end_ns] if self._chunk else [])
         return max([now_ns, *ends])
-
-
-def _goes_on(blend: HandOver, before: ActionChunk | None, chunk: ActionChunk, curve: RowCurve, commit_ns: int) -> bool:
-    """Whether a chunk is the next reading of the hand that is followed, or the plan followed, told anew."""
-    if before is None or before.session != chunk.session:
-        return False
-    return chunk.source == "teleop" or blend.told_anew_by(curve, commit_ns)
 
 
 def _age(now_ns: int, then_ns: int) -> str:

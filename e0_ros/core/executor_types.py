@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from e0_policy.types import ActionChunk
+from e0_policy.types import ActionChunk, FloatArray
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.core.admission import AdmissionConfig
 from e0_ros.core.command import Command, State
 from e0_ros.core.handover import STRATEGIES
 from e0_ros.core.workspace import WorkspaceConfig
+
+OUTPUTS = ("joint_trajectory", "impedance", "step")
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,9 @@ class ExecutorConfig(AdmissionConfig, WorkspaceConfig):
     """How chunks become commands."""
 
     embodiment: str = setting("fr3", "embodiment: a shipped name or the path of a YAML file")
-    output: str = setting("joint_trajectory", "controller", choices=("joint_trajectory", "impedance"))
+    output: str = setting(
+        "joint_trajectory", "controller; step: rows of a simulator's own, lock-step only", choices=OUTPUTS
+    )
     lockstep: bool = setting(False, "the bridge owns the tick: every tick sends, nothing leads")
     command_rate_hz: float = setting(50.0, "trajectory messages", unit="Hz", low=1.0, high=1000.0)
     lead_ms: float = setting(
@@ -55,6 +59,11 @@ class ExecutorConfig(AdmissionConfig, WorkspaceConfig):
 
     def __post_init__(self) -> None:
         check(self)
+        if (self.output == "step") != bool(self.step_columns) or (self.step_columns and not self.lockstep):
+            raise ConfigError(
+                f"output is {self.output!r}, step_columns {self.step_columns}, lockstep {self.lockstep}; output 'step' "
+                "needs step_columns above 0 and lockstep, every other output step_columns 0"
+            )
         if self.span_ms < 2000.0 / self.command_rate_hz and not self.lockstep:
             raise ConfigError(
                 f"ExecutorConfig.span_ms is {self.span_ms} ms; it must cover two messages, "
@@ -101,8 +110,12 @@ class Status:
 
 @dataclass(frozen=True)
 class Tick:
-    """What to send now: a command, a gripper opening (each None if nothing is due), and the state."""
+    """What to send now: a command, a gripper opening (each None if nothing is due), and the state.
+
+    `row` `(columns,)` is what a stepped simulator gets instead of a command, None: it stands for this step.
+    """
 
     command: Command | None
     gripper: float | None
     status: Status
+    row: FloatArray | None = None

@@ -49,7 +49,7 @@ def image_pixels(image: Any) -> ImageArray:
     try:
         if hasattr(image, "format"):
             return decode_compressed(image.format, image.data)
-        return decode_raw(image.encoding, image.height, image.width, image.step, image.is_bigendian, image.data.data)
+        return decode_raw(image.encoding, image.height, image.width, image.step, image.is_bigendian, image.data)
     except DecodeError:
         return np.full((THUMBNAIL_PX, THUMBNAIL_PX, 3), 64, np.uint8)
 

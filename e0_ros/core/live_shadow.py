@@ -37,7 +37,9 @@ class LiveShadow:
             self._plans.append(chunk)
 
     def done(self, stamp_ns: int, state: FloatArray) -> None:
-        """Take where the arm was: `(joints + 1,)` rad and opening. An older time begins anew."""
+        """Take where the arm was: `(joints + 1,)` rad and opening, else nothing. An older time begins anew."""
+        if len(state) != self._arm.joints + 1:
+            return
         if self._states and stamp_ns <= self._states[-1][0]:
             self.forget()
         self._states.append((stamp_ns, state))

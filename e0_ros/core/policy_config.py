@@ -14,7 +14,7 @@ class PolicyConfig:
     policy: str = setting("replay", "which policy", choices=("replay", "e0"))
     embodiment: str = setting("fr3", "embodiment that rows must be for")
     recording: str = setting("", "replay: a bag's folder, an .mcap or an .npz file")
-    checkpoint: str = setting("", "e0: folder of the checkpoint")
+    checkpoint: str = setting("", "e0: the checkpoint, a folder (E0's or LeRobot's) or ws://HOST:PORT")
     device: str = setting("auto", "e0: torch device, or auto")
     settings: str = setting("{}", "e0: further settings as a YAML mapping, e.g. '{seed: 3}'")
     max_observation_age_ms: float = setting(

@@ -60,6 +60,7 @@ class PolicySession:
             raise ValueError(f"the policy's rows are for {policy.embodiment!r}; this node drives {arm.name!r}")
         self.policy = policy
         self._arm, self._lockstep, self._max_age_ns, self._steady_ns = arm, lockstep, max_age_ns, steady_ns
+        self._observe = getattr(policy, "observe", None)
         self._keeper = PlanKeeper(source, session, arm, policy.execution_horizon, policy.checkpoint, doubt_nats)
         self.counts: Counter[str] = Counter()
         self.latency_ns = self.age_ns = 0
@@ -71,8 +72,12 @@ class PolicySession:
         self._keeper.reset()
 
     def due(self, stamp_ns: int) -> bool:
-        """Whether an observation of this stamp would be planned from; the others are not looked at."""
+        """Whether an observation of this stamp would be planned from."""
         return self._keeper.due(stamp_ns)
+
+    def looks(self, stamp_ns: int) -> bool:
+        """Whether an observation of this stamp is looked at: when a plan is due, by policies that look back always."""
+        return self._observe is not None or self.due(stamp_ns)
 
     def answer(self, observation: Observation | Stale, now_ns: int, in_force: Callable[[], InForce | None]) -> Answer:
         """Plan, or say why not. `in_force` gives the executor's word, and is asked only if a plan is due.
@@ -101,6 +106,8 @@ class PolicySession:
             return f"stale observation: {observation.stream}: {observation.reason}"
         if observation.embodiment != self._arm.name:
             raise ValueError(f"observation is of {observation.embodiment!r}; this policy is for {self._arm.name!r}")
+        if self._observe:
+            self._observe(observation)
         if not self.due(stamp_ns):
             return self._keeper.none(stamp_ns, "the plan in force goes on", keep=True)
         self.age_ns = now_ns - stamp_ns

@@ -139,9 +139,9 @@ class HandOver:
         rest = State(nothing, nothing, nothing)
         durations = (blend_ns * 1e-9 * _STRETCH)[:, None]
         decays = quintic(gap, rest, durations)
-        peaks = evaluate(decays, durations * _PROBES[:, None, None])
+        fastest, hardest = _slopes(decays, durations * _PROBES[:, None, None])
         allowed = np.maximum(acceleration, np.abs(gap.acceleration))
-        fine = (np.abs(peaks.velocity) <= velocity) & (np.abs(peaks.acceleration) <= allowed)
+        fine = (np.abs(fastest) <= velocity) & (np.abs(hardest) <= allowed)
         feasible = fine.all(axis=(0, 2))
         choice = int(feasible.argmax()) if feasible.any() else len(_STRETCH) - 1
         self.blend_ns = int(blend_ns * _STRETCH[choice])
@@ -180,13 +180,20 @@ def quintic(start: State, end: State, duration_s: float | FloatArray) -> FloatAr
     dq = end.position - (q + h * (v + h * a / 2))
     dv, da = (end.velocity - (v + h * a)) * h, (end.acceleration - a) * h**2
     c3, c4, c5 = 10 * dq - 4 * dv + da / 2, -15 * dq + 7 * dv - da, 6 * dq - 3 * dv + da / 2
-    return np.stack(np.broadcast_arrays(q, v, a / 2, c3 / h**3, c4 / h**4, c5 / h**5))
+    coefficients = np.empty((6, *c3.shape))
+    for row, coefficient in zip(coefficients, (q, v, a / 2, c3 / h**3, c4 / h**4, c5 / h**5), strict=True):
+        row[...] = coefficient
+    return coefficients
 
 
 def evaluate(c: FloatArray, s: FloatArray) -> State:
     """State at `s` seconds of polynomials with coefficients `(6, ...)`."""
-    return State(
-        c[0] + s * (c[1] + s * (c[2] + s * (c[3] + s * (c[4] + s * c[5])))),
+    return State(c[0] + s * (c[1] + s * (c[2] + s * (c[3] + s * (c[4] + s * c[5])))), *_slopes(c, s))
+
+
+def _slopes(c: FloatArray, s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Velocity and acceleration of the same."""
+    return (
         c[1] + s * (2 * c[2] + s * (3 * c[3] + s * (4 * c[4] + s * 5 * c[5]))),
         2 * c[2] + s * (6 * c[3] + s * (12 * c[4] + s * 20 * c[5])),
     )

@@ -75,9 +75,11 @@ def checkpoint(machine: Machine, bench: Bench) -> Finding:
     if not bench.checkpoint:
         return grey("no checkpoint was named", "--checkpoint DIR")
     try:
-        card = read_card(Path(bench.checkpoint))
+        card = read_card(bench.checkpoint)
     except ConfigError as error:
         return red(str(error), "give the folder that `e0 train` wrote (runs/<name>/checkpoint), copied whole")
+    if "://" in bench.checkpoint:
+        return grey(f"{card.kind} at {bench.checkpoint}: its weights are on its own machine")
     size = _weights_bytes(Path(bench.checkpoint) / WEIGHTS)
     if isinstance(size, str):
         return red(size, "copy the checkpoint again (rsync -c), both files")
@@ -97,7 +99,7 @@ def _fit(machine: Machine, card: Card, size: int) -> Finding:
     if free is None:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", machine.text("/proc/meminfo") or "", re.MULTILINE)
         free, where = (int(found.group(1)) / 1024 if found else None), "for the CPU"
-    what = f"{card.identifier[:8]} for {card.embodiment}, {size / 2**20:.0f} MiB of weights"
+    what = f"{card.identifier[:8]} for {card.embodiment or 'any arm'}, {size / 2**20:.0f} MiB of weights"
     if free is None:
         return grey(f"{what}; free memory is not visible")
     seen = f"{what}: {needed:.0f} MiB needed, {free:.0f} MiB free {where}"

@@ -25,14 +25,14 @@ from e0_ros.config import ConfigError, check, declare_parameters, setting
 from e0_ros.conversions import chunk_from_msg, to_ns, to_time
 from e0_ros.core.admission import Refusal
 from e0_ros.core.arm_fault import ArmFault, ArmFaultConfig
-from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.command import Command
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.heartbeat import Heartbeat, HeartbeatConfig
 from e0_ros.core.pace import PACED, Pace, PaceConfig
+from e0_ros.core.step_executor import make_executor
 from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
-from e0_ros.executor_messages import TrajectoryMessage, floats, status_to_msg
+from e0_ros.executor_messages import TrajectoryMessage, floats, status_to_msg, step_to_msg
 from e0_ros.process import ask_for_priority, run_node
 
 try:
@@ -40,6 +40,11 @@ try:
 except ImportError:  # before Kilted
     from rclpy.executors import SingleThreadedExecutor as SpinExecutor
 
+_OUTPUTS = {
+    "joint_trajectory": interfaces.TRAJECTORY,
+    "impedance": interfaces.IMPEDANCE_TARGET,
+    "step": interfaces.SIM_STEP,
+}
 _IMPEDANCE_GAP_NS = 400_000_000
 _DIAGNOSTICS_NS = 1_000_000_000
 _DRAIN = 200
@@ -67,7 +72,7 @@ class ChunkExecutorNode(Node):
     def __init__(self) -> None:
         super().__init__("chunk_executor")
         self.config = declare_parameters(self, NodeConfig)
-        self.core = ChunkExecutor(declare_parameters(self, ExecutorConfig))
+        self.core = make_executor(declare_parameters(self, ExecutorConfig))
         self._lockstep = self.core.config.lockstep
         self._impedance = self.core.config.output == "impedance"
         self._trajectory = TrajectoryMessage(self.core.arm_model.joint_names)
@@ -78,7 +83,8 @@ class ChunkExecutorNode(Node):
         """Ticks that began more than a period late, by the steady clock."""
         self._next_state_ns, self._published, self._next_diagnostics_ns = 0, (), 0
         self._streamed_ns, self._latched, self._gap = 0, None, False
-        self._commanded = self._publisher(interfaces.IMPEDANCE_TARGET if self._impedance else interfaces.TRAJECTORY)
+        self._stepped = self.core.config.output == "step"
+        self._commanded = self._publisher(_OUTPUTS[self.core.config.output])
         self._gripper = self._publisher(interfaces.GRIPPER_COMMAND)
         self._state = self._publisher(interfaces.EXECUTOR_STATE)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
@@ -253,6 +259,9 @@ class ChunkExecutorNode(Node):
     def _publish(self, tick: Tick, now_ns: int) -> None:
         if self._impedance:
             self._stream(tick.status, now_ns)
+        elif self._stepped and tick.status.mode is not Mode.DISARMED:
+            self._commanded.publish(step_to_msg(tick, now_ns))
+            self._commands += 1
         elif tick.command:
             self._send(tick.command, tick.status.committed_until_ns)
         if tick.gripper is not None:

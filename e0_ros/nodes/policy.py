@@ -69,7 +69,7 @@ def make_policy(config: PolicyConfig) -> Policy:
         settings = None
     if not isinstance(settings, dict):
         raise ConfigError(f"PolicyConfig.settings is {config.settings!r}; a YAML mapping is needed")
-    return load_checkpoint(config.checkpoint, config.device, settings)
+    return load_checkpoint(config.checkpoint, config.device, settings, config.embodiment)
 
 
 def make_guard(config: PolicyConfig) -> ViewGuard | None:
@@ -100,7 +100,7 @@ class PolicyNode(Node):
         self._config = config = declare_parameters(self, PolicyConfig)
         refuse_unknown_parameters(self)
         arm = load_embodiment(config.embodiment)
-        policy = make_policy(config) if policy is None else policy
+        self._policy = policy = make_policy(config) if policy is None else policy
         if config.camera_places:
             policy = placed = PlacedPolicy(policy, arm.base_frame, config.lockstep)
             self._subscribe(interfaces.TF_STATIC, placed.hear)
@@ -132,6 +132,8 @@ class PolicyNode(Node):
         with self._state:
             self._state.notify_all()
         self._worker.join(timeout=5.0)
+        if end := getattr(self._policy, "close", None):
+            end()
         super().destroy_node()
 
     def _publisher(self, topic: interfaces.Topic) -> Any:

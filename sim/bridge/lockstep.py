@@ -13,6 +13,7 @@ from e0_ros import interfaces
 from e0_ros.conversions import to_ns
 from sim.controllers import Trajectory
 from sim.rig import JointSample, Target
+from sim.step_rig import Row
 from sim.tick import TickGate
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Lockstep:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._gate = TickGate(bridge.config.controller == "impedance")
-        self._pending: Trajectory | Target | None = None
+        self._pending: Trajectory | Target | Row | None = None
         self._samples: list[JointSample] = []
         self._listeners = 0
         self._ticked = False
@@ -49,7 +50,7 @@ class Lockstep:
         self._pending, self._samples, self._ticked = None, [], False
         self._show_still()
 
-    def on_command(self, command: Trajectory | Target, received_ns: int) -> None:
+    def on_command(self, command: Trajectory | Target | Row, received_ns: int) -> None:
         """Keep a command for the tick that waits for it, whenever it came."""
         if isinstance(command, Target):
             self._gate.target(command.stamp_ns)

@@ -13,6 +13,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_msgs.msg import EpisodeEvent
 from e0_msgs.srv import ResetSim
 from e0_ros import interfaces
@@ -28,6 +29,7 @@ from sim.controllers import Point, Trajectory
 from sim.disturbance import Disturbance
 from sim.episode import Episode
 from sim.rig import Played, Rig, Target
+from sim.step_rig import Row, StepRig
 
 REST_S = 1.0
 
@@ -42,7 +44,11 @@ class Bridge(Node):
         scene = adapter.reset(self.config.task or adapter.tasks[0], self.config.seed)
         stepped = self.config.mode == "lockstep"
         start_ns = lockstep.START_NS if stepped else time.time_ns()
-        self.rig = Rig(adapter, self.config.controller, self.config.judge, start_ns, self._disturbance(adapter))
+        self.rig: Rig | StepRig = (
+            StepRig(adapter, start_ns)
+            if self.config.controller == "step"
+            else Rig(adapter, self.config.controller, self.config.judge, start_ns, self._disturbance(adapter))
+        )
         self.episode = Episode(scene, max_steps=scene.max_steps)
         self.out = Outputs(self, self.rig, self.config)
         self.out.cameras(self.rig)
@@ -79,9 +85,12 @@ class Bridge(Node):
                 self.create_subscription(kind, topic.name, callback, profile)
 
         self._heard: list[tuple[Any, Any]] = []
-        impedance = self.config.controller == "impedance"
-        topic = interfaces.IMPEDANCE_TARGET if impedance else interfaces.TRAJECTORY
-        listen(topic, self._on_target if impedance else self._on_trajectory, self.config.mode != "lockstep")
+        topic, hear = {
+            "joint_trajectory": (interfaces.TRAJECTORY, self._on_trajectory),
+            "impedance": (interfaces.IMPEDANCE_TARGET, self._on_target),
+            "step": (interfaces.SIM_STEP, self._on_step),
+        }[self.config.controller]
+        listen(topic, hear, self.config.mode != "lockstep")
         listen(interfaces.EPISODE_EVENT, self._on_event)
         self.time.subscribe(listen)
         self.create_service(ResetSim, interfaces.RESET_SIM.name, self._on_reset)
@@ -99,6 +108,10 @@ class Bridge(Node):
     def _on_target(self, msg: JointState, info: dict[str, Any]) -> None:
         target = Target(to_ns(msg.header.stamp), np.array(msg.position, np.float64))
         self.time.on_command(target, info["received_timestamp"])
+
+    def _on_step(self, msg: ChunkMsg) -> None:
+        values = np.array(msg.data, np.float64) if msg.status == ChunkMsg.STATUS_OK else None
+        self.time.on_command(Row(to_ns(msg.header.stamp), values), 0)
 
     def _on_event(self, msg: EpisodeEvent) -> None:
         if msg.kind == EpisodeEvent.START:

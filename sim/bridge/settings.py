@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from e0_ros.config import check, setting
+from e0_ros.config import ConfigError, check, setting
 from sim import simulators
-from sim.adapter import SimAdapter
+from sim.adapter import RowAdapter, SimAdapter
 from sim.camera_shift import REPORTED, CameraShift
 
 MS = 1_000_000
+CONTROLLERS = ("joint_trajectory", "impedance", "step")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class BridgeConfig:
     simulator: str = setting("fr3_plant", "what plays the robot", choices=simulators.SIMULATORS)
     mode: str = setting("realtime", "pace of time", choices=("realtime", "lockstep"))
     controller: str = setting(
-        "joint_trajectory", "stock controller whose rules apply", choices=("joint_trajectory", "impedance")
+        "joint_trajectory", "whose rules apply: a stock controller, or the simulator's own steps", choices=CONTROLLERS
     )
     embodiment: str = setting("fr3", "arm of fr3_plant; other simulators bring their own")
     views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
@@ -44,9 +45,17 @@ class BridgeConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        stepped = self.simulator in simulators.STEPPED
+        if stepped != (self.controller == "step") or (stepped and self.mode != "lockstep"):
+            raise ConfigError(
+                f"simulator {self.simulator}, controller {self.controller}, mode {self.mode}: controller step and mode "
+                f"lockstep go together, for {', '.join(simulators.STEPPED)}"
+            )
+        if stepped and (self.disturbance_rad or self.camera_shift_deg):
+            raise ConfigError(f"{self.simulator} takes neither disturbance_rad nor camera_shift_deg")
 
 
-def make_adapter(config: BridgeConfig) -> SimAdapter:
+def make_adapter(config: BridgeConfig) -> SimAdapter | RowAdapter:
     """The simulator that the settings choose, imported only now.
 
     Raises:
@@ -56,6 +65,8 @@ def make_adapter(config: BridgeConfig) -> SimAdapter:
     """
     size_px, period_ns = (config.width_px, config.height_px), config.control_period_ms * MS
     lag_s = config.lag_ms / 1e3
+    if config.simulator in simulators.STEPPED:
+        return simulators.make_row_adapter(config.simulator, config.views, size_px)
     realtime = config.mode == "realtime"
     shift = CameraShift(config.camera_shift_deg, config.camera_poses)
     return simulators.make_adapter(

@@ -58,7 +58,7 @@ def test_the_judge_of_the_fuzz_sees_a_limiter_that_is_wrong(monkeypatch) -> None
 def test_no_hostile_message_makes_the_executor_illegal(name: str, worst_ms: float, narrow: bool) -> None:
     from e0_ros.bench.fuzz import fuzz_executor
 
-    found = fuzz_executor(name, 60, 3, worst_ms, narrow)
+    found = fuzz_executor(name, 120, 3, worst_ms, narrow)
     assert found["illegal"] == 0
     assert found["accepted"] > 10 and found["refused"] > 5
 

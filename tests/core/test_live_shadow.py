@@ -67,3 +67,15 @@ def test_a_clock_that_goes_back_begins_anew() -> None:
 def test_memory_is_bounded() -> None:
     shadow = watched((plan(S + k * 10 * MS) for k in range(2000)), seconds=30.0)
     assert len(shadow.shadow().stamps_ns) <= 60
+
+
+@pytest.mark.parametrize("joints", [0, 6, 8])
+def test_a_state_of_another_arm_is_left_out_and_ends_nothing(joints: int) -> None:
+    """An observation without joints, or of another arm, once ended the node: its states would not make one array."""
+    shadow = watched([plan(S)])
+    before = shadow.errors()
+    shadow.done(0, np.zeros(joints + 1))
+    shadow.done(S + 10_000 * MS, np.zeros(joints + 1))
+    after = shadow.errors()
+    assert before is not None and after is not None
+    np.testing.assert_array_equal(after.mean_rad, before.mean_rad)

@@ -137,3 +137,24 @@ def test_a_plan_in_doubt_is_due_to_be_replaced_sooner() -> None:
         assert isinstance(s.answer(seen(SECOND), 0, none_in_force), ActionChunk)
         due = [s.due(SECOND + k * PERIOD) for k in range(6)]
         assert due == [k >= rows for k in range(6)], nats
+
+
+def test_a_policy_that_looks_back_sees_every_observation_and_others_only_what_they_plan_from() -> None:
+    class Watcher(Fake):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stamps: list[int] = []
+
+        def observe(self, observation: Observation) -> None:
+            self.stamps.append(observation.stamp_ns)
+
+    fake = Watcher()
+    run, plain = session(fake=fake), session()
+    times = [SECOND + i * PERIOD for i in range(4)]
+    for stamp_ns in times:
+        assert run.looks(stamp_ns) and plain.looks(stamp_ns) == plain.due(stamp_ns)
+        run.answer(seen(stamp_ns), stamp_ns, none_in_force)
+        plain.answer(seen(stamp_ns), stamp_ns, none_in_force)
+    run.answer(Stale(times[-1] + PERIOD, "base", "late", 0), times[-1] + PERIOD, none_in_force)
+    assert fake.stamps == times and len(fake.plans) == 2
+    assert not plain.looks(times[-1] + 1)

@@ -30,6 +30,7 @@ from e0_policy.train_control import Interrupted, TrainingError
 from e0_policy.train_setup import open_source
 from e0_policy.train_state import TrainStateError, load_part, newest, states
 from e0_policy.types import Observation
+from e0_ros.policies import first_views
 
 TINY = {
     "preset": "nano", "image_size": 32, "vision_width": 32, "vision_mlp": 32, "width": 32, "mlp": 64,
@@ -84,6 +85,8 @@ def test_a_run_leaves_its_figures_and_state(straight):
     assert list((straight / "tensorboard").glob("events.*"))
     last = json.loads((straight / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 < last["joint_rad"] < 1 and 0 < last["tcp_m"] < 1 and 0 <= last["gripper"] <= 1
+    shown = first_views(straight / "checkpoint")
+    assert shown and all(picture.dtype == np.uint8 and picture.ndim == 3 for picture in shown.values())
 
 
 def test_a_killed_run_goes_on_with_the_same_bits(straight, tmp_path):

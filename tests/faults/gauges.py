@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,16 +26,25 @@ class Sample:
     files: int
 
 
+class Growth(NamedTuple):
+    """Slope of memory over time and its standard error [MiB/h]; NaN: too few samples."""
+
+    mib_per_h: float
+    error: float
+
+
 @dataclass(frozen=True)
 class Trend:
-    """Growth per hour of the longest life of a process, with its standard error, and what it held first and last."""
+    """Growth per hour of the longest life of a process and of that life's second half, each with its standard error;
+    what it held first and last.
+    """
 
     hours: float
     first: Sample
     last: Sample
     lives: int
-    mib_per_h: float
-    error: float
+    whole: Growth
+    half: Growth
 
 
 def sample(pid: int, at_s: float) -> Sample | None:
@@ -66,19 +76,18 @@ class Gauges:
         for name, lives in self._series.items():
             longest = max(lives.values(), key=lambda samples: samples[-1].at_s - samples[0].at_s)
             settled = [s for s in longest if s.at_s >= longest[0].at_s + settle_s] or longest[-1:]
-            slope, error = growth(settled)
-            hours = (settled[-1].at_s - settled[0].at_s) / 3600
-            found[name] = Trend(hours, settled[0], settled[-1], len(lives), slope, error)
+            hours, half = (settled[-1].at_s - settled[0].at_s) / 3600, settled[len(settled) // 2 :]
+            found[name] = Trend(hours, settled[0], settled[-1], len(lives), growth(settled), growth(half))
         return found
 
 
-def growth(samples: list[Sample]) -> tuple[float, float]:
-    """Slope of memory over time and its standard error by the jackknife over blocks [MiB/h]; NaN: too few."""
+def growth(samples: list[Sample]) -> Growth:
+    """By least squares, the error by the jackknife over blocks."""
     if len(samples) < 2 * BLOCKS:
-        return math.nan, math.nan
+        return Growth(math.nan, math.nan)
     hours = np.array([s.at_s for s in samples]) / 3600
     mib = np.array([s.memory for s in samples]) / MIB
     block = np.arange(len(samples)) * BLOCKS // len(samples)
     without = np.array([np.polyfit(hours[block != k], mib[block != k], 1)[0] for k in range(BLOCKS)])
     error = math.sqrt((BLOCKS - 1) / BLOCKS * float(((without - without.mean()) ** 2).sum()))
-    return float(np.polyfit(hours, mib, 1)[0]), error
+    return Growth(float(np.polyfit(hours, mib, 1)[0]), error)

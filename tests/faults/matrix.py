@@ -22,6 +22,7 @@ READER, WRITER = "tests/core/test_bag_reader.py::test_", "tests/core/test_bag_wr
 GRADING, CONVERT = "tests/core/test_grading.py::test_", "tests/test_convert.py::test_"
 RECORDING, RECORDER = "tests/core/test_recording.py::test_", "tests/nodes/test_episode_recorder.py::test_"
 CHECKPOINT, POLICY = "tests/e0_policy/test_checkpoint.py::test_", "tests/nodes/test_policy.py::test_"
+REPLIES = "tests/e0_policy/test_policy_connection.py::test_"
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,13 @@ MATRIX = (
     ),
     Row(
         15,
-        "reply after its timeout",
-        "0 mismatched",
-        missing="no policy server and no requests: a chunk names the observation that it answers (rows 13 and 14)",
+        "a policy server's reply after its timeout",
+        "0 mismatched in 1e4",
+        (
+            REPLIES + "no_late_reply_is_taken_for_the_answer_to_another_request",
+            REPLIES + "a_reply_that_nobody_asked_for_costs_the_connection",
+            REPLIES + "a_numbered_reply_to_another_request_is_refused",
+        ),
     ),
     Row(
         16,
@@ -246,7 +251,7 @@ MATRIX = (
         ),
         "the slow disk is a slow file, no slowed block device",
     ),
-    Row(27, "90 MB/s", "0 lost in 60 s", missing="measured by e0 bench, not asserted: BENCHMARKS.md"),
+    Row(27, "90 MB/s", "0 lost in 60 s", missing="measured by e0 bench recorder, not asserted: BENCHMARKS.md"),
     Row(
         28,
         "bags cut, bits flipped",

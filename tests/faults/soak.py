@@ -147,12 +147,12 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 def held(trends: dict[str, Trend]) -> str:
     """Per process: its lives, and of the longest memory, growth, threads and open files."""
-    lines = [f"{'process':<18}{'lives':>6}{'h':>7}{'MiB':>16}{'MiB/h':>18}{'threads':>10}{'files':>10}"]
+    lines = [f"{'process':<18}{'lives':>6}{'h':>7}{'MiB':>16}{'MiB/h':>18}{'2nd half':>18}{'threads':>10}{'files':>10}"]
     for name, t in sorted(trends.items()):
         memory = f"{t.first.memory / MIB:.1f} .. {t.last.memory / MIB:.1f}"
-        growth = f"{t.mib_per_h:+.2f} +- {t.error:.2f}"
+        whole, half = (f"{g.mib_per_h:+.2f} +- {g.error:.2f}" for g in (t.whole, t.half))
         threads, files = f"{t.first.threads} .. {t.last.threads}", f"{t.first.files} .. {t.last.files}"
-        lines.append(f"{name:<18}{t.lives:>6}{t.hours:>7.2f}{memory:>16}{growth:>18}{threads:>10}{files:>10}")
+        lines.append(f"{name:<18}{t.lives:>6}{t.hours:>7.2f}{memory:>16}{whole:>18}{half:>18}{threads:>10}{files:>10}")
     return "\n".join(lines)
 
 

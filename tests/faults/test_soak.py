@@ -43,7 +43,7 @@ def test_a_process_that_was_started_anew_is_another_life(monkeypatch: pytest.Mon
     for k in range(100):
         gauges.read({"policy": 1 if k < 30 else 2}, float(k))
     trend = gauges.trends(settle_s=10.0)["policy"]
-    assert trend.lives == 2 and trend.first.at_s == 40.0 and trend.mib_per_h == pytest.approx(0.0, abs=1e-6)
+    assert trend.lives == 2 and trend.first.at_s == 40.0 and trend.whole.mib_per_h == pytest.approx(0.0, abs=1e-6)
     assert "policy                 2" in soak.held({"policy": trend})
 
 

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import re
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,40 +10,9 @@ import pytest
 from e0_ros.core.bag_reader import Bag
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
+from tests.person import Person
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-class Person:
-    """Reads the terminal and presses keys."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.handle, terminal = pty.openpty()
-        command = [sys.executable, "-m", "e0_ros.cli", "record", *words]
-        self.process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, close_fds=True)
-        os.close(terminal)
-        self.seen = ""
-
-    def press(self, keys: str) -> None:
-        os.write(self.handle, keys.encode())
-
-    def wait_for(self, pattern: str, seconds: float = 120.0) -> re.Match[str]:
-        """The next match of what is shown; what came before it is forgotten."""
-        deadline = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.seen)):
-            assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen[-2000:]!r}"
-            if select.select([self.handle], [], [], 0.2)[0]:
-                self.seen += ESCAPES.sub("", os.read(self.handle, 65536).decode("utf-8", "replace"))
-        self.seen = self.seen[found.end() :]
-        return found
-
-    def end(self) -> int:
-        try:
-            return self.process.wait(60.0)
-        finally:
-            self.process.kill()
-            os.close(self.handle)
 
 
 @pytest.fixture
@@ -64,7 +26,7 @@ def scripted(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_attached_to_a_graph_a_take_ends_by_itself_gets_its_verdict_and_is_recorded_again(scripted):
-    person = Person(["--attach", "--task", "Reach-v0", "--seed", "5"])
+    person = Person(["record", "--attach", "--task", "Reach-v0", "--seed", "5"])
     person.wait_for("space start")
     person.wait_for(r"idle.*GB free")
     person.press("s")
@@ -90,7 +52,9 @@ def test_attached_to_a_graph_a_take_ends_by_itself_gets_its_verdict_and_is_recor
 def test_takes_of_a_graph_of_its_own_are_labelled_discarded_and_told_apart(tmp_path):
     bags = tmp_path / "bags"
     words = ["sim", "simulator:=fr3_plant", "source:=external", "size:=64", f"bag_dir:={bags}"]
-    person = Person([*words, "--log-dir", str(tmp_path / "logs"), "--instruction", "wait", "--instruction", "stay"])
+    person = Person(
+        ["record", *words, "--log-dir", str(tmp_path / "logs"), "--instruction", "wait", "--instruction", "stay"]
+    )
     person.wait_for("space start")
     person.press(" ")
     bag = Path(person.wait_for(r"recording (\S+)")[1])

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("dynamixel_sdk", reason="dynamixel-sdk is not installed")
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(900)]
 
+from builtin_interfaces.msg import Time  # noqa: E402
 from franka_msgs_overlay import overlay_environment  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
@@ -30,6 +31,8 @@ from tests.graph.test_teleop_graph import CALIBRATION, PATIENT, Stranger, Watche
 
 SETTINGS = {
     **PATIENT,
+    "bridge": {"judge": True, "joint_state_rate_hz": 200},
+    "gello_teleop": {**PATIENT["gello_teleop"], "align_rad": 0.2},
     "chunk_executor": {**PATIENT["chunk_executor"], "arm_fault_ms": 10e3, "max_tracking_error_rad": 5.0},
     "arm_session": {"pose_speed_rad_s": 0.8, "state_timeout_ms": 5e3, "step_s": 60.0},
 }
@@ -50,7 +53,7 @@ class Bench:
         """Take the judge's word on everything up to now."""
         graph = self.graph
         graph.said.pop("bridge", None)
-        graph.until(lambda: "bridge" in graph.said, "a word of the judge")
+        self.until(lambda: "bridge" in graph.said, "a word of the judge")
         setpoints, violations = (int(graph.value("bridge", key)) for key in ("setpoints", "violations"))
         before = [sum(row[i] for row in self.rows) for i in (1, 2)]
         reason = graph.states[-1][1].reason if graph.states else ""
@@ -88,9 +91,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for name, value in overlay_environment().items():
         monkeypatch.setenv(name, value)
     plant = SIMULATORS["fr3_plant"]
-    monkeypatch.setitem(SIMULATORS, "fr3_plant", replace(plant, joint_max_age_ms=1000.0))
+    monkeypatch.setitem(SIMULATORS, "fr3_plant", replace(plant, joint_max_age_ms=1000.0, joint_rate_hz=200.0))
     values = {"simulator": "fr3_plant", "source": "external", "size": 64, "fci": "jazzy", "record": False}
-    with FakeGello(FakeConfig(still_s=1e6, motion_s=3.0, amplitude_rad=0.2), CALIBRATION) as leader:
+    with FakeGello(FakeConfig(still_s=1e6, motion_s=3.0, amplitude_rad=0.1), CALIBRATION) as leader:
         graph = resolve("sim", {**values, "gello_port": leader.port}, SETTINGS)
         with Launcher(graph, log_dir=tmp_path / "logs") as launcher:
 
@@ -159,7 +162,7 @@ def emergency_stop(b: Bench) -> None:
     b.until(lambda: b.graph.mode() == ExecutorState.STOPPED and at_rest(b), "a stop")
     b.graph.call(interfaces.RESET_STOP)
     b.until(b.arm_is(ExecutorState.DISARMED), "the reset")
-    b.takes.start("")
+    b.graph.arm(Time())
     b.followed(1.0)
 
 
@@ -180,11 +183,22 @@ def recovery(b: Bench) -> None:
 def home_and_rest(b: Bench) -> None:
     """To the rest pose and home."""
     for pose in (interfaces.REST, interfaces.HOME):
-        b.graph.bring(pose)
+        patiently(lambda pose=pose: b.graph.bring(pose))
         b.graph.until(b.arm_is(ExecutorState.DISARMED), "the end")
 
 
 SCENARIOS = (start, alignment, takeover, dropout, handing_back, speed, emergency_stop, reflex, recovery, home_and_rest)
+
+
+def patiently(move: Callable[[], None], attempts: int = 3) -> None:
+    """Try again where only a joint state of a busy machine came late."""
+    for attempt in range(attempts):
+        try:
+            return move()
+        except GraphCallError as error:
+            if "joint state" not in str(error) or attempt + 1 == attempts:
+                raise
+    return None
 
 
 def at_rest(b: Bench) -> bool:

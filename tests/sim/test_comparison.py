@@ -37,7 +37,7 @@ def test_pairs_are_counted_by_task_and_what_only_one_ran_is_left_out(tmp_path: P
     assert pick["difference"] == pytest.approx(-2 / 6) and pick["mcnemar_p"] == pytest.approx(0.625)
     assert (told["tasks"]["all"]["pairs"], told["tasks"]["all"]["only_first"]) == (8, 4)
     assert told["left_out"] == 3, "an error of the first, and one seed of each alone"
-    assert told["differences"] == {"settings": (None, {"steps": 4})}
+    assert told["differences"] == {"settings.steps": (None, 4)}
 
 
 def test_the_command_prints_writes_json_and_a_page_that_asks_for_nothing(tmp_path: Path, capsys) -> None:
@@ -76,3 +76,12 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys) -> None:
         assert text in capsys.readouterr().err
     with pytest.raises(ConfigError):
         open_run(tmp_path / "nothing")
+
+
+def test_runs_of_the_papers_tasks_are_set_beside_its_rows(tmp_path: Path) -> None:
+    names = ("PegInsertionSide-v1", "PickCube-v1", "StackCube-v1", "PlugCharger-v1", "PushCube-v1")
+    folders = [run(tmp_path / "a", dict.fromkeys(names, "sf")), run(tmp_path / "b", dict.fromkeys(names, "ss"))]
+    assert main([str(folder) for folder in folders]) == 0
+    page = (tmp_path / "b" / "comparison.html").read_text()
+    assert "Beside the paper" in page and "E0 (paper)</td><td>24.0" in page and "55.2" in page
+    assert "<td>a</td><td>50.0" in page and "<td>b</td><td>100.0" in page

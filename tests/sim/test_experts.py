@@ -111,12 +111,14 @@ class Graph:
 def running(monkeypatch: pytest.MonkeyPatch, lockstep: bool, *settings: str) -> Iterator[Graph]:
     planner = FakePlanner()
     monkeypatch.setattr(experts, "make_planner", lambda simulator, arm: planner)
-    made = Graph(lockstep, planner, *settings)
-    yield made
-    made.executor.shutdown()
-    made.experts.destroy_node()
-    made.driver.destroy_node()
-    rclpy.try_shutdown()
+    try:
+        made = Graph(lockstep, planner, *settings)
+        yield made
+        made.executor.shutdown()
+        made.experts.destroy_node()
+        made.driver.destroy_node()
+    finally:
+        rclpy.try_shutdown()
 
 
 @pytest.fixture(params=[True, False], ids=["lockstep", "realtime"])

@@ -26,6 +26,9 @@ class RawPlant(Fr3Plant):
         for _ in range(50):
             self.step(row[:-1], np.zeros(7), float(row[-1]))
 
+    def stand(self) -> None:
+        self.act(np.append(self.joint_state()[0], self.gripper_opening()))
+
 
 class Counting:
     """A chunk of rows 0 1 2 ... every `every` steps; from the second on ten more."""

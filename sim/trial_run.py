@@ -1,0 +1,231 @@
+"""Runs planned trials with a person at the keys, over a graph that is started for each policy in turn."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from e0_policy.types import ImageArray
+from e0_ros.calibrate_command import compare_views, seen_now
+from e0_ros.core.bag_reader import Bag, BagReadError
+from e0_ros.core.calibration_bag import first_images
+from e0_ros.graph_client import GraphCallError, GraphClient
+from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE
+from e0_ros.keyboard import Keyboard
+from e0_ros.launcher import Launcher
+from e0_ros.readiness import wait_until_alone
+from e0_ros.record_take import Takes
+from e0_ros.resolve import parse, resolve
+from sim.eval_rollouts import ERROR, FAILURE, SUCCESS
+from sim.trial_plan import RealTask, Trial, TrialPlan
+from sim.trial_store import Done, TrialStore
+
+READY_S, EMPTY_S = 180.0, 15.0
+BEFORE = "space start, o compare the scene with its first picture, h home, v recover the arm, q quit"
+DURING = "s success, f failure, e error (does not count, is run again)"
+
+
+class Quit(Exception):
+    """The person leaves; what is done is kept."""
+
+
+@dataclass
+class Bench:
+    """The graph that trials run on.
+
+    Attributes:
+        graph: its name, and words like `robot_ip:=...`.
+        folder: of the trials.
+        say: tells the person.
+
+    """
+
+    graph: str
+    words: Sequence[str]
+    folder: Path
+    keyboard: Keyboard
+    say: Callable[[str], None]
+
+    @contextmanager
+    def up(self, policy: Mapping[str, Any]) -> Iterator[GraphClient]:
+        """The graph with a policy, and a client in it."""
+        number = sum(1 for _ in self.folder.glob("logs/graph-*")) + 1
+        if others := wait_until_alone(EMPTY_S):
+            raise GraphCallError(f"this ROS domain has nodes already ({', '.join(others[:4])}); end them first")
+        values = {**parse(self.graph, self.words), "checkpoint": policy["checkpoint"]}
+        values |= {"bag_dir": str(self.folder / "bags"), **({"source": "policy"} if self.graph == "sim" else {})}
+        inference = yaml.safe_dump(dict(policy["settings"]), default_flow_style=True).strip()
+        settings = {"policy": {"settings": inference}} if policy["settings"] else {}
+        with Launcher(resolve(self.graph, values, settings), self.folder / "logs" / f"graph-{number}") as launcher:
+
+            def health() -> None:
+                if not launcher.running():
+                    raise GraphCallError(f"the graph has stopped; its last words are in {self.folder / 'logs'}")
+
+            launcher.wait_ready(READY_S)
+            client = GraphClient(health=health)
+            try:
+                client.wait_for(START_EPISODE, END_EPISODE, SET_INSTRUCTION)
+                yield client
+            finally:
+                client.close()
+
+
+def run_trials(plan: TrialPlan, store: TrialStore, bench: Bench) -> None:
+    """Run what is missing, in order; the graph is started anew where the policy changes.
+
+    Raises:
+        Quit: the person left.
+        GraphError, GraphCallError: the graph cannot be started, or broke.
+
+    """
+    waiting = [trial for trial in plan.trials if store.missing(trial.number)]
+    with _signals():
+        while waiting:
+            mark = waiting[0].policy
+            bench.say("starting the graph")
+            with bench.up(plan.sealed[mark]) as client:
+                while waiting and waiting[0].policy == mark:
+                    done = Person(bench, client, plan).trial(waiting[0])
+                    store.add(done)
+                    bench.say(_line(done, len(plan.trials)))
+                    waiting = waiting[done.outcome != ERROR :]
+
+
+class Person:
+    """One trial with the person: set up, start, judge."""
+
+    def __init__(self, bench: Bench, client: GraphClient, plan: TrialPlan) -> None:
+        self._bench, self._client, self._plan, self._say = bench, client, plan, bench.say
+
+    def trial(self, trial: Trial) -> Done:
+        """Run it.
+
+        Raises:
+            Quit: the person left before it began, or with it running, which then does not count.
+
+        """
+        task, count = self._plan.tasks[trial.task], len(self._plan.trials)
+        self._say(f"\ntrial {trial.number} of {count}: {task.title}, scene {trial.scene}: {task.instruction}")
+        self._say(f"  success: {task.criterion}")
+        takes = Takes(self._client, task.name, trial.scene)
+        self._compare(trial)
+        self._before(takes, trial)
+        takes.start(task.instruction)
+        begin = time.monotonic()
+        outcome, note = self._during(task, begin)
+        took_s = time.monotonic() - begin
+        ended = takes.end("discard" if outcome == ERROR else outcome, note)
+        if outcome != ERROR and ended.bag:
+            self._keep_first(trial, ended.bag)
+        stages = self._stages(task, outcome)
+        told = (outcome, stages, len(task.stages), round(took_s, 2), task.limit_s, ended.bag, note)
+        return Done(trial.number, trial.task, trial.scene, trial.policy, *told)
+
+    def _before(self, takes: Takes, trial: Trial) -> None:
+        self._say(f"  {BEFORE}")
+        while (key := self._key()) != " ":
+            try:
+                if key == "o":
+                    self._compare(trial)
+                elif key in ("h", "v"):
+                    self._say(f"  {takes.bring_home(key == 'v')}")
+            except GraphCallError as error:
+                self._say(f"  error: {error}")
+            if key == "q":
+                raise Quit
+
+    def _during(self, task: RealTask, begin_s: float) -> tuple[str, str]:
+        """How it ended: by a key, by a simulator's word, by the arm, or by time."""
+        self._say(f"  {DURING}; {task.limit_s:g} s")
+        while True:
+            key, sim = self._key(0.05), self._client.sim
+            if key in ("s", "f", "e", "q"):
+                return {"s": SUCCESS, "f": FAILURE}.get(key, ERROR), ""
+            if sim is not None and sim.done:
+                return (SUCCESS if sim.success_once else FAILURE), "the simulator's word"
+            if self._client.arm_fault:
+                return FAILURE, f"the arm: {self._client.arm_fault}"
+            if time.monotonic() - begin_s > task.limit_s:
+                return FAILURE, f"not done in {task.limit_s:g} s"
+
+    def _stages(self, task: RealTask, outcome: str) -> int:
+        if outcome != FAILURE or not task.stages:
+            return len(task.stages) if outcome == SUCCESS else 0
+        told = ", ".join(f"{i + 1} {stage}" for i, stage in enumerate(task.stages))
+        self._say(f"  how many stages were reached? 0 to {len(task.stages)} ({told})")
+        while not ((key := self._key()).isdigit() and int(key) <= len(task.stages)):
+            pass
+        return int(key)
+
+    def _key(self, wait_s: float = 0.05) -> str:
+        """A key, if one is pressed within the time.
+
+        Raises:
+            Quit: the input has ended.
+
+        """
+        self._client.spin(wait_s)
+        key = self._bench.keyboard.key()
+        if self._bench.keyboard.ended:
+            raise Quit
+        return key
+
+    def _scene(self, trial: Trial) -> Path:
+        return self._bench.folder / "scenes" / f"{trial.task}-{trial.scene}"
+
+    def _compare(self, trial: Trial) -> None:
+        """Overlays of the scene as it was for the first policy over the scene as it is now."""
+        there = {path.stem: _read(path) for path in sorted(self._scene(trial).glob("*.png"))}
+        before = {view: image for view, image in there.items() if view != "wrist"}
+        if not before:
+            self._say("  the scene is new: whatever is set up now is kept for the other policies")
+            return
+        compare_views(before, seen_now(list(before)), self._bench.folder / "overlays")
+
+    def _keep_first(self, trial: Trial, bag: str) -> None:
+        """Keep the first pictures of the trial that is the first of its scene."""
+        folder = self._scene(trial)
+        if folder.is_dir():
+            return
+        try:
+            views = first_images(Bag(Path(bag)))
+        except BagReadError as error:
+            self._say(f"  the scene cannot be kept: {error}")
+            return
+        folder.mkdir(parents=True)
+        for view, image in views.items():
+            cv2.imwrite(str(folder / f"{view}.png"), image[..., ::-1])
+
+
+def _read(path: Path) -> ImageArray:
+    return np.asarray(cv2.imread(str(path)), np.uint8)[..., ::-1]
+
+
+def _line(done: Done, count: int) -> str:
+    stages = f", {done.stages} of {done.of} stages" if done.of and done.outcome == FAILURE else ""
+    note = f" ({done.note})" if done.note else ""
+    return f"  trial {done.number} of {count}: {done.outcome} after {done.time_s:.1f} s{stages}{note}"
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM leaves as q does."""
+
+    def leave(*_: object) -> None:
+        raise Quit
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
