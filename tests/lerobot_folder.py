@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from e0_ros.core.dataset_video import ordinary_priority
+
 JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 FPS = 20
 THREADS = {"libx264": {"threads": "1"}, "libsvtav1": {"svtav1-params": "lp=1"}}
@@ -103,6 +105,8 @@ def write_video(path: Path, frames: list[np.ndarray], gop: int, codec: str = "li
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FPS, options={"g": str(gop), "crf": "12", **THREADS[codec]})
         stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], "yuv420p"
+        with ordinary_priority():
+            stream.codec_context.open()
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

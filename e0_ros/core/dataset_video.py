@@ -6,7 +6,9 @@ are BT.601, limited range, 4:2:0; with the codec `lossless` they are RGB, and ev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -83,6 +85,8 @@ class VideoWriter:
         stream.codec_context.time_base = Fraction(1, form.fps)
         if not form.lossless:
             _tag_colours(stream.codec_context)
+        with ordinary_priority():
+            stream.codec_context.open()
         self._stream = stream
 
     def add(self, image: ImageArray) -> None:
@@ -103,6 +107,22 @@ class VideoWriter:
         """Flush and finish the file."""
         self._container.mux(self._stream.encode())
         self._container.close()
+
+
+@contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """For opening an encoder: SVT-AV1 makes who opens it as root, and all of its threads, SCHED_FIFO."""
+    policy, parameter, threads = os.sched_getscheduler(0), os.sched_getparam(0), _threads()
+    try:
+        yield
+    finally:
+        for thread in {0} | _threads() - threads:
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, policy, parameter)
+
+
+def _threads() -> set[int]:
+    return {int(path.name) for path in Path("/proc/self/task").iterdir()}
 
 
 def count_frames(path: Path) -> int:

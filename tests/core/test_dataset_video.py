@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -59,3 +62,13 @@ def test_wrong_sizes_are_refused(tmp_path):
     with pytest.raises(VideoError, match="64, 64"):
         writer.add(pictures(1)[0])
     writer.close()
+
+
+def test_no_encoder_comes_first_on_a_core(tmp_path):
+    """SVT-AV1 would, as root, and what is started later inherits it: nothing else runs beside."""
+    writer = VideoWriter(tmp_path / "v.mp4", VideoFormat(20, 64, 64, "av1"))
+    writer.add(np.zeros((64, 64, 3), np.uint8))
+    policies = {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+    writer.close()
+    assert policies == {os.SCHED_OTHER}
+    assert count_frames(tmp_path / "v.mp4") == 1
