@@ -157,7 +157,7 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
 @pytest.mark.parametrize("graph", ["jazzy"], indirect=True)
 def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph: Watcher) -> None:
     graph.until(graph.ready, "an arm that may be armed")
-    person = Person(["--attach", "--task", "Reach-v0"])
+    person = Person(["record", "--attach", "--task", "Reach-v0"])
     person.wait_for("space start")
     for speed in (75, 50, 25, 10, 5):  # slow enough that the task is not solved before the reflex
         person.press("-")
