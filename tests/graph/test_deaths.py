@@ -58,8 +58,19 @@ class Killed:
                 assert self.killed_ns, "the arm never moved"
                 assert self.seen or enough is None, self.episode.error
             finally:
+                self._outlive()
                 self.evaluator.close()
         self.status = self.launcher.status()
+
+    def _outlive(self) -> None:
+        """Let a graph that ends end first: Fast DDS 3.2 can deadlock in a participant that leaves while others do."""
+        deadline = time.monotonic() + 60.0
+        while not self.launcher.running() and None in self.launcher.status().values():
+            assert time.monotonic() < deadline, self.launcher.status()
+            self.evaluator._wait()
+        told_s = time.monotonic() + 0.5
+        while time.monotonic() < told_s:
+            self.evaluator._wait()
 
     def _listen(self) -> None:
         topic = interfaces.RECORDER_STATE
