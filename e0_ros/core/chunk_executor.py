@@ -271,17 +271,17 @@ class ChunkExecutor:
         commit_ns = self._commit_ns(now_ns)
         span_ns = int(self.config.span_ms * _MS)
         self._before, leaving = self._command, ""
-        message = self._command.since(now_ns - int(self.config.overlap_ms * _MS))
+        known = self._command.since(now_ns - int(max(self.config.overlap_ms, self.config.joint_max_age_ms) * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
             target = self._target_from(commit_ns)
             ahead, (leaving,) = plan_inside(self._limits, self._workspace, self._command, target, commit_ns, span_ns)
-            self._command = message = message.then(ahead)
+            self._command = known.then(ahead)
         self._committed_ns = commit_ns
         self._brake_due = False
         if leaving:
             self._brake(Mode.HOLD, f"held inside the workspace: {leaving}")
         self._messages.sent(now_ns)
-        return message.lasting(commit_ns + span_ns)
+        return self._command.since(now_ns - int(self.config.overlap_ms * _MS)).lasting(commit_ns + span_ns)
 
     def withdraw(self) -> None:
         """Take back the last tick's command, which was not sent: the one before it is still in force."""

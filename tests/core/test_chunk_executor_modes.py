@@ -58,6 +58,17 @@ def test_lost_joint_states_stop_the_arm_within_70_ms() -> None:
     assert d.violations == []
 
 
+def test_a_joint_state_that_may_be_old_is_compared_with_what_was_commanded_then() -> None:
+    d = Driven(joint_max_age_ms=400.0).arm_it()
+    d.offer(d.chunk(d.home + np.linspace(0.0, 1.0, 20)[:, None] ** 2 * np.ones(7)))
+    d.run(700)
+    d.joints_alive = False
+    d.run(500)
+    held = next(t for t in d.ticks if t.status.mode is Mode.HOLD)
+    assert "joint state is 40" in held.status.reason
+    assert d.violations == []
+
+
 def test_an_arm_far_from_its_reference_holds() -> None:
     d = Driven().arm_it()
     assert d.offer(d.chunk([d.home] * 20)) is None
