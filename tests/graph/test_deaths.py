@@ -254,7 +254,7 @@ def test_on_the_arm_what_it_cannot_do_without_ends_the_graph(franka: Any, tmp_pa
     run = Killed(franka(tmp_path), victim, tmp_path, source="policy")
     assert run.said(f"{victim} ended with SIGKILL; stopping the graph") < SECOND_NS
     assert run.launcher.exit_status == 128 + signal.SIGKILL
-    assert run.bag().custom["outcome"] == "unlabelled"
+    assert run.bag().custom["outcome"] in ("unlabelled", "discard"), "the evaluator may have had the time to discard it"
 
 
 def test_on_the_arm_a_dead_policy_leaves_an_arm_that_holds(franka: Any, tmp_path: Path) -> None:
