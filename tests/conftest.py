@@ -1,4 +1,4 @@
-"""Shared fixtures. Every test run has a ROS domain of its own and stays on this host."""
+"""Shared fixtures. Every file of tests has a ROS domain of its own and stays on this host."""
 
 from __future__ import annotations
 
@@ -8,11 +8,33 @@ from pathlib import Path
 
 import pytest
 
+from e0_ros.child import adopt_orphans
 from tests import bare_machine
-from tests.domain import keep_to_itself
+from tests.domain import descendants, end, left_behind, own_domain
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads spin over matrices of six rows
-keep_to_itself()
+
+
+def pytest_configure() -> None:
+    """See what the processes of a test leave behind."""
+    adopt_orphans()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def domain() -> Iterator[None]:
+    """A ROS domain for each file of tests."""
+    with own_domain():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(domain: None) -> Iterator[None]:
+    """A process that a test leaves behind would speak in the tests that follow: it is killed, and the test fails."""
+    before = set(descendants())
+    yield
+    left = left_behind(before)
+    end(left)
+    assert not left, f"these processes were left behind, and were killed: {'; '.join(left.values())}"
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def kill_after(process: subprocess.Popen[bytes], seconds: float) -> None:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(90)
 
 
 def check_whole_or_absent(out: Path, expected: dict[str, bytes]) -> None:

@@ -54,7 +54,7 @@ def cameras() -> Iterator[None]:
             until(lambda: node.count_publishers(camera_topic("slow").name), executor)
         yield
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0, process.stderr.read() if process.stderr else ""
+        assert process.wait(90) == 0, process.stderr.read() if process.stderr else ""
 
 
 @contextmanager

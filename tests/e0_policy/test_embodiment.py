@@ -11,7 +11,8 @@ from e0_policy.resources import config_dir
 @pytest.mark.parametrize("name", embodiment_names())
 def test_shipped_arms_have_a_workspace_that_holds_their_home(name: str) -> None:
     arm = load_embodiment(name)
-    assert arm.joints == 7 and arm.workspace_lower.shape == (3,) and 0 < arm.speed_m_s <= 3.0
+    assert arm.joints == (16 if name == "dual_panda" else 7)
+    assert arm.workspace_lower.shape == (3,) and 0 < arm.speed_m_s <= 3.0
     assert (arm.workspace_lower < arm.workspace_upper).all()
     with pytest.raises(ValueError, match="read-only"):
         arm.workspace_upper[0] = 9.0

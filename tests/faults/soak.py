@@ -27,7 +27,7 @@ from e0_ros.launcher import Launcher
 from e0_ros.progress import Progress
 from e0_ros.resolve import GraphError, resolve
 from sim.evaluator import start
-from tests.domain import keep_to_itself
+from tests.domain import own_domain
 from tests.faults.gauges import MIB, Gauges, Trend
 from tests.faults.injected import KILLED, Fault, Injector, Outcome, schedule
 from tests.faults.watched import Watched, patient, recording
@@ -165,10 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--settle", type=float, default=120.0, metavar="S", help="of a life not looked at for growth")
     parser.add_argument("--lockstep", action="store_true", help="accelerated, without faults")
     options = parser.parse_args(argv)
-    keep_to_itself()
-    if options.lockstep:
-        return lockstep(options.seconds, options.seed, options.settle)
-    return live(options.seconds, options.seed, options.every, options.settle)
+    with own_domain():
+        if options.lockstep:
+            return lockstep(options.seconds, options.seed, options.settle)
+        return live(options.seconds, options.seed, options.every, options.settle)
 
 
 if __name__ == "__main__":

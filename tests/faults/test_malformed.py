@@ -80,6 +80,10 @@ class Attack:
             command += ["-p", parameter]
         self.name, self.process = name, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.node = rclpy.create_node("attacker")
+        self.topics: dict[str, str] = {}
+
+    def find(self) -> None:
+        """Wait until the node answers, and look at what it listens to."""
         self.alive()
         self.topics = self._topics()
 
@@ -145,7 +149,7 @@ class Attack:
     def close(self) -> int:
         self.process.send_signal(signal.SIGINT)
         try:
-            status = self.process.wait(30)
+            status = self.process.wait(90)
         finally:
             self.process.kill()
             self.process.stderr.close()
@@ -168,6 +172,7 @@ def test_no_bytes_end_a_node_or_fill_its_memory(
 ) -> None:
     attack.append(Attack(name, victims(recording)[name]))
     a, rng = attack[0], np.random.default_rng(4)
+    a.find()
     before, each = memory_bytes(a.process.pid), scaled(150, 20_000)
     start, end = (interfaces.message_class(s.type) for s in (interfaces.START_EPISODE, interfaces.END_EPISODE))
     for record in (False, True)[: 1 + (name == "episode_recorder")]:

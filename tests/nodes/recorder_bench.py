@@ -64,7 +64,7 @@ class Bench:
         self.node.create_subscription(kind, topic.name, messages.append, topic.qos.profile())
         return messages
 
-    def spin_until(self, done: Callable[[], bool], limit_s: float = 20.0) -> None:
+    def spin_until(self, done: Callable[[], bool], limit_s: float = 90.0) -> None:
         end = time.monotonic() + limit_s
         while not done():
             assert time.monotonic() < end, "nothing happened in time"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -63,16 +64,15 @@ def bench() -> Iterator[Bench]:
     settings = [word for setting in SETTINGS for word in ("-p", setting)]
     commands = (["stubs.stub_franka_driver"], ["e0_ros.nodes.arm_session", "--ros-args", *settings])
     processes = [subprocess.Popen([sys.executable, "-m", *command], env=environ) for command in commands]
-    client = Bench(processes)
     try:
-        client.wait_for(interfaces.RECOVER)
-        yield client
+        with closing(Bench(processes)) as client:
+            client.wait_for(interfaces.RECOVER)
+            yield client
     finally:
-        client.close()
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(20)
+            process.wait(90)
 
 
 def test_an_arm_is_made_ready_and_every_fault_keeps_it_from_being_armed_until_it_is_mended(bench: Bench) -> None:

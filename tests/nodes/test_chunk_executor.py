@@ -48,13 +48,16 @@ class Bench:
         self.chunks = self._publisher(interfaces.ACTION_CHUNK)
         self.joints = self._publisher(interfaces.JOINT_STATES)
         self.order: list[str] = []
+
+    def find(self) -> None:
+        """Wait until the node is there."""
         self.until(lambda: self.chunks.get_subscription_count() and self.joints.get_subscription_count())
         self.until(lambda: self.node.count_publishers(interfaces.EXECUTOR_STATE.name))
 
     def _publisher(self, topic):
         return self.node.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
 
-    def until(self, condition, timeout_s: float = 20.0) -> None:
+    def until(self, condition, timeout_s: float = 90.0) -> None:
         end = time.monotonic() + timeout_s
         while not condition():
             assert self.process.poll() is None, self.process.stderr.read()
@@ -71,7 +74,7 @@ class Bench:
     def call(self, service):
         kind = interfaces.message_class(service.type)
         client = self.node.create_client(kind, service.name)
-        assert client.wait_for_service(timeout_sec=20.0)
+        assert client.wait_for_service(timeout_sec=90.0)
         future = client.call_async(kind.Request())
         self.until(future.done)
         return future.result()
@@ -87,7 +90,7 @@ class Bench:
 
     def close(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(20)
+        code = self.process.wait(90)
         self.process.stderr.close()
         self.node.destroy_node()
         return code
@@ -99,6 +102,7 @@ def bench(ros, request):
 
     def start(*parameters: str) -> Bench:
         made.append(Bench(*parameters))
+        made[-1].find()
         return made[-1]
 
     yield start

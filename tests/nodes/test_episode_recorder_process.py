@@ -37,7 +37,7 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
         partial = tmp_path / "out" / "one.partial"
         _wait(lambda: sum(1 for _ in Bag(partial, salvage=True).messages()) >= 1)
         process.send_signal(sent)
-        process.wait(30)
+        process.wait(90)
         if closed:
             _wait(lambda: rclpy.spin_once(node, timeout_sec=0.1) or [e.kind for e in events] == [0, 1])
         node.destroy_node()
@@ -74,7 +74,7 @@ def _process(*parameters: str) -> Any:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
-def _wait(done: Callable[[], bool], limit_s: float = 20.0) -> None:
+def _wait(done: Callable[[], bool], limit_s: float = 90.0) -> None:
     end = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < end, "nothing happened in time"

@@ -186,7 +186,7 @@ def test_with_franka_gripper_s_actions(bench, franka):
     report = bench.until(lambda r: r["superseded"] == "1" and r["phase"] == "idle" and r["sent"] == "5")
     assert (report["failed"], report["fault"]) == ("0", "")
     franka.terminate()
-    said = franka.communicate(timeout=30)[0].splitlines()
+    said = franka.communicate(timeout=90)[0].splitlines()
     assert [line.split()[0] for line in said] == ["homing", "grasp", "move", "grasp", "move"]
     assert all(line.endswith("1 running") for line in said)
     assert said[1].split()[1:4] == ["0.000", "0.005", "0.085"]

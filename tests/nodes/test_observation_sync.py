@@ -59,7 +59,7 @@ class Rig:
     def publisher(self, topic: interfaces.Topic) -> Any:
         return self.rig.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
 
-    def until(self, done: Callable[[], Any], timeout_s: float = 30.0) -> None:
+    def until(self, done: Callable[[], Any], timeout_s: float = 90.0) -> None:
         end = time.monotonic() + timeout_s
         while not done():
             assert time.monotonic() < end, "timeout"

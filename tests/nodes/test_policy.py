@@ -89,7 +89,7 @@ class Rig:
         self.until(lambda: all(p.get_subscription_count() for p in publishers) and self.client.service_is_ready())
         self.until(lambda: self.rig.count_publishers(plans.name) > 0 and self.diagnostics)
 
-    def until(self, done: Callable[[], Any], timeout_s: float = 30.0) -> None:
+    def until(self, done: Callable[[], Any], timeout_s: float = 90.0) -> None:
         end = time.monotonic() + timeout_s
         while not done():
             assert time.monotonic() < end, "timeout"

@@ -361,7 +361,7 @@ def test_signals_end_it_cleanly(number: int) -> None:
         peer = Peer()
         peer.until(lambda: peer[topics.JOINT_STATES], "joints")
         process.send_signal(number)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=90)
         peer.node.destroy_node()
         rclpy.shutdown()
     assert process.returncode == 0

@@ -68,7 +68,7 @@ class Graph:
         self.spin(lambda: self.states.get_subscription_count())
         self.spin(lambda: self.events.get_subscription_count() and self.reset_client.service_is_ready())
 
-    def spin(self, done: Callable[[], Any], timeout_s: float = 30.0) -> None:
+    def spin(self, done: Callable[[], Any], timeout_s: float = 90.0) -> None:
         end = time.monotonic() + timeout_s
         while not done():
             assert time.monotonic() < end, "nothing came"
