@@ -24,9 +24,10 @@ from e0_policy.batch import Batch
 from e0_policy.bench import UNMEASURED, machine, matmul_gflops, memory_mb, quantile, random_observation
 from e0_policy.cpu_training import keep_memory
 from e0_policy.distributed import Workers
+from e0_policy.learner import Learner
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config, preset
-from e0_policy.train import Run, TrainStep, make_optimizer
+from e0_policy.train import Run, TrainStep
 from e0_policy.train_config import TrainConfig
 from e0_policy.train_setup import Data
 
@@ -95,9 +96,8 @@ def random_run(config: TrainConfig, device: str) -> Run:
     model = E0Model(config.model).to(where)
     if config.compiled:
         model.compile_parts()
-    average = {name: p.detach().clone() for name, p in model.named_parameters()}
     step = TrainStep(model, config.writing_weight)
-    return Run(config, Workers(0, 1, where), cast(Data, None), model, step, average, make_optimizer(model, config))
+    return Run(config, Workers(0, 1, where), cast(Data, None), model, step, Learner(model, config))
 
 
 def random_samples(config: E0Config, size: int) -> Batch:
@@ -161,7 +161,7 @@ def _parts(run: Run, samples: tuple[Batch, None], clock: _Clock, repeat: int) ->
     hooks = [
         run.module.register_forward_pre_hook(lambda *_: clock.mark("forward")),
         run.module.register_forward_hook(lambda *_: clock.mark("backward")),
-        run.optimizer.register_step_pre_hook(lambda *_: clock.mark("optimizer")),
+        run.learner.optimizer.register_step_pre_hook(lambda *_: clock.mark("optimizer")),
     ]
     names = ("augment", "forward", "backward", "optimizer", "end")
     rows = []
