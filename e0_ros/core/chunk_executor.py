@@ -57,6 +57,7 @@ class ChunkExecutor(Executor):
         self._settling = False
         self._curve: RowCurve | None = None
         self._target: Target | None = None
+        self._joined: tuple[int, Command, RowCurve, Target] | None = None
         blend = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
         self._hands, self._plans = Committed(*blend), strategy_named(config.hand_over, *blend)
         self._gripper = Gripper(config.gripper_hysteresis)
@@ -94,6 +95,7 @@ class ChunkExecutor(Executor):
         if refusal := self._engage_due(now_ns):
             return refusal
         self._admission.accept(chunk, now_ns)
+        self._join_ahead()
         return None
 
     def _in_joints(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | str:
@@ -213,10 +215,24 @@ class ChunkExecutor(Executor):
         """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
         if self._curve is None or self._chunk is None or self._command is None:
             return None
+        if self._target is None and self._joined:
+            at_ns, motion, curve, target = self._joined
+            fits = at_ns == commit_ns and motion is self._command and curve is self._curve
+            self._target = target if fits else None
         if self._target is None:
             strategy = self._hands if self._chunk.source == "teleop" else self._plans
             self._target = strategy.join(self._curve, self._command.sample(commit_ns), commit_ns)
         return self._target
+
+    def _join_ahead(self) -> None:
+        """Join a new plan where the next tick that sends will, if it comes on time: that tick has less to do then."""
+        plan, motion, curve = self._chunk, self._command, self._curve
+        if self.config.lockstep or self._target or plan is None or motion is None or curve is None:
+            return
+        if plan.source != "teleop" and isinstance(self._plans, Committed):  # which remembers nothing
+            commit_ns = self._commit_ns(self._messages.expected_ns)
+            target = self._plans.join(curve, motion.sample(commit_ns), commit_ns)
+            self._joined = commit_ns, motion, curve, target
 
     def _engage_due(self, now_ns: int) -> Refusal | None:
         """Hand over to the newest chunk that is in force at the commit time."""
