@@ -7,7 +7,6 @@ tokens have a diffusion time of their own, so both are measured.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,7 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from e0_policy.batch import Batch
-from e0_policy.bench import UNMEASURED, machine, matmul_gflops, memory_mb, quantile, random_observation
+from e0_policy.bench import UNMEASURED, matmul_gflops, memory_mb, quantile, random_observation, tell
 from e0_policy.cpu_training import keep_memory
 from e0_policy.distributed import Workers
 from e0_policy.learner import Learner
@@ -48,14 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"e0 bench train: {error}", file=sys.stderr)
         return 2
-    torch.set_num_threads(options.threads)
-    report: dict[str, Any] = {"size": options.size, "machine": machine(options.threads), "devices": {}}
-    for device in ["cpu", "cuda"] if options.device == "all" else [options.device]:
-        there = device == "cpu" or torch.cuda.is_available()
-        report["devices"][device] = measure(runs, device, options.repeat) if there else UNMEASURED
-    print(table(report))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    tell(options, lambda device: measure(runs, device, options.repeat), table)
     return 0
 
 
