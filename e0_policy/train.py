@@ -46,7 +46,7 @@ from e0_policy.train_control import (
     stop_signal,
 )
 from e0_policy.train_log import Log
-from e0_policy.train_setup import Data, fingerprint, initial_checkpoint, load_data
+from e0_policy.train_setup import Data, check_rows, fingerprint, initial_checkpoint, load_data
 from e0_policy.train_state import (
     Saved,
     TrainStateError,
@@ -212,7 +212,8 @@ class Run:
             "open_loop": asdict(result) if result else None,
         }
         transform, horizon = self.data.transform.to_json(), config.execution_horizon
-        whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
+        what = source.embodiment, source.period_ns, horizon, making
+        whole = Checkpoint(config.model, transform, *what, representation=source.representation)
         save_checkpoint(Path(config.output) / name, ema, whole, source.images(0, 0))
 
 
@@ -262,6 +263,8 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
     """Data, model, moving average and optimizer, new or from a saved state; errors as in `train`."""
     initial = None if saved else initial_checkpoint(config)
     data = load_data(config, saved.meta["transform"] if saved else initial.transform if initial else None)
+    if initial:
+        check_rows(initial, data.source)
     if saved and saved.meta["data"] != fingerprint(data.source):
         now = fingerprint(data.source)
         raise TrainStateError(f"the data have fingerprint {now}; the run to resume has {saved.meta['data']}")

@@ -103,8 +103,8 @@ TELEOP_PACE = {"exhausted_ms": 20.0}
 class Simulator:
     """What a graph has to know of a simulator: its arm, and in real time its rates and how late its joints may be.
 
-    ManiSkill's joint states wait for the processor now and then, which a robot's do not. One with `step_columns` is
-    moved by rows of that many columns, its benchmark's own, and only in lock-step.
+    ManiSkill's joint states wait for the processor now and then, which a robot's do not. One with `step_names` is moved
+    by rows of columns with those names, its benchmark's own, and only in lock-step.
     """
 
     embodiment: str
@@ -112,7 +112,12 @@ class Simulator:
     joint_rate_hz: float
     gripper_rate_hz: float
     joint_max_age_ms: float
-    step_columns: int = 0
+    step_names: tuple[str, ...] = ()
+
+    @property
+    def step_columns(self) -> int:
+        """Columns of the benchmark's own rows; 0: it takes none."""
+        return len(self.step_names)
 
     @property
     def own(self) -> dict[str, str]:
@@ -121,12 +126,18 @@ class Simulator:
         return stepped if self.step_columns else {"mode": "realtime", "controller": "joint_trajectory"}
 
 
+OSC_POSE = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
+"""Shares of 0.05 m and (as a rotation vector) 0.5 rad in the base frame, as robosuite's controller takes them."""
+_LEFT, _RIGHT = ([f"{side}_joint{i}" for i in range(1, 8)] for side in ("left", "right"))
+TWO_ARMS = (*_LEFT, "left_gripper", *_RIGHT, "gripper")
+"""Absolute [rad], and openings, as RoboTwin takes them."""
+
 SIMULATORS = {
     "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0),
     "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0),
     "vlabench": Simulator("panda", 10.0, 10.0, 10.0, joint_max_age_ms=200.0),
-    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=16),
-    "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=7),
+    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_names=TWO_ARMS),
+    "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_names=OSC_POSE),
 }
 
 
