@@ -46,9 +46,10 @@ class Representation(IntEnum):
             ValueError: there is none; the message has those that there are.
 
         """
-        if found := next((kind for kind in Representation if kind.label == label), None):
-            return found
-        raise ValueError(f"representation is {label!r}; known are {', '.join(kind.label for kind in Representation)}")
+        known = {kind.label: kind for kind in Representation}
+        if label not in known:
+            raise ValueError(f"representation is {label!r}; known are {', '.join(known)}")
+        return known[str(label)]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.core.camera_model import camera_profile
+from e0_ros.core.step_rows import STEP_NAMES
 from e0_ros.drivers import CONTINUE, CONTROLLERS, RESTART, SHUTDOWN, Foreign, drivers, measured
 
 
@@ -126,18 +127,12 @@ class Simulator:
         return stepped if self.step_columns else {"mode": "realtime", "controller": "joint_trajectory"}
 
 
-OSC_POSE = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
-"""Shares of 0.05 m and (as a rotation vector) 0.5 rad in the base frame, as robosuite's controller takes them."""
-_LEFT, _RIGHT = ([f"{side}_joint{i}" for i in range(1, 8)] for side in ("left", "right"))
-TWO_ARMS = (*_LEFT, "left_gripper", *_RIGHT, "gripper")
-"""Absolute [rad], and openings, as RoboTwin takes them."""
-
 SIMULATORS = {
     "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0),
     "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0),
     "vlabench": Simulator("panda", 10.0, 10.0, 10.0, joint_max_age_ms=200.0),
-    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_names=TWO_ARMS),
-    "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_names=OSC_POSE),
+    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_names=STEP_NAMES["robotwin"]),
+    "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_names=STEP_NAMES["libero"]),
 }
 
 

@@ -128,8 +128,16 @@ def _foreign_card(where: str, settings: Mapping[str, Any] | None) -> Card:
     except (ValueError, OSError, RuntimeError) as error:
         raise ConfigError(f"checkpoint {where}: {error}") from None
     what = found.features
-    named = {"kind": found.kind, "representation": what.representation}
-    return Card(weights, others, what.embodiment, tuple(what.views), what.side_px, what.execution_horizon, **named)
+    return Card(
+        weights,
+        others,
+        what.embodiment,
+        tuple(what.views),
+        what.side_px,
+        what.execution_horizon,
+        kind=found.kind,
+        representation=what.representation,
+    )
 
 
 def check_rows(card: Card, step_names: Sequence[str], where: str) -> None:

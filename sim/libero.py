@@ -1,8 +1,8 @@
 """LIBERO, and robosuite's Lift, behind the row protocol: a Panda moved by deltas of OSC_POSE at 20 Hz.
 
-A row is what robosuite's controller takes (`e0_ros.graph.OSC_POSE`): three translations and three rotations in [-1, 1]
-(0.05 m and 0.5 rad at 1), then the gripper's opening. One environment per process: robosuite 1.4 spoils pictures when
-it frees a renderer after the next one exists, so the old environment goes first.
+A row is what robosuite's controller takes (`OSC_POSE`): three translations and three rotations in [-1, 1] (0.05 m and
+0.5 rad at 1), then the gripper's opening. One environment per process: robosuite 1.4 spoils pictures when it frees a
+renderer after the next one exists, so the old environment goes first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import ConfigError, closest
 from e0_ros.core.camera_model import CameraModel
-from e0_ros.graph import OSC_POSE
+from e0_ros.core.step_rows import OSC_POSE
 from sim import libero_tasks
 from sim.adapter import Privileged, Scene
 from sim.libero_tasks import LIFT

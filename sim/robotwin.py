@@ -23,7 +23,7 @@ from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import ConfigError, closest
 from e0_ros.core.camera_model import CameraModel
 from e0_ros.core.decode import resize_with_pad
-from e0_ros.graph import TWO_ARMS
+from e0_ros.core.step_rows import TWO_ARMS
 from sim.adapter import Privileged, Scene
 from sim.paper import AVERAGE, paper_tables
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from e0_policy.dataset import PackedSource
 from e0_policy.types import FloatArray, ImageArray, Representation
 from e0_ros.config import ConfigError
-from e0_ros.graph import OSC_POSE
+from e0_ros.core.step_rows import OSC_POSE
 from sim.maniskill_tasks import TASKS
 
 ROWS = ("own", "joint_position")
