@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e0_policy.dataset import PackedSource
+from e0_policy.dataset import Episode, PackedSource
 from e0_policy.types import FloatArray, ImageArray, Representation
 from e0_ros.config import ConfigError
 from e0_ros.core.step_rows import OSC_POSE
@@ -30,6 +30,8 @@ STILL_RAD = 1e-3
 """A ManiSkill row no joint of which is further from the present state asks for no motion."""
 STILL_ACTION = 1e-4
 """The same for the norm of LIBERO's six deltas, as OpenVLA's data without no-ops have it."""
+STILL_OPENING = 1e-3
+"""A gripper that opens or closes by less in a step stands still."""
 MAX_STEPS = 100_000
 _DEMO, _TRAJ = re.compile(r"demo_[0-9]{1,9}"), re.compile(r"traj_[0-9]{1,9}")
 _MANISKILL_VIEWS = {"base_camera": "base", "hand_camera": "wrist", "side_camera": "side"}
@@ -99,7 +101,10 @@ def read_trajectories(path: Path, rows: str = "own") -> Iterator[Trajectory]:
 
 
 def _packed(folder: Path, rows: str) -> Iterator[Trajectory]:
-    """Episodes as `e0 collect` wrote them: nothing is left out."""
+    """Episodes as `e0 collect` wrote them.
+
+    Of OSC_POSE's, steps that ask for no motion count as such once the gripper, which takes some of them, stands still.
+    """
     source, notes = PackedSource(folder), json.loads((folder / "index.json").read_text(encoding="utf-8"))["episodes"]
     if source.period_ns != PERIOD_NS:
         raise ConfigError(f"{folder} has a step every {source.period_ns} ns; {PERIOD_NS} is needed")
@@ -118,11 +123,19 @@ def _packed(folder: Path, rows: str) -> Iterator[Trajectory]:
             views,
             episode.proprioception,
             episode.actions,
-            np.ones(count, bool),
+            _moving(episode) if source.action_names == OSC_POSE else np.ones(count, bool),
             "commanded",
             source.embodiment,
             source.action_names if steps else (),
         )
+
+
+def _moving(episode: Episode) -> NDArray[np.bool_]:
+    """Of each step, whether the arm is asked to move or the gripper moves."""
+    opening = episode.proprioception[:, -1]
+    asked = np.linalg.norm(episode.actions[:, :-1], axis=1) > STILL_ACTION
+    moving: NDArray[np.bool_] = asked | (np.abs(np.diff(opening, append=opening[-1:])) > STILL_OPENING)
+    return moving
 
 
 def _maniskill(file: Any, path: Path) -> Iterator[Trajectory]:

@@ -160,11 +160,17 @@ def test_a_collected_folder_of_steps_stays_one(tmp_path: Path, capsys: pytest.Ca
     names = (*load_embodiment("panda").joint_names, "gripper")
     header = Header("panda", 50_000_000, ("base",), SIDE, names, step_names=OSC_POSE)
     writer = PackedWriter(tmp_path / "data", header)
-    writer.add(Episode("Lift-1", "lift", np.zeros((STEPS, 8)), np.ones((STEPS, 7))), {"base": pictures(STEPS)})
+    states, rows = np.zeros((STEPS, 8)), np.ones((STEPS, 7))
+    states[:, 7], rows[4:9] = np.interp(np.arange(STEPS), [4, 7], [1.0, 0.4]), [*np.zeros(6), 0.0]
+    writer.add(Episode("Lift-1", "lift", states, rows), {"base": pictures(STEPS)})
     folder = writer.close()
     assert main([str(folder), "--out", str(tmp_path / "set"), "--size", str(SIDE)]) == 0
     source = LeRobotSource(tmp_path / "set")
     assert (source.representation, source.action_names) == (Representation.EE_DELTA_STEP, OSC_POSE)
+    left = np.delete(rows, [7, 8], axis=0)  # nothing is asked for, and the gripper has closed
+    np.testing.assert_array_equal(source.episodes[0].actions, left)
+    assert main([str(folder), "--keep-noops", "--out", str(tmp_path / "all"), "--size", str(SIDE)]) == 0
+    np.testing.assert_array_equal(LeRobotSource(tmp_path / "all").episodes[0].actions, rows)
     assert main([str(folder), "--rows", "joint_position", "--out", str(tmp_path / "other")]) == 2
     assert "are ee_delta_step, asked for are joint_position" in capsys.readouterr().err
 
