@@ -352,7 +352,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="e0 train",
         description="Train an E0 policy.",
         epilog="Example: e0 train --config config/train/synthetic.yaml --set steps=300; "
-        "LIBERO: e0 train --config config/train/libero.yaml --set data=datasets/libero_spatial; several GPUs: torchrun --nproc-per-node 4 -m e0_policy.train --config config/train/full.yaml",
+        "LIBERO: e0 train --config config/train/libero.yaml --set data=datasets/libero_spatial; "
+        "several GPUs: torchrun --nproc-per-node 4 -m e0_policy.train --config config/train/full.yaml",
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see config/train/")
     add_starting(parser)

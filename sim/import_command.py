@@ -37,9 +37,9 @@ folders of `e0 collect` to a LeRobotDataset v3.0 for `e0 train`. Rows are what t
 deltas (ee_delta_step: dx dy dz drx dry drz gripper), else absolute joint positions and the gripper's opening. Where
 ManiSkill's actions are deltas, and of LIBERO with --rows joint_position, the row is the joints that were reached one
 step later. Of files, steps that ask for no motion (no-ops) are left out, and so are demonstrations that failed; of
-collected deltas, no-ops once the gripper stands still. An interrupted import goes on. LIBERO's pictures are stored upside
-down, 128 px, and after the action of their index: they are turned, and have the next action. Its reader is tested on a
-file of that layout, not on LIBERO's own, which were not at hand.
+collected deltas, no-ops once the gripper stands still. An interrupted import goes on. LIBERO's pictures are stored
+upside down, 128 px, and after the action of their index: they are turned, and have the next action. Its reader was
+tested on a file of that layout, not on LIBERO's own, which were not at hand.
 """
 EXAMPLES = """\
 examples
@@ -48,7 +48,7 @@ examples
     e0 train --config config/train/libero.yaml --set data=datasets/libero_spatial output=runs/libero_spatial
     e0 eval --suite libero_spatial --seeds 0:50 --checkpoint runs/libero_spatial/checkpoint
   e0 import libero_goal/*.hdf5 --rows joint_position --out datasets/joints      # to mix with other arms' joints
-  e0 import data/lift --size 64 --out datasets/lift     # deltas of e0 collect --task Lift; --simulator libero --task Lift
+  e0 import data/lift --size 64 --out datasets/lift     # deltas of e0 collect --task Lift
   e0 import data/pick data/stack --size 128 --crf 23 --gop 250 --out datasets/two   # for a journey
 """
 
