@@ -81,7 +81,7 @@ def open_source(config: TrainConfig) -> Source:
     """The demonstrations: all folders as one, without what the configuration leaves out.
 
     Raises:
-        TrainConfigError: the model wants a view that they lack.
+        TrainConfigError: the model wants a view that they lack, or their rows are none that it is trained on.
         DatasetError: no such folder, not whole, or folders that cannot be mixed.
 
     """
@@ -89,17 +89,17 @@ def open_source(config: TrainConfig) -> Source:
         source: Source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
     else:
         source = mixed([open_folder(f, config) for f in config.folders], [f.folder for f in config.folders])
+    where = ", ".join(f.folder for f in config.folders) or str(config.data)
     if missing := sorted(set(config.model.views) - set(source.views)):
-        where = ", ".join(f.folder for f in config.folders) or config.data
         raise TrainConfigError(f"model.views has {', '.join(missing)}; {where} has {', '.join(source.views)}")
+    if source.representation not in TRAINED:
+        raise TrainConfigError(f"rows of {where} are {source.representation.label}; E0 is trained on {_TRAINED}")
     if config.instructions:
         source = with_instructions(source, config.instructions)
-    if source.representation not in TRAINED:
-        raise TrainConfigError(f"rows of {config.data} are {source.representation.label}; E0 is trained on {_TRAINED}")
-    if config.drop_idle_rad and source.representation is not Representation.JOINT_POSITION:
-        rows = f"rows of {config.data} are {source.representation.label}"
-        raise TrainConfigError(f"drop_idle_rad is {config.drop_idle_rad:g}; {rows}, which have no idle frames; give 0")
     if config.drop_idle_rad:
+        if source.representation is not Representation.JOINT_POSITION:
+            rows = f"rows of {where} are {source.representation.label}, whose no-ops e0 import leaves out"
+            raise TrainConfigError(f"drop_idle_rad is {config.drop_idle_rad:g}; {rows}: give 0")
         source = without_idle(source, [name != GRIPPER for name in source.action_names], config.drop_idle_rad)
     return source
 

@@ -75,8 +75,8 @@ class _Episode:
         self._at = self._at_observations(info)
         self._reader = EpisodeReader(bag, info, arm, self._config, self._at)
         self.facts.views, self.facts.step_names = list(self._reader.views), list(self._reader.step_names)
-        if self.facts.step_names and not self._at:
-            raise LeftOut("rows of control steps lie at observations alone; frames=auto or observations")
+        if self.facts.step_names and (self._config.action == "teleop" or not self._at):
+            raise LeftOut("rows of control steps lie at observations and are commanded; frames=auto, action=commanded")
         try:
             gap = self._read()
             self._reader_checks(gap)

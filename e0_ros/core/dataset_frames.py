@@ -83,10 +83,11 @@ class EpisodeReader:
             tolerance_ns=round(config.tolerance_ms * 1e6),
             hold=config.gaps == "hold",
         )
-        steps = info.step_names if config.action == "commanded" else ()
-        self.step_names = steps
+        self.step_names = () if config.action == "measured_next" else info.step_names
         self.set_points: SetPoints | StepPoints = (
-            StepPoints(steps) if steps else SetPoints(config.action, arm, config.action_rows == "interpolate")
+            StepPoints(info.step_names)
+            if info.step_names
+            else SetPoints(config.action, arm, config.action_rows == "interpolate")
         )
         self.live: dict[int, Live] = {}
         self.start_ns = self.end_ns = self.last_ns = 0
