@@ -15,6 +15,8 @@ from e0_policy.types import Representation
 from e0_ros import convert
 from e0_ros.conversions import chunk_from_msg, to_ns
 from e0_ros.core.bag_reader import Bag
+from e0_ros.core.dataset_config import ConvertConfig, Selection
+from e0_ros.core.dataset_episode import convert_bag
 from e0_ros.core.step_rows import OSC_POSE
 from e0_ros.interfaces import ACTION_CHUNK, IMPEDANCE_TARGET, SIM_STEP, TRAJECTORY
 from sim.collect_config import CollectConfig
@@ -96,6 +98,10 @@ def test_a_bag_becomes_the_frames_of_a_collected_episode(prompt: list[Episode], 
     for name in ("proprioception", "actions"):
         one, other = (getattr(episode, name)[:count].astype(np.float32) for episode in (recorded, collected))
         np.testing.assert_array_equal(one, other)
+    reached = convert_bag(Path(prompt[0].bag), tmp_path / "next", ConvertConfig(action="measured_next"), Selection())
+    assert (reached.left_out, reached.representation, len(reached.action_names)) == ("", "joint_position", 8)
+    grid = convert_bag(Path(prompt[0].bag), tmp_path / "grid", ConvertConfig(frames="grid"), Selection())
+    assert "rows of control steps lie at observations" in grid.left_out
     stored = source.images(0, count - 1)["base"].astype(int)
     assert np.abs(stored - taken.images[0, count - 1]).mean() < 4
 
