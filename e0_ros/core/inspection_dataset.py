@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from e0_policy.types import FloatArray, ImageArray, Representation
+from e0_policy.types import FloatArray, ImageArray
 from e0_ros.core.inspection import Stream, TakeReport, arm_named, motion_of, short, stream_of
 from e0_ros.core.inspection_findings import findings_of
 from e0_ros.core.inspection_images import thumbnail
@@ -20,7 +20,6 @@ from e0_ros.core.inspection_plot import plot
 from e0_ros.core.traces import Trace, Traces
 
 STATE, ACTION = "observation.state", "action"
-JOINTS = Representation.JOINT_POSITION.label
 EPISODES_PER_JOB = 32
 MAX_COLUMNS = 32
 
@@ -146,8 +145,7 @@ def _traces(take: TakeReport, dataset: Dataset, times: FloatArray, table: pa.Tab
     gripper = next((i for i in reversed(range(len(names))) if "gripper" in names[i].lower()), None)
     arm = [i for i in range(len(names)) if i != gripper]
     action = _matrix(table, ACTION) if ACTION in table.column_names else np.empty((0, 0))
-    absolute = dataset.ours.get("representation", JOINTS) == JOINTS
-    alike = absolute and action.shape == state.shape
+    alike = action.shape == state.shape
     none = Trace(np.empty(0), np.empty((0, 1)))
     return Traces(
         take.name,
