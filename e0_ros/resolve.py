@@ -16,12 +16,10 @@ from typing import Any
 import yaml
 
 from e0_policy.embodiment import EmbodimentError
-from e0_policy.foreign import is_foreign
 from e0_policy.resources import config_dir
 from e0_ros.config import ConfigError, closest, describe, from_mapping, load_yaml, setting_types, to_mapping
 from e0_ros.environment import PACKAGES
 from e0_ros.graph import GRAPHS, NODES, SIMULATORS, Graph, Process
-from e0_ros.policies import CONFIG, check_rows, read_card
 
 
 class GraphError(ValueError):
@@ -108,8 +106,12 @@ def _check_checkpoint(graph: str, arguments: Any) -> None:
         ConfigError: it does not, or the checkpoint cannot be read.
 
     """
-    folder = getattr(arguments, "checkpoint", "")
-    if not folder or is_foreign(folder) or not (Path(folder) / CONFIG).is_file():
+    if not (folder := getattr(arguments, "checkpoint", "")):
+        return
+    from e0_policy.foreign import is_foreign
+    from e0_ros.policies import CONFIG, check_rows, read_card
+
+    if is_foreign(folder) or not (Path(folder) / CONFIG).is_file():
         return
     simulator = getattr(arguments, "simulator", "")
     names = SIMULATORS[simulator].step_names if simulator else ()
