@@ -29,6 +29,7 @@ from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_policy.embodiment import load_embodiment
 from e0_policy.resources import config_dir
 from e0_ros import interfaces
+from e0_ros.bench.processes import environment, start
 from e0_ros.conversions import to_ns, to_time
 from e0_ros.core.chunk_executor import Mode
 from e0_ros.core.command import Command
@@ -50,15 +51,14 @@ def run(seconds: float = 60.0) -> dict[str, float]:
     follows that reading or a later one; `chunk_*` is from the reading to the executor, and so without the wait for a
     command.
     """
-    environment = {**os.environ, "FASTDDS_DEFAULT_PROFILES_FILE": str(config_dir() / "fastdds.xml")}
+    environ = environment()
     with tempfile.TemporaryDirectory() as folder:
         traces = {role: Path(folder) / f"{role}.npz" for role in ("executor", "arm")}
-        children = [_child(environment, "leader", folder)]
+        children = [_child(environ, "leader", folder)]
         try:
             port = children[0].stdout.readline().strip() if children[0].stdout else ""
-            children += [_child(environment, role, str(trace)) for role, trace in traces.items()]
-            node = ("e0_ros.nodes.gello_teleop", "--ros-args", "-p", f"port:={port}")
-            children.append(subprocess.Popen([sys.executable, "-m", *node], env=environment))
+            children += [_child(environ, role, str(trace)) for role, trace in traces.items()]
+            children.append(start(environ, "e0_ros.nodes.gello_teleop", "--ros-args", "-p", f"port:={port}"))
             _wait_until_led(traces["executor"], children)
             time.sleep(LED_S + seconds)
             for child in reversed(children):
@@ -71,9 +71,8 @@ def run(seconds: float = 60.0) -> dict[str, float]:
         return _figures(*(np.load(trace) for trace in traces.values()))
 
 
-def _child(environment: dict[str, str], role: str, argument: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "e0_ros.bench.teleop", "--role", role, argument]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+def _child(environ: dict[str, str], role: str, argument: str) -> subprocess.Popen[str]:
+    return start(environ, "e0_ros.bench.teleop", "--role", role, argument, stdout=subprocess.PIPE)
 
 
 def _wait_until_led(trace: Path, children: Sequence[subprocess.Popen[str]]) -> None:
