@@ -35,7 +35,7 @@ from e0_policy.train_batch import Collator, Samples, perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_control import Interrupted, precision, run_command, saved_state, stop_signal, turns
 from e0_policy.train_log import Log
-from e0_policy.train_setup import Data, clipped_share, fingerprint, initial_checkpoint, load_data
+from e0_policy.train_setup import Data, check_rows, clipped_share, fingerprint, initial_checkpoint, load_data
 from e0_policy.train_state import Saved, TrainStateError, full, load_part, save
 from e0_policy.validation import OpenLoop, open_loop
 from e0_policy.weights import load_pretrained
@@ -154,7 +154,8 @@ class Run:
             "open_loop": asdict(result) if result else None,
         }
         transform, horizon = self.data.transform.to_json(), config.execution_horizon
-        whole = Checkpoint(config.model, transform, source.embodiment, source.period_ns, horizon, making)
+        what = source.embodiment, source.period_ns, horizon, making
+        whole = Checkpoint(config.model, transform, *what, representation=source.representation)
         save_checkpoint(Path(config.output) / name, ema, whole, source.images(0, 0))
 
 
@@ -212,6 +213,8 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
     """Data, model, moving average and optimizer, new or from a saved state; errors as in `train`."""
     initial = None if saved else initial_checkpoint(config)
     data = load_data(config, saved.meta["transform"] if saved else initial.transform if initial else None)
+    if initial:
+        check_rows(initial, data.source)
     if saved and saved.meta["data"] != fingerprint(data.source):
         now = fingerprint(data.source)
         raise TrainStateError(f"the data have fingerprint {now}; the run to resume has {saved.meta['data']}")
@@ -289,6 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`e0 train`; its exit status is `run_command`'s."""
     example = (
         "e0 train --config config/train/synthetic.yaml --set steps=300; "
+        "LIBERO: e0 train --config config/train/libero.yaml --set data=datasets/libero_spatial; "
         "several GPUs: torchrun --nproc-per-node 4 -m e0_policy.train --config config/train/full.yaml"
     )
     return run_command("e0 train", "Train an E0 policy.", example, _start, argv)

@@ -14,7 +14,7 @@ from e0_policy.diffusion import Sample, SamplerSettings, draw_noise
 from e0_policy.kinematics import tcp_position_m
 from e0_policy.model import E0Model
 from e0_policy.train_setup import GRIPPER
-from e0_policy.types import FloatArray
+from e0_policy.types import FloatArray, Representation
 
 FRANKA = ("panda", "fr3")
 
@@ -88,7 +88,8 @@ def _errors(
 ) -> tuple[float | None, float | None, float | None]:
     names = dataset.source.action_names
     joints = np.array([name != GRIPPER for name in names])
-    arm = dataset.source.embodiment in FRANKA and joints.sum() == 7
+    absolute = dataset.source.representation is Representation.JOINT_POSITION
+    arm = absolute and dataset.source.embodiment in FRANKA and joints.sum() == 7
     error = np.abs(predicted - wanted)
     gripper = float(error[:, ~joints].mean()) if not joints.all() else None
     if not arm:

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from e0_policy.dataset import DatasetError, Episode, PackedSource
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import FloatArray, ImageArray
+from sim.adapter import RowAdapter, SimAdapter
 from sim.collect_config import CollectConfig
 from sim.demonstration import PERIOD_NS
 from sim.direct import DirectLoop, Moment
 from sim.disturbance import Disturbance
 from sim.maniskill_arm import JOINTS
 from sim.maniskill_tasks import TASKS
-from sim.simulators import instructions, make_adapter
+from sim.simulators import instructions, make_adapter, make_row_adapter
 from sim.sources import ExpertSource
 
 _DRY_PX = 16
@@ -55,7 +56,7 @@ class Outcome:
 def take(config: CollectConfig, task: str, seed: int, keep: bool) -> Outcome:
     """Run one episode in this process; without `keep` no pictures are made but the first."""
     began_s, frames = time.process_time(), list[Moment]()
-    loop, expert = stage(config, task, keep)
+    loop, expert = stage(config, config.tasks[0] if config.step_names else task, keep)
     expert.reset(task, seed)
     done = loop.run(task, seed, expert, config.max_steps, frames.append if keep else None)
     taken = frames_of(config, task, seed, frames) if done.success else None
@@ -106,10 +107,18 @@ def _labels(task: str, moments: Sequence[Moment], states: NDArray[np.float64]) -
 
 @lru_cache(maxsize=8)
 def stage(config: CollectConfig, task: str, keep: bool) -> tuple[DirectLoop, ExpertSource]:
-    """Loop and expert, one per task and process: a scene of another task takes a while to make."""
+    """Loop and expert, one per task and process: a scene of another task takes a while to make.
+
+    A stepped simulator is one for all tasks, as it makes each scene anew and may be there only once in a process.
+    """
     size_px = config.size_px if keep else _DRY_PX
     views = config.views if keep else config.views[:1]
-    adapter = make_adapter(config.simulator, views, (size_px, size_px), config.embodiment)
+    size = (size_px, size_px)
+    adapter: SimAdapter | RowAdapter = (
+        make_row_adapter(config.simulator, views, size)
+        if config.step_names
+        else make_adapter(config.simulator, views, size, config.embodiment)
+    )
     arm = load_embodiment(config.embodiment)
     pushes = Disturbance(len(arm.joint_names), config.disturbance_rad, config.disturbance_share)
     loop = DirectLoop(adapter, task, disturbance=pushes if config.disturbance_rad else None)

@@ -24,7 +24,7 @@ from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError, check, closest, setting
 from e0_ros.graph import SIMULATORS as GRAPH_SIMULATORS
-from e0_ros.policies import Card, load_checkpoint, read_card
+from e0_ros.policies import Card, check_rows, load_checkpoint, read_card
 from e0_ros.version import code_version
 from sim.adapter import SimAdapter
 from sim.camera_shift import REPORTED, CameraShift
@@ -118,10 +118,11 @@ def completed(config: EvalConfig) -> EvalConfig:
     """The configuration with the checkpoint's own views and size where none were given.
 
     Raises:
-        ConfigError: there is no such checkpoint.
+        ConfigError: there is no such checkpoint, or the simulator does not take its rows.
 
     """
-    card = card_of(config)
+    if card := card_of(config):
+        check_rows(card, GRAPH_SIMULATORS[config.simulator].step_names, f"simulator {config.simulator}")
     views, px = (card.views, card.image_px) if card else (DEFAULT_VIEWS, DEFAULT_PX)
     return replace(config, views=config.views or views, size=config.size or px)
 
