@@ -161,8 +161,8 @@ class Evaluator(Node):  # type: ignore[misc]
     ) -> Episode:
         """Run one episode; a fault of the graph is its `error`, never a failure of the policy.
 
-        `name` becomes the episode's identifier and its bag's name; empty: the recorder makes one. What was recorded until
-        an error is kept, unlabelled: its end was not seen.
+        `name` becomes the episode's identifier and its bag's name; empty: the recorder makes one. What was
+        recorded until an error is kept, unlabelled: its end was not seen.
         """
         episode = Episode(index, task, seed, name=name)
         try:

@@ -190,7 +190,8 @@ def test_realtime_follows_a_chunk_holds_at_its_end_and_says_why(bench) -> None:
     b.until(lambda: b.states[-1].mode == 3)
     assert "plan exhausted" in b.states[-1].reason
     np.testing.assert_allclose(b.states[-1].positions, ARM.home + 0.08, atol=1e-3)
-    b.until(lambda: any("HOLD: plan exhausted" in s.message for d in b.all_of(interfaces.DIAGNOSTICS) for s in d.status))
+    told = b.all_of(interfaces.DIAGNOSTICS)
+    b.until(lambda: any("HOLD: plan exhausted" in status.message for msg in told for status in msg.status))
     broken = chunk_to_msg(plan(b.now_ns(), 1), b.now_ns())
     broken.data[3] = float("nan")
     b.chunks.publish(broken)
