@@ -21,6 +21,7 @@ def test_a_seed_draws_the_same_faults_and_each_kind_before_any_comes_again() -> 
     many = schedule(5, 100 * len(KINDS))
     assert {fault.node for fault in many if fault.kind == "kill"} == set(KILLED)
     assert {fault.node for fault in many if fault.kind == "freeze"} == set(FROZEN)
+    assert {fault.kind for fault in schedule(5, 100, KINDS[1:])} == set(KINDS[1:])
 
 
 @pytest.mark.parametrize("mib_per_h", [0.0, 0.5, 30.0])
