@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from e0_ros.delay_probe import SUFFIX
 from e0_ros.graph import RESTART, Graph
 from e0_ros.graph_client import GraphCallError
 from e0_ros.launcher import Launcher
@@ -84,7 +85,8 @@ def live(seed: int, faults: Sequence[Fault], every_s: float, settle_s: float) ->
 
 def alone(seen: Watched, nodes: Launcher) -> None:
     """Nobody else in this domain, whose commands would be mixed with ours."""
-    strangers = set(seen.get_node_names()) - {seen.get_name(), *nodes.status()}
+    names = {name.removesuffix(SUFFIX) for name in seen.get_node_names()}
+    strangers = names - {seen.get_name(), *nodes.status()}
     assert not strangers, f"this ROS domain has other nodes: {', '.join(sorted(strangers))}; run again"
 
 
