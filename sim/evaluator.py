@@ -187,7 +187,8 @@ class Evaluator(Node):  # type: ignore[misc]
     ) -> Episode:
         """Run one episode; a fault of the graph is its `error`, never a failure of the policy.
 
-        `name` becomes the episode's identifier and its bag's name; empty: the recorder makes one.
+        `name` becomes the episode's identifier and its bag's name; empty: the recorder makes one. What was
+        recorded until an error is kept, unlabelled: its end was not seen.
         """
         episode = Episode(index, task, seed, name=name)
         try:
@@ -270,7 +271,7 @@ class Evaluator(Node):  # type: ignore[misc]
         return {**self._usage(), EVALUATOR: time.process_time()}
 
     def _finish(self, episode: Episode) -> None:
-        outcome = "discard" if episode.error else ("success" if episode.success else "failure")
+        outcome = "unlabelled" if episode.error else ("success" if episode.success else "failure")
         try:
             reply = self._call(interfaces.END_EPISODE, outcome=outcome, note=episode.error)
             episode.lost = -1 if reply.unnumbered else reply.lost
@@ -296,6 +297,7 @@ class Evaluator(Node):  # type: ignore[misc]
         return reply
 
     def _request(self, service: Service, **fields: Any) -> Any:
+        self._health()  # nothing is asked of a graph that is gone: who ends it says how its take ended
         client = self._callers[service.name]
         future = client.call_async(message_class(service.type).Request(**fields))
         deadline = time.monotonic() + self._timeout_s

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
 
 from e0_msgs.msg import SimState
+from e0_msgs.srv import EndEpisode
+from e0_ros import interfaces
 from e0_ros.conversions import to_time
 from e0_ros.json_file import write_json
 from sim.demo import summary, table
@@ -39,6 +45,44 @@ def test_a_graph_that_is_gone_ends_the_wait_and_is_the_episodes_error():
         assert "bridge" in ended.error and not ended.success and ended.violations == -1
     finally:
         evaluator.close()
+
+
+@pytest.mark.ros
+def test_an_error_leaves_the_take_unlabelled_and_a_graph_that_is_gone_is_asked_nothing(ros: None) -> None:
+    asked, gone = list[tuple[str, str]](), threading.Event()
+
+    def answer(request: Any, response: Any) -> Any:
+        if isinstance(request, EndEpisode.Request):
+            asked.append((request.outcome, request.note))
+        response.success = True
+        return response
+
+    def health() -> None:
+        if gone.is_set():
+            raise EvaluationError("the graph has stopped")
+
+    recorder, executor = rclpy.create_node("episode_recorder"), SingleThreadedExecutor()
+    services = interfaces.END_EPISODE, interfaces.DISARM
+    for service in services:
+        recorder.create_service(interfaces.message_class(service.type), service.name, answer)
+    executor.add_node(recorder)
+    spinner = threading.Thread(target=executor.spin, daemon=True)
+    spinner.start()
+    evaluator = start("policy", health)
+    try:
+        while not all(evaluator._callers[service.name].service_is_ready() for service in services):
+            evaluator._wait()
+        evaluator._finish(Episode(0, "t", 0, error="bridge is silent"))
+        gone.set()
+        evaluator._finish(Episode(1, "t", 1, error="the graph has stopped"))
+        gone.clear()
+        evaluator._finish(Episode(2, "t", 2, success=True))
+        assert asked == [("unlabelled", "bridge is silent"), ("success", "")]
+    finally:
+        evaluator.close()
+        executor.shutdown()
+        spinner.join()
+        recorder.destroy_node()
 
 
 def test_the_demos_table_and_json_never_show_what_is_not_known_as_a_number(tmp_path: Path) -> None:
