@@ -24,10 +24,12 @@ from torch import Tensor
 from e0_policy.files import sha256, sync
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config
-from e0_policy.types import ImageArray
+from e0_policy.types import ImageArray, Representation
 
 WEIGHTS, CONFIG, FIRST_VIEWS = "model.safetensors", "config.json", "views.npz"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 says nothing of its rows, which are joint positions."""
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 _KEYS = ("format", "model", "transform", "embodiment", "period_ns", "execution_horizon", "training", "code_version")
@@ -51,6 +53,7 @@ class Checkpoint:
         code_version: version of the code that wrote it.
         folder: where it is; None before it is saved.
         identifier: the first 16 hexadecimal digits of the SHA-256 of its weights.
+        representation: what a row is; its columns have the names of the transform's `actions`.
 
     """
 
@@ -63,6 +66,7 @@ class Checkpoint:
     code_version: str = ""
     folder: Path | None = None
     identifier: str = ""
+    representation: Representation = Representation.JOINT_POSITION
 
 
 def code_version() -> str:
@@ -105,6 +109,7 @@ def save_checkpoint(
         "model": checkpoint.model.to_dict(),
         "transform": dict(checkpoint.transform),
         "embodiment": checkpoint.embodiment,
+        "representation": checkpoint.representation.label,
         "period_ns": checkpoint.period_ns,
         "execution_horizon": checkpoint.execution_horizon,
         "training": dict(checkpoint.training),
@@ -154,6 +159,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         code_version=str(data["code_version"]),
         folder=folder,
         identifier=str(sum_)[:16],
+        representation=Representation.of(data.get("representation", Representation.JOINT_POSITION.label)),
     )
 
 
@@ -193,8 +199,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise CheckpointError(f"{path} is not the configuration of an E0 checkpoint")
-    if data["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {data['format']}; this code reads format {FORMAT}")
+    if data["format"] not in READABLE:
+        known = ", ".join(map(str, READABLE))
+        raise CheckpointError(f"{path} has format {data['format']}; this code reads {known}")
     if missing := [k for k in (*_KEYS, "weights_bytes", "weights_sha256", "sha256") if k not in data]:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
     if (got := _digest(data)) != data["sha256"]:

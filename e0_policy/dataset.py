@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from e0_policy.files import sync
 from e0_policy.normalization import Statistics, StatisticsSketch
 from e0_policy.transforms import BoolArray, ModelInput, PolicyTransform, Targets, TransformError, resize_with_pad
-from e0_policy.types import FloatArray, ImageArray
+from e0_policy.types import FloatArray, ImageArray, Representation
 
 MAX_INDEX_BYTES = 256 * 1024 * 1024
 IndexArray = NDArray[np.int64]
@@ -37,7 +37,8 @@ class DatasetError(ValueError):
 class Episode:
     """Numbers of one episode of T frames; row t of `actions` is the set-point in force from frame t on.
 
-    `proprioception` is `(T, P)`, `actions` `(T, columns)`, both absolute, in rad (or m) with the gripper in [0, 1].
+    `proprioception` is `(T, P)`, in rad, `actions` `(T, columns)`, both with the gripper in [0, 1] last. Actions are
+    absolute, unless they are a benchmark's own rows (`Source.representation`).
     """
 
     identifier: str
@@ -62,13 +63,14 @@ class Episode:
 
 
 class Source(Protocol):
-    """Demonstrations of one embodiment with one action representation."""
+    """Demonstrations of one embodiment with one action representation, whose columns have names."""
 
     embodiment: str
     period_ns: int
     views: tuple[str, ...]
     proprioception_names: tuple[str, ...]
     action_names: tuple[str, ...]
+    representation: Representation
     episodes: Sequence[Episode]
 
     def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
@@ -230,6 +232,7 @@ class PackedSource:
         self.views = tuple(str(view) for view in data["views"])
         self.proprioception_names = tuple(data["proprioception_names"])
         self.action_names = tuple(data["action_names"])
+        self.representation = Representation.of(data.get("representation", Representation.JOINT_POSITION.label))
         lengths = [int(e["frames"]) for e in data["episodes"]]
         self._start = np.concatenate([[0], np.cumsum(lengths)])
         total = int(self._start[-1])
@@ -320,6 +323,7 @@ def write_packed(
         "views": list(source.views),
         "proprioception_names": list(source.proprioception_names),
         "action_names": list(source.action_names),
+        "representation": source.representation.label,
         "episodes": [
             {"identifier": e.identifier, "instruction": e.instruction, "frames": len(e)} for e in source.episodes
         ],

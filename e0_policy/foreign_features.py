@@ -41,7 +41,7 @@ class Features:
         actions: its name of the rows in a reply.
         action: what a row is. `joint_position`: absolute [rad]; `joint_delta`: from the joints that were observed;
             `joint_velocity` [rad/s]; `ee_pose`: x y z [m] and quaternion xyzw in the base frame; `ee_delta_step`: of a
-            benchmark's own controller, passed on as they are. The gripper comes last.
+            benchmark's own controller, passed on as they are but for the gripper. The gripper comes last.
         action_columns: columns of a row in that order; empty: the first ones.
         action_scale: deltas and velocities are multiplied by it.
         gripper_state: its numbers for a closed and an open gripper in the state.
@@ -127,6 +127,12 @@ class Features:
             values[name] = np.concatenate([parts[part] for part in wanted]).astype(np.float32)
         return values
 
+    @property
+    def representation(self) -> Representation:
+        """What the rows are that `output` makes."""
+        known = {"ee_pose": Representation.EE_POSE, "ee_delta_step": Representation.EE_DELTA_STEP}
+        return known.get(self.action, Representation.JOINT_POSITION)
+
     def output(self, reply: Mapping[str, Any], observation: Observation, arm: Embodiment) -> PolicyOutput:
         """A reply as absolute rows from the observation on.
 
@@ -140,13 +146,11 @@ class Features:
         picked = self._columns(answer.astype(np.float64), arm)
         if not np.isfinite(picked).all():
             raise FeatureError("the policy's rows are not finite")
-        if self.action == "ee_delta_step":
-            return PolicyOutput(picked, self.period_ns, Representation.EE_DELTA_STEP)
         closed, opened = self.gripper_action
         gripper = np.clip((picked[:, -1:] - closed) / (opened - closed), 0.0, 1.0)
-        rows = np.hstack([self._absolute(picked[:, :-1], observation.joint_positions), gripper])
-        kind = Representation.EE_POSE if self.action == "ee_pose" else Representation.JOINT_POSITION
-        return PolicyOutput(rows, self.period_ns, kind)
+        moves, steps = picked[:, :-1], self.representation is Representation.EE_DELTA_STEP
+        rows = np.hstack([moves if steps else self._absolute(moves, observation.joint_positions), gripper])
+        return PolicyOutput(rows, self.period_ns, self.representation)
 
     def _columns(self, answer: FloatArray, arm: Embodiment) -> FloatArray:
         wanted = self.action_columns or range(self._width(arm) or answer.shape[1])

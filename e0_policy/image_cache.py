@@ -28,7 +28,7 @@ class Scaled:
         self._source, self._side = source, side
         self.embodiment, self.period_ns, self.views = source.embodiment, source.period_ns, tuple(views)
         self.proprioception_names, self.action_names = source.proprioception_names, source.action_names
-        self.episodes = source.episodes
+        self.representation, self.episodes = source.representation, source.episodes
 
     def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
         """Views of one frame."""

@@ -1,4 +1,4 @@
-"""A checkpoint as a policy: observations of the robot in, absolute action rows out.
+"""A checkpoint as a policy: observations of the robot in, action rows out: absolute ones, or a benchmark's own.
 
 policy = load_policy("checkpoints/pick_cube", steps=4)
 output = policy.infer(observation, plan)
@@ -29,7 +29,7 @@ from e0_policy.model import E0Model
 from e0_policy.model_config import ModelConfigError
 from e0_policy.policy import Plan, PolicyOutput
 from e0_policy.transforms import PolicyTransform, Targets
-from e0_policy.types import FloatArray, Observation
+from e0_policy.types import FloatArray, Observation, Representation
 
 
 class InferenceError(ValueError):
@@ -182,7 +182,8 @@ class E0Policy:
         entropy = sample.entropy[0, :count].float().cpu().numpy()
         if not (np.isfinite(entropy).all() and np.isfinite(rows).all()):
             raise InferenceError(f"the network's answer is not finite; the weights of {self.checkpoint} are damaged")
-        return PolicyOutput(rows[:count], self._checkpoint.period_ns, uncertainty=entropy, seed=seed)
+        what = self._checkpoint.period_ns, self._checkpoint.representation
+        return PolicyOutput(rows[:count], *what, uncertainty=entropy, seed=seed)
 
     def _check(self, observation: Observation) -> None:
         arm, got = self._arm, observation.embodiment
@@ -211,14 +212,16 @@ class E0Policy:
         """Rows of the plan in force on the new plan's grid `(n, columns)`, n <= H, and how many are committed.
 
         The row of the observation's own time always is: where the arm is told to be by now, no answer changes. With it
-        the network also knows an arm that was pushed off its path from one that is where it should be.
+        the network also knows an arm that was pushed off its path from one that is where it should be. A row that is a
+        step is still to be taken then.
         """
         config = self._model.config
         if plan is None:
             return np.zeros((0, self._transform.columns)), 0
         times = stamp_ns + np.arange(config.prediction_horizon) * self._checkpoint.period_ns
         rows = resample(plan, times)
-        fixed_ns = max(plan.committed_until_ns, stamp_ns)
+        steps = self._checkpoint.representation is Representation.EE_DELTA_STEP
+        fixed_ns = plan.committed_until_ns if steps else max(plan.committed_until_ns, stamp_ns)
         committed = min(int((times <= fixed_ns).sum()), len(rows), config.committed_max)
         return rows, committed
 

@@ -1,7 +1,7 @@
 """A LeRobotDataset v3.0 folder as a source: numbers from parquet, images from mp4 on demand.
 
-Ours have `meta/e0.json`, written last: it says embodiment and joint names, and that the folder is whole. Datasets of
-others lack it; a `Layout` says then which arm it is and where its joints, gripper and views are.
+Ours have `meta/e0.json`, written last: it says embodiment, joint names and what action rows are, and that the folder is
+whole. Datasets of others lack it; a `Layout` says then which arm it is and where its joints, gripper and views are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.lerobot_layout import NEXT_STATE, Layout, LayoutError
 from e0_policy.picture_reader import Pictures
 from e0_policy.transforms import BoolArray, resize_with_pad
-from e0_policy.types import FloatArray, ImageArray
+from e0_policy.types import FloatArray, ImageArray, Representation
 from e0_policy.video_reader import Videos, frames_in_header
 
 INFO, OWN = "meta/info.json", "meta/e0.json"
@@ -60,7 +60,10 @@ class LeRobotSource:
         self.embodiment = str(own["embodiment"]) if own else self.layout.embodiment
         self.period_ns = int(own["period_ns"]) if own else round(1e9 / float(self._info["fps"]))
         names = tuple(own["joint_names"]) if own else load_embodiment(self.embodiment).joint_names
-        self.proprioception_names = self.action_names = (*names, "gripper")
+        self.proprioception_names: tuple[str, ...] = (*names, "gripper")
+        told = own if own and self.layout.action != NEXT_STATE else {}
+        self.representation = Representation.of(told.get("representation", Representation.JOINT_POSITION.label))
+        self.action_names: tuple[str, ...] = tuple(told.get("action_names", self.proprioception_names))
         self._own_frames = sum(int(e["frames"]) for e in own["episodes"]) if own else None
         self._features = self._views()
         self.views: tuple[str, ...] = tuple(self._features)
@@ -119,13 +122,13 @@ class LeRobotSource:
         tables = [_read_table(p, [*columns, "episode_index", "frame_index", "task_index"]) for p in files]
         data = pa.concat_tables(tables)
         self._check_counts(rows, len(data))
-        states = self._columns(data, self.layout.state, self.layout.state_columns)
+        states = self._columns(data, self.layout.state, self.layout.state_columns, self.proprioception_names)
         numbers = {n: data[n].to_numpy() for n in ("episode_index", "frame_index", "task_index")}
         if self.layout.action == NEXT_STATE:
             same = np.append(np.diff(numbers["episode_index"]) == 0, False)
             actions = states[np.arange(len(states)) + same]
         else:
-            actions = self._columns(data, self.layout.action, self.layout.action_columns)
+            actions = self._columns(data, self.layout.action, self.layout.action_columns, self.action_names)
         self._make_episodes(rows, numbers, states, actions)
         self._places: dict[str, list[tuple[Path, float]]] = {}
         for view, feature in self._features.items():
@@ -205,11 +208,11 @@ class LeRobotSource:
             frames[path] = frames.get(path, 0) + row["length"]
         return places
 
-    def _columns(self, data: pa.Table, feature: str, columns: Sequence[int]) -> FloatArray:
-        """Joints [rad] and gripper [0, 1] of a feature `(rows, P)`."""
+    def _columns(self, data: pa.Table, feature: str, columns: Sequence[int], names: Sequence[str]) -> FloatArray:
+        """Joints [rad], or what ours has in their place, and gripper [0, 1] of a feature `(rows, len(names))`."""
         values = data[feature].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(data), -1)
         try:
-            return self.layout.joints_and_gripper(values, feature, columns, self.action_names)
+            return self.layout.joints_and_gripper(values, feature, columns, names)
         except LayoutError as error:
             raise DatasetError(f"{self.folder}: {error}") from None
 

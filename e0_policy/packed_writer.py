@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from e0_policy.dataset import DatasetError, Episode
 from e0_policy.files import sync
-from e0_policy.types import ImageArray
+from e0_policy.types import ImageArray, Representation
 
 FORMAT = 1
 _BEGUN, _JOURNAL = "begun.json", "journal.jsonl"
@@ -41,10 +41,21 @@ class Header:
     period_ns: int
     views: tuple[str, ...]
     side_px: int
-    names: tuple[str, ...]  # columns of proprioception and of actions
+    names: tuple[str, ...]  # columns of proprioception, and of actions that are joint positions
     labels: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     origin: str = ""
+    step_names: tuple[str, ...] = ()  # columns of actions that are a benchmark's own rows; empty: joint positions
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Columns of actions."""
+        return self.step_names or self.names
+
+    @property
+    def representation(self) -> Representation:
+        """What rows of actions are."""
+        return Representation.EE_DELTA_STEP if self.step_names else Representation.JOINT_POSITION
 
 
 class PackedWriter:
@@ -118,7 +129,8 @@ class PackedWriter:
             "period_ns": header.period_ns,
             "views": list(header.views),
             "proprioception_names": list(header.names),
-            "action_names": list(header.names),
+            "action_names": list(header.action_names),
+            "representation": header.representation.label,
             "episodes": [line for line in self.journal if line["frames"]],
             "left_out": [line for line in self.journal if not line["frames"]],
             "origin": header.origin,
@@ -172,9 +184,10 @@ def _open_journal(path: Path) -> tuple[list[dict[str, Any]], IO[bytes]]:
 
 def _shapes(header: Header) -> dict[str, tuple[tuple[int, ...], type]]:
     """Of every array: the shape of a row, and the type."""
-    side, columns = header.side_px, len(header.names)
+    side = header.side_px
     views = {f"view_{view}": ((side, side, 3), np.uint8) for view in header.views}
-    numbers = dict.fromkeys(("proprioception", "actions"), ((columns,), np.float64))
+    tables = {"proprioception": header.names, "actions": header.action_names}
+    numbers = {name: ((len(columns),), np.float64) for name, columns in tables.items()}
     return {**views, **numbers, "labels": ((len(header.labels),), np.float32), "task": ((), np.uint8)}
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from e0_policy.dataset import DatasetError, Episode, IndexArray, Source, gather
 from e0_policy.transforms import BoolArray
-from e0_policy.types import ImageArray
+from e0_policy.types import ImageArray, Representation
 
-_SHARED = ("embodiment", "period_ns", "proprioception_names", "action_names")
+_SHARED = ("embodiment", "period_ns", "proprioception_names", "representation", "action_names")
 
 
 class Selection:
@@ -28,6 +28,7 @@ class Selection:
         first = sources[0]
         self.embodiment, self.period_ns = first.embodiment, first.period_ns
         self.proprioception_names, self.action_names = first.proprioception_names, first.action_names
+        self.representation = first.representation
         self.views = tuple(dict.fromkeys(view for source in sources for view in source.views))
         self._sources, self._parts = sources, list(episodes)
         self.episodes: Sequence[Episode] = [_cut(sources[s].episodes[e], frames) for s, e, frames in self._parts]
@@ -65,7 +66,8 @@ def mixed(sources: Sequence[Source], names: Sequence[str]) -> Source:
         for field in _SHARED:
             one, other = getattr(sources[0], field), getattr(source, field)
             if one != other:
-                raise DatasetError(f"{names[0]} has {field} {one}, {name} has {other}; they cannot be mixed")
+                told = [each.label if isinstance(each, Representation) else each for each in (one, other)]
+                raise DatasetError(f"{names[0]} has {field} {told[0]}, {name} has {told[1]}; they cannot be mixed")
     if len(sources) == 1:
         return sources[0]
     return Selection(sources, [part for s, source in enumerate(sources) for part in _all(s, source)])

@@ -15,7 +15,7 @@ from e0_policy.dataset import Episode
 from e0_policy.embodiment import load_embodiment
 from e0_policy.kinematics import tcp_position_m
 from e0_policy.policy import Policy
-from e0_policy.types import FloatArray, ImageArray, Observation
+from e0_policy.types import FloatArray, ImageArray, Observation, Representation
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60)}
 MAX_STEP_RAD = 0.08
@@ -47,6 +47,7 @@ class SyntheticSource:
 
     embodiment = "panda"
     period_ns = 50_000_000
+    representation = Representation.JOINT_POSITION
     views: tuple[str, ...] = ("base", "wrist")
 
     def __init__(self, episodes: int, seed: int = 0, image_size: int = 64) -> None:

@@ -45,7 +45,7 @@ class TrainConfig:
     cache_dir: str = ""  # of those arrays; empty: beside each folder
     synthetic_episodes: int = 200
     validation_fraction: float = 0.1
-    relative_actions: bool = True  # joints relative to the proprioception; the gripper stays absolute
+    relative_actions: bool = True  # joints relative to the proprioception; gripper and steps stay as they are
     normalization: Literal["quantile", "mean_std"] = "quantile"
     per_row_statistics: bool = False
     quantile_low: float = 0.01

@@ -27,9 +27,11 @@ from e0_policy.synthetic import SyntheticSource
 from e0_policy.text_tokenizer import PaliGemmaTokenizer, Prompt, TextTokenizer, WordTokenizer
 from e0_policy.train_config import DataFolder, TrainConfig, TrainConfigError
 from e0_policy.transforms import PolicyTransform
-from e0_policy.types import FloatArray
+from e0_policy.types import FloatArray, Representation
 
 GRIPPER = "gripper"
+TRAINED = (Representation.JOINT_POSITION, Representation.EE_DELTA_STEP)
+_TRAINED = " and ".join(kind.label for kind in TRAINED)
 _WEIGHT_FIELDS = tuple(
     f.name for f in fields(E0Config) if f.name not in ("steps", "noise", "sampling", "committed_max", "insulate")
 )
@@ -79,7 +81,7 @@ def open_source(config: TrainConfig) -> Source:
     """The demonstrations: all folders as one, without what the configuration leaves out.
 
     Raises:
-        TrainConfigError: the model wants a view that they lack.
+        TrainConfigError: the model wants a view that they lack, or their rows are none that it is trained on.
         DatasetError: no such folder, not whole, or folders that cannot be mixed.
 
     """
@@ -87,12 +89,17 @@ def open_source(config: TrainConfig) -> Source:
         source: Source = SyntheticSource(config.synthetic_episodes, config.seed, config.model.image_size)
     else:
         source = mixed([open_folder(f, config) for f in config.folders], [f.folder for f in config.folders])
+    where = ", ".join(f.folder for f in config.folders) or str(config.data)
     if missing := sorted(set(config.model.views) - set(source.views)):
-        where = ", ".join(f.folder for f in config.folders) or config.data
         raise TrainConfigError(f"model.views has {', '.join(missing)}; {where} has {', '.join(source.views)}")
+    if source.representation not in TRAINED:
+        raise TrainConfigError(f"rows of {where} are {source.representation.label}; E0 is trained on {_TRAINED}")
     if config.instructions:
         source = with_instructions(source, config.instructions)
     if config.drop_idle_rad:
+        if source.representation is not Representation.JOINT_POSITION:
+            rows = f"rows of {where} are {source.representation.label}, whose no-ops e0 import leaves out"
+            raise TrainConfigError(f"drop_idle_rad is {config.drop_idle_rad:g}; {rows}: give 0")
         source = without_idle(source, [name != GRIPPER for name in source.action_names], config.drop_idle_rad)
     return source
 
@@ -146,7 +153,8 @@ def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) 
 
     """
     model = config.model
-    relative = tuple(config.relative_actions and name != GRIPPER for name in source.action_names)
+    absolute = source.representation is Representation.JOINT_POSITION
+    relative = tuple(config.relative_actions and absolute and name != GRIPPER for name in source.action_names)
     proprioception, actions = fit_statistics(
         source,
         episodes,
@@ -226,6 +234,21 @@ def initial_checkpoint(config: TrainConfig) -> Checkpoint | None:
         if ours[name] != theirs[name]:
             raise TrainConfigError(f"model.{name} is {ours[name]!r}; {folder} has {theirs[name]!r}")
     return found
+
+
+def check_rows(initial: Checkpoint, source: Source) -> None:
+    """Refuse demonstrations with other rows than those that a checkpoint predicts, whose transform is kept.
+
+    Raises:
+        TrainConfigError: names both.
+
+    """
+    theirs = initial.representation, tuple(initial.transform["actions"]["names"])
+    ours = source.representation, source.action_names
+    steps = Representation.EE_DELTA_STEP in (theirs[0], ours[0])
+    if len(theirs[1]) != len(ours[1]) or (steps and theirs != ours):
+        told, got = (f"{kind.label} ({', '.join(names)})" for kind, names in (theirs, ours))
+        raise TrainConfigError(f"initial_weights {initial.folder} predicts {told}; rows of the data are {got}")
 
 
 def _is_own(folder: Path) -> bool:

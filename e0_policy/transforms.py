@@ -185,7 +185,8 @@ class PolicyTransform:
     @property
     def steps(self) -> tuple[ActionTransform, ...]:
         """Action transforms, in the order towards the model."""
-        return DeltaActions(self.relative), NormalizeActions(self.actions), PadActions(self.columns, self.action_dim)
+        own = NormalizeActions(self.actions), PadActions(self.columns, self.action_dim)
+        return (DeltaActions(self.relative), *own) if any(self.relative) else own
 
     def inputs(self, views: Mapping[str, ImageArray], proprioception: FloatArray, instruction: str) -> ModelInput:
         """Model inputs of one observation. A view that is absent from `views` is masked, at least one must be there.

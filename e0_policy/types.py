@@ -33,6 +33,24 @@ class Representation(IntEnum):
     EE_DELTA_STEP = 2
     """Rows of a benchmark's own controller (LIBERO's: deltas), one per control step; lock-step simulation only."""
 
+    @property
+    def label(self) -> str:
+        """Its name in files and settings, as `joint_position`."""
+        return self.name.lower()
+
+    @staticmethod
+    def of(label: object) -> Representation:
+        """The representation of a label.
+
+        Raises:
+            ValueError: there is none; the message has those that there are.
+
+        """
+        known = {kind.label: kind for kind in Representation}
+        if label not in known:
+            raise ValueError(f"representation is {label!r}; known are {', '.join(known)}")
+        return known[str(label)]
+
 
 @dataclass(frozen=True)
 class Observation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from e0_policy.diffusion import Sample, SamplerSettings, draw_noise
 from e0_policy.kinematics import tcp_position_m
 from e0_policy.model import E0Model
 from e0_policy.train_setup import GRIPPER
-from e0_policy.types import FloatArray
+from e0_policy.types import FloatArray, Representation
 
 FRANKA = ("panda", "fr3")
 
@@ -33,6 +33,15 @@ class OpenLoop:
     joint_rad: float | None
     gripper: float | None
     tcp_m: float | None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What there is, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        units = {"joint_rad": " rad", "tcp_m": " m"}
+        return "  ".join(f"{name} {value:.4g}{units.get(name, '')}" for name, value in self.figures.items())
 
 
 @torch.no_grad()
@@ -79,7 +88,8 @@ def _errors(
 ) -> tuple[float | None, float | None, float | None]:
     names = dataset.source.action_names
     joints = np.array([name != GRIPPER for name in names])
-    arm = dataset.source.embodiment in FRANKA and joints.sum() == 7
+    absolute = dataset.source.representation is Representation.JOINT_POSITION
+    arm = absolute and dataset.source.embodiment in FRANKA and joints.sum() == 7
     error = np.abs(predicted - wanted)
     gripper = float(error[:, ~joints].mean()) if not joints.all() else None
     if not arm:

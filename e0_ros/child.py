@@ -16,7 +16,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def _prepare() -> None:
+def die_with_parent() -> None:
     """No node outlives a launcher that was killed (Linux; fires when the thread that started it ends), and each hears
     SIGINT, which a shell's background jobs inherit as ignored.
     """
@@ -48,7 +48,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_prepare,
+            preexec_fn=die_with_parent,
         )
         self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
         self._reader.start()

@@ -190,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="e0 convert",
         description="Convert bags to a LeRobotDataset v3.0. Run it again to continue an interrupted conversion, or "
         "with more bags to let the dataset grow.",
-        epilog="example: e0 convert bags --out datasets/pick --outcomes success --tasks 'Pick*'",
+        epilog="example: e0 convert bags --out datasets/pick --outcomes success --tasks 'Pick*'. Rows of "
+        "LIBERO's bags are its deltas.",
     )
     parser.add_argument("bags", nargs="+", type=Path, help="bag folders, .mcap files, or folders of them")
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="folder of the dataset")

@@ -12,6 +12,7 @@ from typing import Any
 
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.core.camera_model import camera_profile
+from e0_ros.core.step_rows import STEP_NAMES
 from e0_ros.drivers import CONTINUE, CONTROLLERS, RESTART, SHUTDOWN, Foreign, drivers, measured
 
 
@@ -103,8 +104,8 @@ TELEOP_PACE = {"exhausted_ms": 20.0}
 class Simulator:
     """What a graph has to know of a simulator: its arm, and in real time its rates and how late its joints may be.
 
-    ManiSkill's joint states wait for the processor now and then, which a robot's do not. One with `step_columns` is
-    moved by rows of that many columns, its benchmark's own, and only in lock-step.
+    ManiSkill's joint states wait for the processor now and then, which a robot's do not. One with `step_names` is moved
+    by rows of columns with those names, its benchmark's own, and only in lock-step.
     """
 
     embodiment: str
@@ -112,7 +113,12 @@ class Simulator:
     joint_rate_hz: float
     gripper_rate_hz: float
     joint_max_age_ms: float
-    step_columns: int = 0
+    step_names: tuple[str, ...] = ()
+
+    @property
+    def step_columns(self) -> int:
+        """Columns of the benchmark's own rows; 0: it takes none."""
+        return len(self.step_names)
 
     @property
     def own(self) -> dict[str, str]:
@@ -125,8 +131,8 @@ SIMULATORS = {
     "maniskill": Simulator("panda", 20.0, 100.0, 20.0, joint_max_age_ms=100.0),
     "fr3_plant": Simulator("fr3", 20.0, 1000.0, 15.0, joint_max_age_ms=50.0),
     "vlabench": Simulator("panda", 10.0, 10.0, 10.0, joint_max_age_ms=200.0),
-    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=16),
-    "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_columns=7),
+    "robotwin": Simulator("dual_panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_names=STEP_NAMES["robotwin"]),
+    "libero": Simulator("panda", 20.0, 20.0, 20.0, joint_max_age_ms=100.0, step_names=STEP_NAMES["libero"]),
 }
 
 

@@ -23,7 +23,7 @@ class Keyboard:
     def __enter__(self) -> Keyboard:
         if self._terminal:
             self._before = termios.tcgetattr(self._handle)
-            tty.setcbreak(self._handle)
+            tty.setcbreak(self._handle, termios.TCSADRAIN)  # keys that were pressed meanwhile count
         return self
 
     def __exit__(self, *_: object) -> None:

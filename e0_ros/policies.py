@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from e0_policy.foreign import is_foreign, read_foreign
 from e0_policy.policy import Policy
-from e0_policy.types import ImageArray
+from e0_policy.types import ImageArray, Representation
 from e0_ros.config import ConfigError
 from e0_ros.environment import PACKAGES
 
@@ -42,6 +42,8 @@ class Card:
             wrote that down (`training.image_px`), else the network's own.
         execution_horizon: rows meant to run before the next plan.
         training: what its maker wrote down of its making.
+        representation: what a row of its actions is.
+        action_names: columns of a row; empty: not told (policies of others).
 
     """
 
@@ -53,6 +55,8 @@ class Card:
     execution_horizon: int
     training: Mapping[str, Any] = field(default_factory=dict)
     kind: str = E0
+    representation: Representation = Representation.JOINT_POSITION
+    action_names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,6 +92,8 @@ def read_card(where: str | Path, settings: Mapping[str, Any] | None = None) -> C
             image_px=int(training.get("image_px", model["image_size"])),
             execution_horizon=int(data["execution_horizon"]),
             training=dict(training),
+            representation=Representation.of(data.get("representation", Representation.JOINT_POSITION.label)),
+            action_names=tuple(str(name) for name in data["transform"]["actions"]["names"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -123,8 +129,36 @@ def _foreign_card(where: str, settings: Mapping[str, Any] | None) -> Card:
         raise ConfigError(f"checkpoint {where}: {error}") from None
     what = found.features
     return Card(
-        weights, others, what.embodiment, tuple(what.views), what.side_px, what.execution_horizon, kind=found.kind
+        weights,
+        others,
+        what.embodiment,
+        tuple(what.views),
+        what.side_px,
+        what.execution_horizon,
+        kind=found.kind,
+        representation=what.representation,
     )
+
+
+def check_rows(card: Card, step_names: Sequence[str], where: str) -> None:
+    """Refuse a checkpoint whose rows cannot be executed.
+
+    Args:
+        card: of the checkpoint.
+        step_names: columns of the benchmark's own rows, which a stepped simulator takes and nothing else; empty: joint
+            positions and tool poses are followed.
+        where: what would execute them.
+
+    Raises:
+        ConfigError: names both sides.
+
+    """
+    steps, taken = card.representation is Representation.EE_DELTA_STEP, "joint_position or ee_pose"
+    if steps != bool(step_names) or (steps and card.action_names and card.action_names != tuple(step_names)):
+        if step_names:
+            taken = f"{Representation.EE_DELTA_STEP.label} ({', '.join(step_names)})"
+        names = f" ({', '.join(card.action_names)})" if card.action_names else ""
+        raise ConfigError(f"checkpoint {card.name} predicts {card.representation.label}{names}; {where} takes {taken}")
 
 
 def load_checkpoint(

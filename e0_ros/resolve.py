@@ -19,7 +19,7 @@ from e0_policy.embodiment import EmbodimentError
 from e0_policy.resources import config_dir
 from e0_ros.config import ConfigError, closest, describe, from_mapping, load_yaml, setting_types, to_mapping
 from e0_ros.environment import PACKAGES
-from e0_ros.graph import GRAPHS, NODES, Graph, Process
+from e0_ros.graph import GRAPHS, NODES, SIMULATORS, Graph, Process
 
 
 class GraphError(ValueError):
@@ -91,11 +91,31 @@ def resolve(
             if node not in [known.name for known in NODES]:
                 raise GraphError(f"settings: no node {node!r}{closest(str(node), [p.name for p in graph.processes])}")
         ready = tuple(configured(process, chosen.get(process.name, {})) for process in graph.processes)
+        _check_checkpoint(name, arguments)
     except (ConfigError, EmbodimentError) as error:
         raise GraphError(str(error)) from None
     for process in ready:
         _check_needs(process, graph.interpreter(process))
     return replace(graph, processes=ready)
+
+
+def _check_checkpoint(graph: str, arguments: Any) -> None:
+    """Whether what a graph moves takes the rows of E0's checkpoint, if it is named and here; the node looks closer.
+
+    Raises:
+        ConfigError: it does not, or the checkpoint cannot be read.
+
+    """
+    if not (folder := getattr(arguments, "checkpoint", "")):
+        return
+    from e0_policy.foreign import is_foreign
+    from e0_ros.policies import CONFIG, check_rows, read_card
+
+    if is_foreign(folder) or not (Path(folder) / CONFIG).is_file():
+        return
+    simulator = getattr(arguments, "simulator", "")
+    names = SIMULATORS[simulator].step_names if simulator else ()
+    check_rows(read_card(folder), names, f"simulator {simulator}" if simulator else f"graph {graph}")
 
 
 def _check_needs(process: Process, interpreter: str) -> None:

@@ -2,8 +2,9 @@
 
 The experts move the direct loop, and every tick becomes a frame of a packed folder that `e0 train` reads: what
 `e0 record` and `e0 convert` would make of it, without topics and with pictures as they were drawn. It needs a
-simulator and no ROS. With ManiSkill the folder is also one of scenes: where things are is written beside the frames, to
-teach an encoder (`auxiliary_scenes`, `e0 pretrain`); no policy reads it. Failed episodes are left out.
+simulator and no ROS. LIBERO's tasks, and robosuite's Lift, give rows of their controller (OSC_POSE). With ManiSkill the
+folder is also one of scenes: where things are is written beside the frames, to teach an encoder (`auxiliary_scenes`,
+`e0 pretrain`); no policy reads it. Failed episodes are left out.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def _header(config: CollectConfig) -> Header:
     arm = load_embodiment(config.embodiment)
     tasks, labels = tuple(dict.fromkeys(config.tasks)), LABELS if config.simulator == "maniskill" else ()
     names = (*arm.joint_names, "gripper")
-    return Header(arm.name, PERIOD_NS, config.views, config.size_px, names, labels, tasks, config.origin)
+    what = arm.name, PERIOD_NS, config.views, config.size_px, names, labels, tasks, config.origin
+    return Header(*what, step_names=config.step_names)
 
 
 def _write(writer: PackedWriter, config: CollectConfig, outcome: Outcome, note: Note) -> None:
@@ -151,11 +153,13 @@ def _parser(default: CollectConfig) -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  e0 collect --task PickCube-v1 --task StackCube-v1 --episodes 1000 --workers 16 --out data/two\n"
         "  e0 collect --task PickCube-v1 --disturbance-rad 0.02 --out data/pick    # with ways back to the path\n"
+        "  e0 collect --task libero_spatial/0 --episodes 50 --out data/libero      # rows of OSC_POSE, drawn scenes\n"
+        "  e0 collect --task Lift --episodes 200 --size 64 --out data/lift         # the same without LIBERO's assets\n"
         "  e0 collect --task Detour-v0 --episodes 100 --out data/detour            # no simulator to install\n"
         "  e0 collect --task PegInsertionSide-v1 --episodes 20 --dry-run           # how good is the expert?",
     )
     parser.add_argument("--task", action="append", help=f"repeat for several (default: {', '.join(default.tasks)})")
-    parser.add_argument("--view", action="append", choices=VIEWS, help=f"repeat (default: {', '.join(default.views)})")
+    parser.add_argument("--view", action="append", choices=VIEWS, help="repeat (default: all that it has)")
     parser.add_argument("--episodes", type=int, default=default.episodes, help="in all (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=default.first_seed, help="of a task (default: %(default)s)")
     parser.add_argument("--size", type=int, default=default.size_px, help="of a picture in px (default: %(default)s)")
@@ -176,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = _parser(default).parse_args(argv)
     numbers = (a.episodes, a.first_seed, a.size, a.max_steps, a.disturbance_rad, a.disturbance_share)
     try:
-        config = CollectConfig(tuple(a.task or default.tasks), tuple(a.view or default.views), *numbers)
+        config = CollectConfig(tuple(a.task or default.tasks), tuple(a.view or ()), *numbers)
         notes = collect(config, a.out, max(1, a.workers), a.limit_s)
     except (ValueError, RuntimeError, ImportError) as error:
         print(f"e0 collect: {error}", file=sys.stderr)

@@ -6,19 +6,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from e0_policy.dataset import Episode
+from e0_policy.dataset import DatasetError, Episode, PackedSource
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import ImageArray
+from e0_policy.types import FloatArray, ImageArray
+from sim.adapter import RowAdapter, SimAdapter
 from sim.collect_config import CollectConfig
+from sim.demonstration import PERIOD_NS
 from sim.direct import DirectLoop, Moment
 from sim.disturbance import Disturbance
 from sim.maniskill_arm import JOINTS
 from sim.maniskill_tasks import TASKS
-from sim.simulators import instructions, make_adapter
+from sim.simulators import instructions, make_adapter, make_row_adapter
 from sim.sources import ExpertSource
 
 _DRY_PX = 16
@@ -53,7 +56,7 @@ class Outcome:
 def take(config: CollectConfig, task: str, seed: int, keep: bool) -> Outcome:
     """Run one episode in this process; without `keep` no pictures are made but the first."""
     began_s, frames = time.process_time(), list[Moment]()
-    loop, expert = stage(config, task, keep)
+    loop, expert = stage(config, config.tasks[0] if config.step_names else task, keep)
     expert.reset(task, seed)
     done = loop.run(task, seed, expert, config.max_steps, frames.append if keep else None)
     taken = frames_of(config, task, seed, frames) if done.success else None
@@ -67,9 +70,32 @@ def frames_of(config: CollectConfig, task: str, seed: int, seen: Sequence[Moment
         return None
     states = np.array([np.append(m.joint_positions, m.gripper_opening) for m in moments])
     rows = np.array([m.row for m in moments])
-    episode = Episode(f"{task}-{seed}", instructions(config.simulator)[task], states, rows)
+    episode = Episode(name_of(task, seed), instructions(config.simulator)[task], states, rows)
     images = np.array([[m.images[view] for m in moments] for view in config.views])
     return Taken(episode, images, _labels(task, moments, states) if config.simulator == "maniskill" else None)
+
+
+def name_of(task: str, seed: int) -> str:
+    """What an episode is called in its folder."""
+    return f"{task}-{seed}"
+
+
+def demonstrations(folder: Path, task: str) -> dict[int, FloatArray]:
+    """Rows `(n, columns)` of a collected folder's episodes of a task, by seed: the set-points, `PERIOD_NS` apart.
+
+    Raises:
+        DatasetError: no such folder, rows of another period, or no episode of the task.
+
+    """
+    source = PackedSource(folder)
+    if source.period_ns != PERIOD_NS:
+        raise DatasetError(f"{folder}: its rows are {source.period_ns} ns apart; needed are {PERIOD_NS}")
+    named = {episode.identifier: episode.actions for episode in source.episodes}
+    found = {int(name[len(task) + 1 :]): rows for name, rows in named.items() if name.startswith(f"{task}-")}
+    if not found:
+        held = ", ".join(sorted({name.rpartition("-")[0] for name in named}))
+        raise DatasetError(f"{folder} has no episode of {task}; it has {held}")
+    return found
 
 
 def _labels(task: str, moments: Sequence[Moment], states: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -81,10 +107,18 @@ def _labels(task: str, moments: Sequence[Moment], states: NDArray[np.float64]) -
 
 @lru_cache(maxsize=8)
 def stage(config: CollectConfig, task: str, keep: bool) -> tuple[DirectLoop, ExpertSource]:
-    """Loop and expert, one per task and process: a scene of another task takes a while to make."""
+    """Loop and expert, one per task and process: a scene of another task takes a while to make.
+
+    A stepped simulator is one for all tasks, as it makes each scene anew and may be there only once in a process.
+    """
     size_px = config.size_px if keep else _DRY_PX
     views = config.views if keep else config.views[:1]
-    adapter = make_adapter(config.simulator, views, (size_px, size_px), config.embodiment)
+    size = (size_px, size_px)
+    adapter: SimAdapter | RowAdapter = (
+        make_row_adapter(config.simulator, views, size)
+        if config.step_names
+        else make_adapter(config.simulator, views, size, config.embodiment)
+    )
     arm = load_embodiment(config.embodiment)
     pushes = Disturbance(len(arm.joint_names), config.disturbance_rad, config.disturbance_share)
     loop = DirectLoop(adapter, task, disturbance=pushes if config.disturbance_rad else None)

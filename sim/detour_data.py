@@ -13,7 +13,7 @@ import numpy as np
 
 from e0_policy.dataset import Episode, write_packed
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import FloatArray, ImageArray
+from e0_policy.types import FloatArray, ImageArray, Representation
 from sim import detour
 from sim.demonstration import PERIOD_NS
 from sim.plant_planner import plan_detour
@@ -36,6 +36,7 @@ class DetourSource:
     """
 
     period_ns = PERIOD_NS
+    representation = Representation.JOINT_POSITION
 
     def __init__(self, episodes: int, size_px: int, views: tuple[str, ...] = ("base",), arm: str = "fr3") -> None:
         self.embodiment, self.views, self._size_px = arm, views, size_px

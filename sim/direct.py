@@ -73,8 +73,8 @@ class DirectEpisode:
 class Moment:
     """One tick as an onlooker sees it: what is observed, the cameras, the chunk in force, the executor's mode.
 
-    `row` is the set-point in force from now on, as `e0 convert` takes it for the frame's action; None before the first.
-    `poses` is privileged.
+    `row` is the set-point in force from now on, as `e0 convert` takes it for the frame's action, None before the first;
+    of a stepped simulator the row of the step that begins, None if it stands. `poses` is privileged.
     """
 
     step: int
@@ -243,7 +243,7 @@ class DirectLoop:
         if status.mode is Mode.HOLD and run.mode is not Mode.HOLD:
             run.holds.append(status.reason)
         run.mode = status.mode
-        run.row = _row(status, now_ns, run.row)
+        run.row = tick.row if isinstance(rig, StepRig) else _row(status, now_ns, run.row)
         if status.reference is not None:
             run.trace.reference(now_ns, status.reference.position)
         if status.mode is not Mode.DISARMED and np.isfinite(status.gripper_opening):

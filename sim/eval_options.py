@@ -44,6 +44,7 @@ settings of policies of others: mapping (a YAML file of settings, see config/pol
 examples
   e0 eval --task PickCube-v1 --seeds 0:20                                      # the expert, over the graph
   e0 eval --task PushCube-v1 --seeds 0:20 --control ee_pose                    # its plans as poses of the tool
+  e0 eval --suite libero_spatial --seeds 0:50 --checkpoint runs/libero_spatial/checkpoint   # rows of OSC_POSE
   e0 eval --suite maniskill5 --seeds 1000:1020 --direct --checkpoint checkpoints/small
   e0 eval --task PickCube-v1 --task PushCube-v1 --seeds 1000:1100 --direct --workers 2 --checkpoint checkpoints/nano
   e0 eval --task PickCube-v1 --seeds 1000:1100 --checkpoint checkpoints/nano --set steps=4 --set execution_horizon=4

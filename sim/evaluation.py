@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,7 +24,7 @@ from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError, check, closest, setting
 from e0_ros.graph import SIMULATORS as GRAPH_SIMULATORS
-from e0_ros.policies import Card, load_checkpoint, read_card
+from e0_ros.policies import Card, check_rows, load_checkpoint, read_card
 from e0_ros.version import code_version
 from sim.adapter import SimAdapter
 from sim.camera_shift import REPORTED, CameraShift
@@ -35,6 +35,9 @@ from sim.scripted import CONTROLS
 from sim.simulators import SIMULATORS, STEPPED, instructions, make_adapter, make_row_adapter
 from sim.sources import Disguise, ExpertSource, PolicySource
 from sim.statistics import percentile
+
+if TYPE_CHECKING:
+    from sim.evaluator import Episode
 
 GRAPH_MODES, LOCAL_MODES = ("lockstep", "realtime"), ("direct", "raw")
 DEFAULT_VIEWS, DEFAULT_PX = ("base", "wrist"), 224
@@ -115,10 +118,11 @@ def completed(config: EvalConfig) -> EvalConfig:
     """The configuration with the checkpoint's own views and size where none were given.
 
     Raises:
-        ConfigError: there is no such checkpoint.
+        ConfigError: there is no such checkpoint, or the simulator does not take its rows.
 
     """
-    card = card_of(config)
+    if card := card_of(config):
+        check_rows(card, GRAPH_SIMULATORS[config.simulator].step_names, f"simulator {config.simulator}")
     views, px = (card.views, card.image_px) if card else (DEFAULT_VIEWS, DEFAULT_PX)
     return replace(config, views=config.views or views, size=config.size or px)
 
@@ -206,7 +210,8 @@ class RolloutRunner:
         episode = loop.run(job.task, job.seed, source, self._config.max_steps, onlooker)
         if self._on_first:
             self._on_first(job, episode.first)
-        rollout = _rollout(job, episode, loop.adapter.control_period_ns)
+        told = {"violations": episode.violations, "wall_s": episode.wall_s}
+        rollout = ended(job, episode, loop.adapter.control_period_ns, **told)
         return _with_policy(rollout, source) if isinstance(source, PolicySource) else rollout
 
     def _make_loop(self, task: str) -> DirectLoop | RawLoop:
@@ -240,7 +245,8 @@ def error_of(job: Job, text: str) -> Rollout:
     return Rollout(job.condition, job.task, job.seed, ERROR, error=" ".join(text.split()))
 
 
-def _rollout(job: Job, episode: DirectEpisode, period_ns: int) -> Rollout:
+def ended(job: Job, episode: DirectEpisode | Episode, period_ns: int, **more: Any) -> Rollout:
+    """A rollout that came to its end, with steps of `period_ns`; `more` is told otherwise by each way to run one."""
     return Rollout(
         job.condition,
         job.task,
@@ -253,9 +259,8 @@ def _rollout(job: Job, episode: DirectEpisode, period_ns: int) -> Rollout:
         stale=episode.stale,
         refused=episode.refused,
         holds=len(episode.holds),
-        violations=episode.violations,
-        wall_s=episode.wall_s,
         digest=episode.digest,
+        **more,
     )
 
 
@@ -263,6 +268,10 @@ def _with_policy(rollout: Rollout, source: PolicySource) -> Rollout:
     """The rollout with what the policy's side tells."""
     if source.fault:
         return error_of(rollout.job, f"the policy: {source.fault}")
-    latencies = source.latencies_ms
-    p50, p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
-    return replace(rollout, plans=len(latencies), latency_ms_p50=p50, latency_ms_p99=p99)
+    return replace(rollout, **inference_figures(source.latencies_ms))
+
+
+def inference_figures(latencies_ms: list[float]) -> dict[str, Any]:
+    """What a rollout tells of the policy's plans, by the time that each took."""
+    p50, p99 = percentile(latencies_ms, 0.5), percentile(latencies_ms, 0.99)
+    return {"plans": len(latencies_ms), "latency_ms_p50": p50, "latency_ms_p99": p99}

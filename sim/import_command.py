@@ -19,6 +19,8 @@ from e0_policy.types import Observation
 from e0_ros.config import ConfigError, to_mapping
 from e0_ros.core.dataset_config import ConvertConfig
 from e0_ros.core.dataset_facts import Facts, read_facts
+from e0_ros.core.dataset_layout import DatasetError as LayoutError
+from e0_ros.core.dataset_layout import check_alike
 from e0_ros.core.dataset_stats import histogram
 from e0_ros.core.dataset_video import VideoFormat, VideoWriter
 from e0_ros.core.dataset_work import finish_episode, write_episode
@@ -26,21 +28,27 @@ from e0_ros.core.dataset_writer import write_dataset
 from e0_ros.core.decode import resize_with_pad
 from e0_ros.json_file import write_json
 from e0_ros.version import code_version
-from sim.trajectories import PERIOD_NS, Trajectory, read_trajectories
+from sim.trajectories import PERIOD_NS, ROWS, Trajectory, read_trajectories
 
 WORK = ".importing"
 DESCRIPTION = """\
 ManiSkill's trajectories (with pictures: replay_trajectory -o rgb -c pd_joint_pos), LIBERO's demonstrations (HDF5) or
-folders of `e0 collect` to a LeRobotDataset v3.0 for `e0 train`: rows are absolute joint positions and the gripper's
-opening. Of files, steps that ask for no motion (no-ops) are left out, and so are demonstrations that failed. An
-interrupted import goes on. Where actions are deltas, the row is the joints that were reached one step later. LIBERO's
-pictures are stored upside down and are turned; its reader is tested on a file of that layout, not on LIBERO's own,
-which were not at hand.
+folders of `e0 collect` to a LeRobotDataset v3.0 for `e0 train`. Rows are what the benchmark's simulator takes: LIBERO's
+deltas (ee_delta_step: dx dy dz drx dry drz gripper), else absolute joint positions and the gripper's opening. Where
+ManiSkill's actions are deltas, and of LIBERO with --rows joint_position, the row is the joints that were reached one
+step later. Of files, steps that ask for no motion (no-ops) are left out, and so are demonstrations that failed; of
+collected deltas, no-ops once the gripper stands still. An interrupted import goes on. LIBERO's pictures are stored
+upside down, 128 px, and after the action of their index: they are turned, and have the next action. Its reader was
+tested on a file of that layout, not on LIBERO's own, which were not at hand.
 """
 EXAMPLES = """\
 examples
   e0 import demos/StackCube-v1/trajectory.rgb.pd_joint_pos.physx_cpu.h5 --out datasets/stack
-  e0 import libero_goal/*.hdf5 --size 224 --out datasets/libero_goal
+  e0 import libero_spatial/*.hdf5 --size 128 --out datasets/libero_spatial      # then, for the same simulator:
+    e0 train --config config/train/libero.yaml --set data=datasets/libero_spatial output=runs/libero_spatial
+    e0 eval --suite libero_spatial --seeds 0:50 --checkpoint runs/libero_spatial/checkpoint
+  e0 import libero_goal/*.hdf5 --rows joint_position --out datasets/joints      # to mix with other arms' joints
+  e0 import data/lift --size 64 --out datasets/lift     # deltas of e0 collect --task Lift
   e0 import data/pick data/stack --size 128 --crf 23 --gop 250 --out datasets/two   # for a journey
 """
 
@@ -56,7 +64,9 @@ class Imported:
     left_out: list[dict[str, str]]
 
 
-def import_files(files: Sequence[Path], out: Path, config: ConvertConfig, noops: bool = False) -> Imported:
+def import_files(
+    files: Sequence[Path], out: Path, config: ConvertConfig, noops: bool = False, rows: str = "own"
+) -> Imported:
     """Make the dataset `out` of every demonstration of some files; no dataset of that name is ever half.
 
     Args:
@@ -64,18 +74,20 @@ def import_files(files: Sequence[Path], out: Path, config: ConvertConfig, noops:
         out: must not exist.
         config: size and coding of the pictures; the rest is not read.
         noops: keep steps that ask for no motion.
+        rows: of `sim.trajectories.ROWS`.
 
     Raises:
         ConfigError: `out` exists, or a file cannot be read; the message has the cure.
+        LayoutError: demonstrations of different arms, views or rows.
 
     """
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out")
     work, done, left_out = out.with_name(out.name + WORK), [], []
-    coding = f"{config.image_height}-{config.codec}-{config.crf}-{config.gop}"
+    coding = f"{rows}-{config.image_height}-{config.codec}-{config.crf}-{config.gop}"
     for file in files:
         digest = _digest(file)
-        for trajectory in read_trajectories(file):
+        for trajectory in read_trajectories(file, rows):
             config = _same_signal(config, trajectory, bool(done))
             folder = work / "episodes" / f"{digest[:16]}-{trajectory.name}-{coding}-{int(noops)}"
             facts = _episode(trajectory, file.name, digest, folder, config, noops)
@@ -86,6 +98,7 @@ def import_files(files: Sequence[Path], out: Path, config: ConvertConfig, noops:
     if not done:
         raise ConfigError(f"no demonstration became an episode: {'; '.join(e['reason'] for e in left_out[:5])}")
     about = {"settings": to_mapping(config), "code_version": code_version(), "left_out": left_out}
+    check_alike([facts for facts, _ in done], None, {})
     shutil.rmtree(work / "dataset", ignore_errors=True)
     write_dataset(work / "dataset", done, None, config, about)
     (work / "dataset").rename(out)
@@ -124,6 +137,7 @@ def _episode(trajectory: Trajectory, file: str, digest: str, work: Path, config:
     facts.seed, facts.instruction, facts.instructions = trajectory.seed, trajectory.instruction, [kept.instruction]
     facts.outcome, facts.sources = "success" if trajectory.success else "failure", ["import"]
     facts.embodiment, facts.joint_names, facts.views = arm.name, list(arm.joint_names), list(kept.views)
+    facts.step_names = list(kept.step_names)
     facts.height, facts.width = config.image_height, config.image_width
     facts.fps, facts.frames, facts.period_ns = config.fps, len(kept.states), PERIOD_NS
     facts.leading = whole - facts.frames
@@ -183,14 +197,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--crf", type=int, default=ConvertConfig.crf, help="of the H.264 videos, lower is larger (default: 18)"
     )
     p.add_argument("--gop", type=int, default=ConvertConfig.gop, help="frames between key frames (default: 2)")
+    p.add_argument("--rows", choices=ROWS, default="own", help="what rows of actions shall be (default: own)")
     p.add_argument("--keep-noops", action="store_true", help="keep steps that ask for no motion")
     p.add_argument("--json", type=Path, help="write the figures to this file")
     options = p.parse_args(argv)
     try:
         size = {"image_height": options.size, "image_width": options.size}
         config = ConvertConfig(**size, crf=options.crf, gop=options.gop)
-        told = import_files(options.files, options.out, config, options.keep_noops)
-    except (ConfigError, DatasetError) as error:
+        told = import_files(options.files, options.out, config, options.keep_noops, options.rows)
+    except (ConfigError, DatasetError, LayoutError) as error:
         print(f"e0 import: {error}", file=sys.stderr)
         return 2
     print(f"{told.dataset}: {told.episodes} episodes, {told.frames} frames; {told.noops} steps without motion left out")

@@ -1,8 +1,8 @@
 """LIBERO, and robosuite's Lift, behind the row protocol: a Panda moved by deltas of OSC_POSE at 20 Hz.
 
-A row is what robosuite's controller takes: three translations and three rotations in [-1, 1] (0.05 m and 0.5 rad at 1),
-then the gripper's opening. One environment per process: robosuite 1.4 spoils pictures when it frees a renderer after
-the next one exists, so the old environment goes first.
+A row is what robosuite's controller takes (`OSC_POSE`): three translations and three rotations in [-1, 1] (0.05 m and
+0.5 rad at 1), then the gripper's opening. One environment per process: robosuite 1.4 spoils pictures when it frees a
+renderer after the next one exists, so the old environment goes first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import ConfigError, closest
 from e0_ros.core.camera_model import CameraModel
+from e0_ros.core.step_rows import OSC_POSE
 from sim import libero_tasks
 from sim.adapter import Privileged, Scene
 from sim.libero_tasks import LIFT
@@ -33,8 +34,8 @@ SETTLING = 10
 class LiberoAdapter:
     """`sim.adapter.RowAdapter` over one robosuite environment at a time.
 
-    Tasks are `<suite>/<number>` of LIBERO, whose seed is the number of an initial state, and `Lift`. `base` is LIBERO's
-    agentview, `wrist` its eye in hand, both upright.
+    Tasks are `<suite>/<number>` of LIBERO, whose seed is the number of an initial state (or, from 100000 on, of a scene
+    that the environment draws), and `Lift`. `base` is LIBERO's agentview, `wrist` its eye in hand, both upright.
 
     Raises:
         ConfigError: unknown view, or robosuite is not installed.
@@ -42,7 +43,7 @@ class LiberoAdapter:
     """
 
     embodiment = "panda"
-    columns = 7
+    columns = len(OSC_POSE)
     control_period_ns = 1_000_000_000 // CONTROL_HZ
 
     def __init__(self, views: tuple[str, ...] = ("base", "wrist"), width_px: int = 224, height_px: int = 224) -> None:
@@ -64,7 +65,8 @@ class LiberoAdapter:
         return tuple(libero_tasks.instructions())
 
     def reset(self, task: str, seed: int) -> Scene:
-        """Build the scene of a task anew: the environment's own reset, then the initial state, then time to settle.
+        """Build the scene of a task anew: the environment's own reset, the initial state if it is one of the
+        benchmark's, then time to settle.
 
         Raises:
             ValueError: unknown task or initial state, or assets are missing; nothing has changed then.
@@ -76,11 +78,13 @@ class LiberoAdapter:
         self.close()
         with seeded(0):
             self._env = make_env(task, bool(self.views), self._size)
-        with seeded(seed if task == LIFT else 0):  # LIBERO's evaluation seeds its made environment with 0
+        drawn = task == LIFT or seed >= libero_tasks.FIRST_DRAWN
+        with seeded(seed if drawn else 0):  # LIBERO's evaluation seeds its made environment with 0
             self._env.reset()
         self._task, self._gripper = task, -1.0
-        if task != LIFT:
+        if not drawn:
             self._set_state(libero_tasks.initial_states(task)[seed])
+        if task != LIFT:
             for _ in range(SETTLING):
                 self.stand()
         return Scene(task, seed, libero_tasks.instructions()[task], libero_tasks.official_steps(task))

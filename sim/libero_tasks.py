@@ -25,6 +25,8 @@ from sim.setup_dir import setup_dir
 LIMITS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 """Control steps per episode by suite, as the evaluations of OpenVLA and openpi have them (LIBERO's own: 600)."""
 INITIAL_STATES = 50
+FIRST_DRAWN = 100_000
+"""A seed from here on is a scene that LIBERO's environment draws, for demonstrations: none of the evaluation's."""
 LIFT = "Lift"
 """A task of robosuite itself, which needs none of LIBERO."""
 LIFT_STEPS = 200
@@ -105,8 +107,9 @@ def check_task(task: str, seed: int) -> None:
     if task not in known:
         hint = "" if package() else f"; {missing()}"
         raise ValueError(f"libero has no task {task!r}{closest(task, known)}; one is libero_spatial/0{hint}")
-    if task != LIFT and not 0 <= seed < INITIAL_STATES:
-        raise ValueError(f"seed is {seed}; a task of LIBERO has the initial states 0 to {INITIAL_STATES - 1}")
+    if task != LIFT and not (0 <= seed < INITIAL_STATES or seed >= FIRST_DRAWN):
+        states = f"the initial states 0 to {INITIAL_STATES - 1}, and drawn scenes from {FIRST_DRAWN} on"
+        raise ValueError(f"seed is {seed}; a task of LIBERO has {states}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; robosuite takes 0 to {2**32 - 1}")
 

@@ -23,6 +23,7 @@ from e0_policy.types import FloatArray, ImageArray
 from e0_ros.config import ConfigError, closest
 from e0_ros.core.camera_model import CameraModel
 from e0_ros.core.decode import resize_with_pad
+from e0_ros.core.step_rows import TWO_ARMS
 from sim.adapter import Privileged, Scene
 from sim.paper import AVERAGE, paper_tables
 
@@ -68,7 +69,7 @@ class RoboTwinAdapter:
     """
 
     embodiment = "dual_panda"
-    columns = 16
+    columns = len(TWO_ARMS)
     control_period_ns = 50_000_000
 
     def __init__(self, views: tuple[str, ...] = tuple(CAMERAS), width_px: int = 224, height_px: int = 224) -> None:

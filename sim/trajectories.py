@@ -1,6 +1,6 @@
 """Demonstrations that were not recorded in bags: ManiSkill's and LIBERO's HDF5 files, and folders of `e0 collect`.
 
-The files are of a Panda at 20 Hz. Rows are this project's: absolute joint positions [rad], then the gripper's opening.
+The files are of a Panda at 20 Hz. Rows are absolute joint positions [rad] or LIBERO's deltas, then the opening.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e0_policy.dataset import PackedSource
-from e0_policy.types import FloatArray, ImageArray
+from e0_policy.dataset import Episode, PackedSource
+from e0_policy.types import FloatArray, ImageArray, Representation
 from e0_ros.config import ConfigError
+from e0_ros.core.step_rows import OSC_POSE
 from sim.maniskill_tasks import TASKS
 
+ROWS = ("own", "joint_position")
+"""What rows shall be: those of the benchmark, or joint positions (of LIBERO those that were reached)."""
 JOINTS = 7
 FINGER_OPEN_M = 0.04
 PERIOD_NS = 50_000_000
@@ -27,6 +30,8 @@ STILL_RAD = 1e-3
 """A ManiSkill row no joint of which is further from the present state asks for no motion."""
 STILL_ACTION = 1e-4
 """The same for the norm of LIBERO's six deltas, as OpenVLA's data without no-ops have it."""
+STILL_OPENING = 1e-3
+"""A gripper that opens or closes by less in a step stands still."""
 MAX_STEPS = 100_000
 _DEMO, _TRAJ = re.compile(r"demo_[0-9]{1,9}"), re.compile(r"traj_[0-9]{1,9}")
 _MANISKILL_VIEWS = {"base_camera": "base", "hand_camera": "wrist", "side_camera": "side"}
@@ -37,9 +42,9 @@ _LIBERO_VIEWS = {"agentview_rgb": "base", "eye_in_hand_rgb": "wrist"}
 class Trajectory:
     """A demonstration of T steps.
 
-    `views[name]` is `(T, height, width, 3)`, `states` and `actions` are `(T, 8)`, and `moves` `(T,)` is false where a
-    row asks for no motion of the arm. `signal` says what a row is, as `ConvertConfig.action` does. `embodiment` is
-    the arm.
+    `views[name]` is `(T, height, width, 3)`, `states` `(T, 8)`, `actions` `(T, columns)`, and `moves` `(T,)` is false
+    where a row asks for no motion of the arm. `signal` says what a row is, as `ConvertConfig.action` does. `embodiment`
+    is the arm. `step_names` are the columns of rows that are a benchmark's own; empty: they are joint positions.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Trajectory:
     moves: NDArray[np.bool_]
     signal: str
     embodiment: str = "panda"
+    step_names: tuple[str, ...] = ()
 
     def without_noops(self) -> Trajectory:
         """The same without steps that move neither the arm nor the gripper; the first of a grasp is kept."""
@@ -64,8 +70,12 @@ class Trajectory:
         return replace(self, views=views, **parts)
 
 
-def read_trajectories(path: Path) -> Iterator[Trajectory]:
+def read_trajectories(path: Path, rows: str = "own") -> Iterator[Trajectory]:
     """Every demonstration of a file, whose groups tell which of the two layouts it has, or of a packed folder.
+
+    Args:
+        path: the file, or the folder.
+        rows: of `ROWS`.
 
     Raises:
         ConfigError: the file is of neither layout, or lacks pictures or states; the message has the cure.
@@ -73,7 +83,7 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
 
     """
     if path.is_dir():
-        yield from _packed(path)
+        yield from _packed(path, rows)
         return
     import h5py
 
@@ -83,18 +93,23 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
         raise ConfigError(f"{path} cannot be read as HDF5: {error}") from None
     with file:
         if "data" in file and any(_DEMO.fullmatch(name) for name in file["data"]):
-            yield from _libero(file["data"], path)
+            yield from _libero(file["data"], path, rows)
         elif any(_TRAJ.fullmatch(name) for name in file):
             yield from _maniskill(file, path)
         else:
             raise ConfigError(f"{path} has neither data/demo_<i> (LIBERO) nor traj_<i> (ManiSkill) groups")
 
 
-def _packed(folder: Path) -> Iterator[Trajectory]:
-    """Episodes as `e0 collect` wrote them: nothing is left out."""
+def _packed(folder: Path, rows: str) -> Iterator[Trajectory]:
+    """Episodes as `e0 collect` wrote them.
+
+    Of OSC_POSE's, steps that ask for no motion count as such once the gripper, which takes some of them, stands still.
+    """
     source, notes = PackedSource(folder), json.loads((folder / "index.json").read_text(encoding="utf-8"))["episodes"]
     if source.period_ns != PERIOD_NS:
         raise ConfigError(f"{folder} has a step every {source.period_ns} ns; {PERIOD_NS} is needed")
+    if (steps := source.representation is Representation.EE_DELTA_STEP) and rows != "own":
+        raise ConfigError(f"rows of {folder} are {source.representation.label}, asked for are {rows}; import its own")
     for index, (episode, note) in enumerate(zip(source.episodes, notes, strict=True)):
         count = len(episode)
         frames = [source.images(index, frame) for frame in range(count)]
@@ -108,10 +123,19 @@ def _packed(folder: Path) -> Iterator[Trajectory]:
             views,
             episode.proprioception,
             episode.actions,
-            np.ones(count, bool),
+            _moving(episode) if source.action_names == OSC_POSE else np.ones(count, bool),
             "commanded",
             source.embodiment,
+            source.action_names if steps else (),
         )
+
+
+def _moving(episode: Episode) -> NDArray[np.bool_]:
+    """Of each step, whether the arm is asked to move or the gripper moves."""
+    opening = episode.proprioception[:, -1]
+    asked = np.linalg.norm(episode.actions[:, :-1], axis=1) > STILL_ACTION
+    moving: NDArray[np.bool_] = asked | (np.abs(np.diff(opening, append=opening[-1:])) > STILL_OPENING)
+    return moving
 
 
 def _maniskill(file: Any, path: Path) -> Iterator[Trajectory]:
@@ -170,7 +194,8 @@ def _maniskill_rows(actions: FloatArray, states: FloatArray, absolute: bool, pat
     return np.column_stack([joints, np.clip((actions[:, -1] + 1.0) / 2.0, 0.0, 1.0)])
 
 
-def _libero(data: Any, path: Path) -> Iterator[Trajectory]:
+def _libero(data: Any, path: Path, rows: str) -> Iterator[Trajectory]:
+    """LIBERO's files hold what was seen after each action (scripts/create_dataset.py), so a frame has the next one."""
     problem = json.loads(data.attrs.get("problem_info", "{}"))
     instruction = str(problem.get("language_instruction", "")).strip().strip('"')
     for name in sorted(filter(_DEMO.fullmatch, data), key=lambda key: int(key.removeprefix("demo_"))):
@@ -179,16 +204,20 @@ def _libero(data: Any, path: Path) -> Iterator[Trajectory]:
         joints, fingers = _group(group, "obs/joint_states"), _group(group, "obs/gripper_states")
         if joints is None or fingers is None or actions.shape[1:] != (JOINTS,):
             raise ConfigError(f"{path}: {name} lacks obs/joint_states, obs/gripper_states or 7-D actions")
+        if not len(joints) == len(fingers) == len(actions):
+            raise ConfigError(f"{path}: {name} has {len(actions)} actions for {len(joints)} states")
         opening = np.clip(np.abs(np.asarray(fingers, np.float64)).mean(axis=1) / FINGER_OPEN_M, 0.0, 1.0)
         states = np.column_stack([np.asarray(joints, np.float64), opening])
-        reached = np.concatenate([states[1:, :JOINTS], states[-1:, :JOINTS]])
-        rows = np.column_stack([reached, np.clip((1.0 - actions[:, -1]) / 2.0, 0.0, 1.0)])
+        actions, steps = actions[1:], rows == "own"
+        moved = actions[:, :-1] if steps else states[1:, :JOINTS]
+        told = np.column_stack([moved, np.clip((1.0 - actions[:, -1]) / 2.0, 0.0, 1.0)])
         views = _pictures(_group(group, "obs"), {c: (v, "") for c, v in _LIBERO_VIEWS.items()})
         if not views:
             raise ConfigError(f"{path}: {name} holds neither of obs/{', obs/'.join(_LIBERO_VIEWS)}")
-        upright = {view: np.ascontiguousarray(images[:, ::-1]) for view, images in views.items()}
-        moves = np.linalg.norm(actions[:, :6], axis=1) > STILL_ACTION
-        yield Trajectory(name, path.stem, 0, instruction, True, upright, states, rows, moves, "measured_next")
+        upright = {view: np.ascontiguousarray(images[:-1, ::-1]) for view, images in views.items()}
+        moves = np.linalg.norm(actions[:, :-1], axis=1) > STILL_ACTION
+        what = states[:-1], told, moves, "commanded" if steps else "measured_next"
+        yield Trajectory(name, path.stem, 0, instruction, True, upright, *what, step_names=OSC_POSE if steps else ())
 
 
 def _actions(group: Any, path: Path, name: str) -> FloatArray:

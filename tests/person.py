@@ -1,4 +1,9 @@
-"""A person at a terminal, for tests: starts `e0`, reads what it shows and presses keys."""
+"""A person at a terminal, for tests: starts `e0`, reads what it shows and presses keys.
+
+with Person(["record", "--attach"]) as person:
+    person.wait_for("space start")
+    person.press(" ")
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -31,7 +37,7 @@ class Person:
         """The next match of what is shown; what came before it is forgotten."""
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.seen)):
-            assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen[-2000:]!r}"
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen[:2000]!r} ... {self.seen[-1000:]!r}"
             if select.select([self.handle], [], [], 0.2)[0]:
                 self.seen += ESCAPES.sub("", self._read())
         self.seen = self.seen[found.end() :]
@@ -44,8 +50,17 @@ class Person:
             raise AssertionError(f"it ended, having said {self.seen[-2000:]!r}") from None
 
     def end(self) -> int:
-        try:
-            return self.process.wait(60.0)
-        finally:
-            self.process.kill()
-            os.close(self.handle)
+        """Its exit status, once it has ended."""
+        return self.process.wait(60.0)
+
+    def __enter__(self) -> Person:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.handle)
+
+
+Seat = Callable[[list[str]], Person]
+"""Starts a person, who is gone after the test."""

@@ -51,6 +51,37 @@ def test_defaults_survive_being_written_and_parsed():
             assert (tuple(value) if isinstance(value, list) else value) == f.default
 
 
+def test_a_checkpoint_whose_rows_nothing_takes_is_refused_before_anything_starts(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed (extra [policy])")
+    from tests.e0_policy.tiny import tiny_checkpoint, tiny_step_checkpoint
+
+    joints, steps = str(tiny_checkpoint(tmp_path / "joints")), str(tiny_step_checkpoint(tmp_path / "steps"))
+    other = str(tiny_step_checkpoint(tmp_path / "other", ("forward", "gripper")))
+    policy = {"source": "policy", "mode": "lockstep"}
+    resolve("sim", {"simulator": "libero", "checkpoint": steps, **policy})
+    resolve("sim", {"simulator": "fr3_plant", "embodiment": "panda", "checkpoint": joints, **policy})
+    for graph, values, text in (
+        (
+            "sim",
+            {"simulator": "libero", "checkpoint": joints, **policy},
+            r"joint_position .*simulator libero takes ee_del",
+        ),
+        (
+            "sim",
+            {"simulator": "libero", "checkpoint": other, **policy},
+            r"\(forward, gripper\); simulator libero .*\(dx",
+        ),
+        (
+            "sim",
+            {"simulator": "maniskill", "checkpoint": steps, **policy},
+            r"ee_delta_step .*maniskill takes joint_pos",
+        ),
+        ("franka", {"robot_ip": "1", "checkpoint": steps, "cameras": False}, "graph franka takes joint_position or"),
+    ):
+        with pytest.raises(GraphError, match=text):
+            resolve(graph, values)
+
+
 def test_settings_file_is_checked_and_overridden(stub_graph, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("policy: {rate_hz: 2, exit_status: 1}\n")

@@ -24,7 +24,7 @@ import rclpy
 from sensor_msgs.msg import Image, JointState
 
 from e0_msgs.srv import EndEpisode, StartEpisode
-from e0_policy.resources import config_dir
+from e0_ros.bench.processes import environment, start
 from e0_ros.conversions import to_time
 from e0_ros.core.bag_reader import Bag, verify
 from e0_ros.interfaces import END_EPISODE, JOINT_STATES, START_EPISODE, camera_topic
@@ -36,12 +36,12 @@ TARGETS = {"lost": "<= 0", "lost_by_own_count": "<= 0", "received_mb_per_s": ">=
 
 def run(seconds: float = 30.0, images: str = "raw") -> dict[str, float]:
     """Record for some seconds and return the figures; `images` is the recorder's setting."""
-    environment = {**os.environ, "FASTDDS_DEFAULT_PROFILES_FILE": str(config_dir() / "fastdds.xml")}
+    environ = environment()
     with tempfile.TemporaryDirectory() as folder:
-        recorder = _recorder(folder, images, environment)
+        recorder = _recorder(folder, images, environ)
         sources: list[subprocess.Popen[str]] = []
         try:
-            sources = [_source(role, seconds, environment) for role in RATES_HZ]
+            sources = [_source(role, seconds, environ) for role in RATES_HZ]
             ended, sent, cpu, wall = _episode(recorder, sources, seconds)
         finally:
             for source in sources:
@@ -51,16 +51,15 @@ def run(seconds: float = 30.0, images: str = "raw") -> dict[str, float]:
         return _figures(Path(ended.bag), ended, sent, cpu, wall)
 
 
-def _recorder(folder: str, images: str, environment: dict[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "e0_ros.nodes.episode_recorder", "--ros-args", "-p", f"bag_dir:={folder}/bags"]
-    command += ["-p", f"images:={images}", "-p", f"views:=[{','.join(VIEWS)}]"]
-    return subprocess.Popen(command, env=environment, text=True)
+def _recorder(folder: str, images: str, environ: dict[str, str]) -> subprocess.Popen[str]:
+    settings = (f"bag_dir:={folder}/bags", f"images:={images}", f"views:=[{','.join(VIEWS)}]")
+    words = [word for setting in settings for word in ("-p", setting)]
+    return start(environ, "e0_ros.nodes.episode_recorder", "--ros-args", *words)
 
 
-def _source(role: str, seconds: float, environment: dict[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "e0_ros.bench.recorder", "--role", role, "--seconds", str(seconds)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+def _source(role: str, seconds: float, environ: dict[str, str]) -> subprocess.Popen[str]:
+    words, pipe = ("--role", role, "--seconds", str(seconds)), subprocess.PIPE
+    return start(environ, "e0_ros.bench.recorder", *words, stdin=pipe, stdout=pipe)
 
 
 def _episode(recorder: Any, sources: Sequence[Any], seconds: float) -> tuple[Any, dict[str, int], float, float]:

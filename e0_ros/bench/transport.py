@@ -27,9 +27,9 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, JointState
 
 from e0_policy.embodiment import Embodiment, load_embodiment
-from e0_policy.resources import config_dir
 from e0_policy.types import ActionChunk, Observation
 from e0_ros import interfaces
+from e0_ros.bench.processes import environment, start
 from e0_ros.conversions import chunk_to_msg, to_time
 from e0_ros.core.chunk_executor import Mode
 from e0_ros.core.observation_sync import Result
@@ -62,13 +62,11 @@ def run(seconds: float = 60.0, shared_memory_profile: bool = True) -> dict[str, 
     the start of the node's callback; `observation_*` is the arrival of the later image to the observation published;
     `tick_error_*` is how far the interval between two ticks of the executor departs from 4 ms.
     """
-    environment = dict(os.environ)
-    if shared_memory_profile:
-        environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(config_dir() / "fastdds.xml")
+    environ = environment() if shared_memory_profile else dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         traces = {role: Path(folder) / f"{role}.npz" for role in ("node", "executor")}
-        nodes = [_child(role, str(trace), environment) for role, trace in traces.items()]
-        sources = [_child(role, str(seconds + WARM_UP_S), environment) for role in ("cameras", "robot")]
+        nodes = [_child(environ, role, str(trace)) for role, trace in traces.items()]
+        sources = [_child(environ, role, str(seconds + WARM_UP_S)) for role in ("cameras", "robot")]
         try:
             sent = [json.loads(source.communicate(timeout=seconds + 90.0)[0]) for source in sources]
             for node in nodes:
@@ -82,9 +80,8 @@ def run(seconds: float = 60.0, shared_memory_profile: bool = True) -> dict[str, 
     return _figures({**sent[0], **sent[1]}, loaded)
 
 
-def _child(role: str, argument: str, environment: dict[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "e0_ros.bench.transport", "--role", role, argument]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+def _child(environ: dict[str, str], role: str, argument: str) -> subprocess.Popen[str]:
+    return start(environ, "e0_ros.bench.transport", "--role", role, argument, stdout=subprocess.PIPE)
 
 
 def _figures(sent: dict[str, int], trace: dict[str, Any]) -> dict[str, float]:

@@ -109,6 +109,10 @@ class SetPoints:
             return row
         return np.append(row[:-1] + share * (following[:-1] - row[:-1]), row[-1])
 
+    def has(self, t: int) -> bool:
+        """Whether a frame at `t` has an action."""
+        return self.start_ns is not None and self.start_ns <= t
+
     def held(self, t: int) -> bool:
         """Whether the set-point at `t` is the executor's own, because it followed no plan that is known."""
         place = self._place(t)

@@ -8,6 +8,7 @@ from typing import Any
 
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.pairing import SyncConfig
+from e0_ros.core.step_rows import STEP_NAMES
 from e0_ros.core.take import attached_graph, stream_config
 from e0_ros.interfaces import CLOCK, camera_topic, compressed_camera_topic
 
@@ -17,7 +18,10 @@ _CAMERA = re.compile(r"/cameras/([a-zA-Z][a-zA-Z0-9_]{0,63})/color/image_raw(/co
 
 @dataclass(frozen=True)
 class BagInfo:
-    """An episode's label and how it was observed; `sync` holds the live graph's bounds and views, reference first."""
+    """An episode's label and how it was observed; `sync` holds the live graph's bounds and views, reference first.
+
+    `step_names` are the columns of the rows that moved a stepped simulator; empty: set-points moved an arm.
+    """
 
     episode_id: str
     task: str
@@ -31,6 +35,7 @@ class BagInfo:
     image_height: int
     image_width: int
     sync: SyncConfig
+    step_names: tuple[str, ...] = ()
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -61,6 +66,7 @@ def describe_bag(bag: Bag) -> BagInfo:
         image_height=_size(node, "image_height"),
         image_width=_size(node, "image_width"),
         sync=sync,
+        step_names=_step_names(bag),
     )
 
 
@@ -78,11 +84,17 @@ def view_topics(bag: Bag, view: str) -> str:
     raise BagReadError(f"{bag.path}: no image of view {view!r}; it holds {held}")
 
 
-def _node_settings(bag: Bag) -> dict[str, Any]:
-    """Settings of observation_sync in the graph that was recorded."""
+def _node_settings(bag: Bag, name: str = "observation_sync") -> dict[str, Any]:
+    """Settings of a node in the graph that was recorded."""
     settings = attached_graph(bag).get("settings")
-    node = settings.get("observation_sync") if isinstance(settings, dict) else None
+    node = settings.get(name) if isinstance(settings, dict) else None
     return node if isinstance(node, dict) else {}
+
+
+def _step_names(bag: Bag) -> tuple[str, ...]:
+    """By the simulator of the graph that was recorded."""
+    bridge = _node_settings(bag, "bridge")
+    return STEP_NAMES.get(str(bridge.get("simulator")), ())
 
 
 def _cameras(bag: Bag) -> tuple[str, ...]:

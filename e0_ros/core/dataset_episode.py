@@ -74,7 +74,9 @@ class _Episode:
         arm = self._describe(bag, info)
         self._at = self._at_observations(info)
         self._reader = EpisodeReader(bag, info, arm, self._config, self._at)
-        self.facts.views = list(self._reader.views)
+        self.facts.views, self.facts.step_names = list(self._reader.views), list(self._reader.step_names)
+        if self.facts.step_names and (self._config.action == "teleop" or not self._at):
+            raise LeftOut("rows of control steps lie at observations and are commanded; frames=auto, action=commanded")
         try:
             gap = self._read()
             self._reader_checks(gap)
@@ -142,8 +144,8 @@ class _Episode:
         """Append a frame; returns the gap before it, if there is one."""
         if isinstance(frame, Stale):
             return f"{frame.stream}: {frame.reason}" if self._stamps else ""
-        if not self._stamps and not self._has_action(frame.stamp_ns):
-            self.facts.leading += 1
+        if not self._has_action(frame.stamp_ns):
+            self.facts.leading += not self._stamps
             return ""
         if self._stamps and (gap := self._irregular(frame.stamp_ns - self._stamps[-1])):
             return gap
@@ -162,8 +164,7 @@ class _Episode:
         return ""
 
     def _has_action(self, t: int) -> bool:
-        start_ns = self._reader.set_points.start_ns
-        return self._config.action == "measured_next" or (start_ns is not None and start_ns <= t)
+        return self._config.action == "measured_next" or self._reader.set_points.has(t)
 
     def _irregular(self, step_ns: int) -> str:
         """What is wrong with the time from one frame to the next; only observations have times of their own."""

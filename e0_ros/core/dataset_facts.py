@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from e0_policy.types import Representation
+
 
 @dataclass
 class Facts:
-    """What `episode.json` says. `left_out` is the reason why the bag is no episode; empty if it is one."""
+    """What `episode.json` says. `left_out` is the reason why the bag is no episode; empty if it is one.
+
+    `step_names` are the columns of actions that are a benchmark's own rows; empty: actions are joint positions.
+    """
 
     bag: str
     left_out: str = ""
@@ -43,6 +48,17 @@ class Facts:
     damage: list[str] = field(default_factory=list)
     recorded_by: str = ""
     stats: dict[str, Any] = field(default_factory=dict)
+    step_names: list[str] = field(default_factory=list)
+
+    @property
+    def representation(self) -> str:
+        """Label of what action rows are."""
+        return (Representation.EE_DELTA_STEP if self.step_names else Representation.JOINT_POSITION).label
+
+    @property
+    def action_names(self) -> list[str]:
+        """Columns of action rows."""
+        return self.step_names or [*self.joint_names, "gripper"]
 
 
 def read_facts(work: Path) -> Facts:

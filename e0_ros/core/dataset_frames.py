@@ -21,6 +21,7 @@ from e0_ros.core.decode import decode_compressed, decode_raw, resize_with_pad
 from e0_ros.core.joint_names import gripper_opening, pick_joints
 from e0_ros.core.observation_sync import ObservationSync
 from e0_ros.core.resample import Grid, GridSync, Result
+from e0_ros.core.step_rows import StepPoints
 from e0_ros.core.take import stamp_ns as header_ns
 from e0_ros.core.traces import stamp_ns
 from e0_ros.interfaces import (
@@ -31,11 +32,15 @@ from e0_ros.interfaces import (
     INSTRUCTION,
     JOINT_STATES,
     OBSERVATION,
+    SIM_STEP,
 )
 
 NS_PER_S = 1_000_000_000
 STATES = (JOINT_STATES.name, GRIPPER_STATES.name)
-SIGNALS = (ACTION_CHUNK.name, EPISODE_EVENT.name, EXECUTOR_STATE.name, INSTRUCTION.name, OBSERVATION.name)
+SIGNALS = (
+    *(ACTION_CHUNK.name, EPISODE_EVENT.name, EXECUTOR_STATE.name, INSTRUCTION.name, OBSERVATION.name),
+    SIM_STEP.name,
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,12 @@ class EpisodeReader:
             tolerance_ns=round(config.tolerance_ms * 1e6),
             hold=config.gaps == "hold",
         )
-        self.set_points = SetPoints(config.action, arm, config.action_rows == "interpolate")
+        self.step_names = () if config.action == "measured_next" else info.step_names
+        self.set_points: SetPoints | StepPoints = (
+            StepPoints(info.step_names)
+            if info.step_names
+            else SetPoints(config.action, arm, config.action_rows == "interpolate")
+        )
         self.live: dict[int, Live] = {}
         self.start_ns = self.end_ns = self.last_ns = 0
         self._instructions: list[tuple[int, str]] = [(0, info.instruction)]
@@ -134,10 +144,8 @@ class EpisodeReader:
     def _signal(self, message: BagMessage) -> None:
         said = self._bag.decode(message)
         try:
-            if message.topic == ACTION_CHUNK.name:
-                self.set_points.add_chunk(said)
-            elif message.topic == EXECUTOR_STATE.name:
-                self.set_points.add_state(stamp_ns(said), said)
+            if message.topic in (ACTION_CHUNK.name, EXECUTOR_STATE.name, SIM_STEP.name):
+                self._commanded(message.topic, said)
             elif message.topic == OBSERVATION.name:
                 self._observed(said)
             elif message.topic == EPISODE_EVENT.name:
@@ -146,6 +154,16 @@ class EpisodeReader:
                 self._instruct(message.log_ns, said.data)
         except ValueError as error:
             raise BagReadError(f"{self._bag.path}: {message.topic} at {message.log_ns} ns: {error}") from None
+
+    def _commanded(self, topic: str, said: Any) -> None:
+        points = self.set_points
+        if isinstance(points, StepPoints):
+            if topic == SIM_STEP.name:
+                points.add_step(stamp_ns(said), said)
+        elif topic == ACTION_CHUNK.name:
+            points.add_chunk(said)
+        elif topic == EXECUTOR_STATE.name:
+            points.add_state(stamp_ns(said), said)
 
     def _event(self, said: Any) -> None:
         if said.kind == 0:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from e0_policy.files import sync
+from e0_policy.types import Representation
 from e0_ros.config import to_mapping
 from e0_ros.core.dataset_config import ConvertConfig
 from e0_ros.core.dataset_facts import Facts
@@ -23,6 +24,8 @@ from e0_ros.core.dataset_video import VideoFormat
 from e0_ros.core.pairing import GRIPPER, JOINTS
 
 VERSION = 2
+SHARED = ("embodiment", "joint_names", "representation", "action_names", "views", "height", "width", "fps")
+"""What all episodes of a dataset have in common."""
 CHUNK = 1000
 DATA_MB, VIDEO_MB = 100, 200
 CHUNK_FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -65,6 +68,8 @@ def load_existing(root: Path) -> Existing:
         raise DatasetError(f"{root}: exists and is no whole dataset of e0 convert ({error}); choose another") from None
     if e0.get("version") != VERSION:
         raise DatasetError(f"{root}: its version is {e0.get('version')!r}; this code writes {VERSION}")
+    e0.setdefault("representation", Representation.JOINT_POSITION.label)
+    e0.setdefault("action_names", [*e0["joint_names"], "gripper"])
     order = np.argsort(tasks["task_index"])
     return Existing(root, info, stats, e0, [tasks["task"][i] for i in order])
 
@@ -76,7 +81,7 @@ def check_alike(episodes: Sequence[Facts], existing: Existing | None, settings: 
         DatasetError: names what differs, and between which bags.
 
     """
-    for name in ("embodiment", "joint_names", "views", "height", "width", "fps"):
+    for name in SHARED:
         values = {str(getattr(e, name)): e.bag for e in episodes}
         if existing is not None:
             values.setdefault(str(existing.e0[name]), f"the dataset {existing.root}")
@@ -108,9 +113,10 @@ def new_info(example: Facts | None, existing: Existing | None, config: ConvertCo
 def features(facts: Facts, config: ConvertConfig) -> dict[str, Any]:
     """The `features` of info.json."""
     names = [*facts.joint_names, "gripper_opening"]
+    actions = [*facts.action_names[:-1], "gripper_opening"]
     found: dict[str, Any] = {
         STATE: {"dtype": "float32", "shape": [len(names)], "names": names},
-        ACTION: {"dtype": "float32", "shape": [len(names)], "names": names},
+        ACTION: {"dtype": "float32", "shape": [len(actions)], "names": actions},
     }
     codec, pixels = VideoFormat.of(config, facts.height, facts.width).stored
     video = {

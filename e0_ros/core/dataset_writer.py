@@ -26,6 +26,7 @@ from e0_ros.core.dataset_layout import (
     DATA_MB,
     DATA_PATH,
     EPISODES_PATH,
+    SHARED,
     VERSION,
     VIDEO_MB,
     VIDEO_PATH,
@@ -220,7 +221,7 @@ class _Dataset:
 
     def _e0(self, episodes: list[Facts], about: dict[str, Any]) -> dict[str, Any]:
         before = self._existing.e0 if self._existing else {"episodes": [], "left_out": [], "code_versions": []}
-        shared = {k: before[k] for k in _SHARED} if self._existing else {k: getattr(episodes[0], k) for k in _SHARED}
+        shared = {k: before[k] for k in SHARED} if self._existing else {k: getattr(episodes[0], k) for k in SHARED}
         own = [_episode_entry(self._first + i, facts) for i, facts in enumerate(episodes)]
         left_out = {entry["bag"]: entry for entry in (*before["left_out"], *about["left_out"])}
         return {
@@ -237,7 +238,6 @@ class _Dataset:
         }
 
 
-_SHARED = ("embodiment", "joint_names", "views", "height", "width", "fps")
 _OWN = (
     *("bag", "digest", "episode_id", "task", "seed", "instructions", "outcome", "frames", "start_ns", "period_ns"),
     *("at_observations", "lockstep", "sources", "leading", "held", "intervened", "lost", "compared", "different"),

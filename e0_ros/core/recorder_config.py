@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from e0_ros.config import ConfigError, check, setting
-from e0_ros.interfaces import EPISODE_EVENT, RECORDER_STATE, TOPICS, Qos, Topic, camera_info_topic, camera_topic
+from e0_ros.interfaces import (
+    CLOCK,
+    EPISODE_EVENT,
+    RECORDER_STATE,
+    TOPICS,
+    Qos,
+    Topic,
+    camera_info_topic,
+    camera_topic,
+)
 
 COMPRESSIONS = ("none", "lz4", "zstd")
 
@@ -21,7 +30,9 @@ class RecorderConfig:
     configuration: str = setting("", "file with the graph's resolved configuration, attached to every bag")
     quiet_s: float = setting(0.1, "an episode ends once nothing has arrived for so long", unit="s", low=0.0, high=5.0)
     settle_s: float = setting(0.5, "longest wait for that, and for publishers at a start", unit="s", low=0.0, high=30.0)
-
+    discovery_s: float = setting(
+        10.0, "simulated time: longest wait for clock and instruction at a start", unit="s", low=0.0, high=60.0
+    )
     silent_s: float = setting(
         0.5,
         "real time: a topic that stops for longer during an episode is reported; 0: never",
@@ -37,10 +48,14 @@ class RecorderConfig:
                 raise ConfigError(f"extra_topics has {text!r}; '/name package/msg/Type' is needed")
 
     def topics(self) -> tuple[Topic, ...]:
-        """Every topic to subscribe to; the recorder's own it writes itself."""
-        graph = [topic for topic in TOPICS if topic not in (EPISODE_EVENT, RECORDER_STATE)]
+        """Every topic to subscribe to, the clock last; the recorder's own it writes itself.
+
+        A participant learns of another's endpoints in the order in which they were made: a simulator whose clock is
+        heard has found the other subscriptions too.
+        """
+        graph = [topic for topic in TOPICS if topic not in (EPISODE_EVENT, RECORDER_STATE, CLOCK)]
         extra = (Topic(name, kind, Qos(), "", "") for name, kind in map(str.split, self.extra_topics))
-        return (*graph, *map(camera_topic, self.views), *map(camera_info_topic, self.views), *extra)
+        return (*graph, *map(camera_topic, self.views), *map(camera_info_topic, self.views), *extra, CLOCK)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import yaml
 from e0_ros.config import ConfigError
 from e0_ros.doctor.finding import Bench, Finding, green, grey, red, yellow
 from e0_ros.doctor.machine import Machine
-from e0_ros.policies import Card, read_card
+from e0_ros.policies import Card, check_rows, read_card
 
 LEAST_MIN, SHORT_MIN = 10.0, 60.0
 JPEG_BYTES = 0.4
@@ -76,8 +76,11 @@ def checkpoint(machine: Machine, bench: Bench) -> Finding:
         return grey("no checkpoint was named", "--checkpoint DIR")
     try:
         card = read_card(bench.checkpoint)
+        check_rows(card, (), "an arm")
     except ConfigError as error:
-        return red(str(error), "give the folder that `e0 train` wrote (runs/<name>/checkpoint), copied whole")
+        return red(
+            str(error), "give the folder that `e0 train` wrote (runs/<name>/checkpoint) for an arm, copied whole"
+        )
     if "://" in bench.checkpoint:
         return grey(f"{card.kind} at {bench.checkpoint}: its weights are on its own machine")
     size = _weights_bytes(Path(bench.checkpoint) / WEIGHTS)

@@ -135,6 +135,9 @@ class EpisodeRecorder(Node):
             return response
         self._inputs.follow_publishers()
         self._inputs.wait_for_publishers(self._config.settle_s)
+        if self._sim_time and not self._hear_simulator():
+            response.message = f"no {CLOCK.name} was heard for {self._config.discovery_s:g} s; is the simulator up?"
+            return response
         self._inputs.drain(self._config.quiet_s, self._config.settle_s)
         instructions = list(self._latched.get(INSTRUCTION.name, {}).values())
         text = text_of(instructions[-1]) if instructions else ""
@@ -149,6 +152,17 @@ class EpisodeRecorder(Node):
         response.success, response.episode_id = True, name
         response.bag = str(self._root / name) if recording else ""
         return response
+
+    def _hear_simulator(self) -> bool:
+        """Wait for clock and instruction; whether there is a clock.
+
+        Nothing is said twice in lock-step, and on a busy machine discovery takes seconds.
+        """
+        end = time.monotonic() + self._config.discovery_s
+        while not (self._clock_ns and self._latched.get(INSTRUCTION.name)) and time.monotonic() < end:
+            self._inputs.poll()
+            time.sleep(0.01)
+        return self._clock_ns > 0
 
     def _open(self, episode: Episode) -> Recording:
         recording = Recording(self._root, episode.id, self._bag_config, self._store_config, installed())

@@ -71,12 +71,17 @@ class Fake:
         return str(path)
 
     def checkpoint(
-        self, weights: int = 1000, held: int | None = None, views: tuple[str, ...] = ("base", "wrist")
+        self,
+        weights: int = 1000,
+        held: int | None = None,
+        views: tuple[str, ...] = ("base", "wrist"),
+        representation: str = "joint_position",
     ) -> str:
         folder = self.folder / "checkpoint"
         folder.mkdir()
         card = {"weights_sha256": "a" * 64, "sha256": "b" * 64, "embodiment": "fr3", "execution_horizon": 8,
-                "model": {"views": views, "image_size": 64}, "training": {}}  # fmt: skip
+                "model": {"views": views, "image_size": 64}, "training": {}, "representation": representation,
+                "transform": {"actions": {"names": ["dx", "gripper"]}}}  # fmt: skip
         (folder / "config.json").write_text(json.dumps(card))
         header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, weights]}}).encode()
         with (folder / "model.safetensors").open("wb") as file:

@@ -230,6 +230,7 @@ CASES = [
     ("checkpoint", RED, "smaller model", card(weights=3 * GB)),
     ("checkpoint", RED, "copy the checkpoint again", card(weights=1000, held=900)),
     ("checkpoint", RED, "views:=base,side", card(views=("base", "side"))),
+    ("checkpoint", RED, "for an arm", card(representation="ee_delta_step")),
     ("checkpoint", RED, "e0 train", lambda f: {"checkpoint": str(f.folder)}),
     ("checkpoint", GREEN, "", card(weights=10**6)),
     ("checkpoint", GREY, "--checkpoint", lambda f: None),

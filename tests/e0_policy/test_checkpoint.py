@@ -18,6 +18,8 @@ from e0_policy.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from e0_policy.resources import config_dir
+from e0_policy.types import Representation
 from e0_ros.policies import first_views
 from tests.e0_policy.tiny import tiny_model
 
@@ -39,6 +41,20 @@ def test_round_trip(saved: Checkpoint) -> None:
     got = load_model(again).state_dict()
     assert want.keys() == got.keys() and all(torch.equal(got[k], want[k]) for k in want)
     assert load_model(again, dtype=torch.bfloat16).action_in.weight.dtype == torch.bfloat16
+
+
+def test_what_its_rows_are_comes_with_it_and_format_1_has_joint_positions(saved: Checkpoint) -> None:
+    assert saved.representation is Representation.JOINT_POSITION
+    made, state = replace(saved, representation=Representation.EE_DELTA_STEP), tiny_model().state_dict()
+    again = save_checkpoint(saved.folder, state, made)
+    assert again.representation is Representation.EE_DELTA_STEP
+    data = json.loads((saved.folder / CONFIG).read_text())
+    del data["representation"]
+    old = {**data, "format": 1}
+    (saved.folder / CONFIG).write_text(json.dumps({**old, "sha256": module._digest(old)}))
+    assert read_checkpoint(saved.folder).representation is Representation.JOINT_POSITION
+    shipped = read_checkpoint(config_dir() / "checkpoint" / "pick_push")
+    assert (shipped.representation, shipped.embodiment) == (Representation.JOINT_POSITION, "panda")
 
 
 def test_pictures_of_its_data_come_with_it_and_go_with_the_next(saved: Checkpoint, tmp_path: Path) -> None:
@@ -108,7 +124,7 @@ def test_pickles_and_half_checkpoints_are_refused(saved: Checkpoint, tmp_path: P
     data = json.loads((saved.folder / CONFIG).read_text())
     (saved.folder / WEIGHTS).write_bytes(b"")
     (saved.folder / CONFIG).write_text(json.dumps({**data, "format": 99}))
-    with pytest.raises(CheckpointError, match="format 99; this code reads format 1"):
+    with pytest.raises(CheckpointError, match="format 99; this code reads 1, 2"):
         read_checkpoint(saved.folder)
 
 

@@ -18,6 +18,7 @@ from e0_policy.dataset import (
 from e0_policy.normalization import Normalizer
 from e0_policy.text_tokenizer import Prompt, WordTokenizer
 from e0_policy.transforms import PolicyTransform
+from e0_policy.types import Representation
 
 NAMES = ("joint", "gripper")
 
@@ -25,6 +26,7 @@ NAMES = ("joint", "gripper")
 class TinySource:
     embodiment, period_ns, views = "panda", 50_000_000, ("base",)
     proprioception_names = action_names = NAMES
+    representation = Representation.JOINT_POSITION
 
     def __init__(self, lengths=(5, 3)):
         self.episodes = []

@@ -65,7 +65,7 @@ def test_columns_are_picked_and_poses_and_steps_of_a_benchmark_keep_their_meanin
     pose = replace(OURS, action="ee_pose").output({"actions": wide[:, :8]}, SEEN, ARM)
     assert pose.representation == Representation.EE_POSE and pose.rows[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 1]
     step = replace(OURS, action="ee_delta_step").output({"actions": -wide[:, :7]}, SEEN, ARM)
-    assert step.representation == Representation.EE_DELTA_STEP and step.rows[0].tolist() == [0, -1, -2, -3, -4, -5, -6]
+    assert step.representation == Representation.EE_DELTA_STEP and step.rows[0].tolist() == [0, -1, -2, -3, -4, -5, 0]
 
 
 def test_several_observations_are_stacked_with_the_present_one_last() -> None:

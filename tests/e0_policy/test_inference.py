@@ -17,8 +17,16 @@ from e0_policy.normalization import NormalizationError
 from e0_policy.policy import Plan, Policy
 from e0_policy.text_tokenizer import TextTokenError
 from e0_policy.transforms import TransformError
-from e0_policy.types import Observation
-from tests.e0_policy.tiny import PERIOD, SIZES, tiny_checkpoint, tiny_config, tiny_model, transform
+from e0_policy.types import Observation, Representation
+from tests.e0_policy.tiny import (
+    PERIOD,
+    SIZES,
+    tiny_checkpoint,
+    tiny_config,
+    tiny_model,
+    tiny_step_checkpoint,
+    transform,
+)
 
 ARM = load_embodiment("panda")
 
@@ -114,6 +122,19 @@ def test_the_row_of_the_observations_own_time_is_kept_whatever_is_committed(fold
     out = load_policy(folder, "cpu").infer(observation(), plan)
     np.testing.assert_array_equal(out.rows[0], plan.rows[1])
     assert out.uncertainty[0] == 0 and out.uncertainty[1] > 0
+
+
+def test_rows_of_a_benchmark_are_what_the_network_says_and_only_committed_ones_are_kept(tmp_path: Path) -> None:
+    """The row of the observation's own time is still to be taken, so a new plan may change it."""
+    policy = load_policy(str(tiny_step_checkpoint(tmp_path / "steps")), "cpu")
+    out = policy.infer(observation(), None)
+    assert out.representation is Representation.EE_DELTA_STEP and out.rows.shape == (4, 7)
+    assert (np.abs(out.rows[:, :6]) <= 1).all() and ((out.rows[:, 6] >= 0) & (out.rows[:, 6] <= 1)).all()
+    plan = Plan(np.full((8, 7), 0.25), 9 * PERIOD, PERIOD, 0)
+    for until, kept in ((0, 0), (9 * PERIOD, 0), (10 * PERIOD, 1), (11 * PERIOD, 2)):
+        answer = policy.infer(observation(), replace(plan, committed_until_ns=until))
+        assert [bool((row == 0.25).all()) for row in answer.rows[:3]] == [i < kept for i in range(3)], until
+        assert (answer.uncertainty[:kept] == 0).all() and (answer.uncertainty[kept:] > 0).all()
 
 
 def test_committed_rows_are_bounded_by_training(folder: str) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from e0_policy.dataset import DatasetError, Episode, PackedSource
+from e0_policy.dataset import DatasetError, Episode, PackedSource, write_packed
+from e0_policy.image_cache import Scaled
 from e0_policy.packed_writer import Header, PackedWriter
+from e0_policy.types import Representation
 
 HEADER = Header("panda", 50_000_000, ("base", "wrist"), 16, ("joint", "gripper"), ("x", "y"), ("a", "b"))
 
@@ -33,6 +35,32 @@ def written(folder: Path, episodes: range) -> Path:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_rows_of_a_benchmark_have_columns_and_a_meaning_of_their_own(tmp_path: Path) -> None:
+    header = replace(HEADER, labels=(), tasks=(), step_names=("dx", "dy", "gripper"))
+    made, images, _, _ = episode(0)
+    writer = PackedWriter(tmp_path / "out", header)
+    with pytest.raises(DatasetError, match=r"actions is float64 \(4, 2\); needed is float64 \(4, 3\)"):
+        writer.add(made, images)
+    writer.add(replace(made, actions=np.ones((4, 3))), images)
+    source = PackedSource(writer.close())
+    assert (source.representation, source.action_names) == (Representation.EE_DELTA_STEP, header.step_names)
+    assert source.proprioception_names == HEADER.names and source.episodes[0].actions.shape == (4, 3)
+    write_packed(Scaled(source, ("base",), 8), tmp_path / "again")
+    again = PackedSource(tmp_path / "again")
+    assert (again.representation, again.action_names) == (Representation.EE_DELTA_STEP, header.step_names)
+
+
+def test_a_folder_from_before_has_joint_positions_and_one_from_later_is_refused(tmp_path: Path) -> None:
+    index = written(tmp_path / "out", range(1)) / "index.json"
+    told = json.loads(index.read_text())
+    assert told.pop("representation") == "joint_position"
+    index.write_text(json.dumps(told))
+    assert PackedSource(tmp_path / "out").representation is Representation.JOINT_POSITION
+    index.write_text(json.dumps({**told, "representation": "ee_twist"}))
+    with pytest.raises(ValueError, match="'ee_twist'; known are joint_position, ee_pose, ee_delta_step"):
+        PackedSource(tmp_path / "out")
 
 
 def test_what_is_read_back_is_what_was_added(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from e0_policy.dataset import DatasetError, Episode, gather
 from e0_policy.selection import mixed, with_instructions, without_idle
-from e0_policy.types import ImageArray
+from e0_policy.types import ImageArray, Representation
 
 
 class Numbered:
@@ -13,6 +13,7 @@ class Numbered:
 
     embodiment, period_ns = "panda", 50_000_000
     proprioception_names = action_names = ("joint", "gripper")
+    representation = Representation.JOINT_POSITION
 
     def __init__(self, first: int, lengths: tuple[int, ...], views: tuple[str, ...] = ("base",), text: str = "pick"):
         self.first, self.views = first, views
@@ -43,6 +44,10 @@ def test_sources_that_differ_are_not_mixed():
     other.period_ns = 100_000_000
     with pytest.raises(DatasetError, match="a has period_ns 50000000, b has 100000000; they cannot be mixed"):
         mixed([Numbered(0, (2,)), other], ["a", "b"])
+    stepped = Numbered(1, (2,))
+    stepped.representation = Representation.EE_DELTA_STEP
+    with pytest.raises(DatasetError, match="a has representation joint_position, b has ee_delta_step; they cannot"):
+        mixed([Numbered(0, (2,)), stepped], ["a", "b"])
     alone = Numbered(0, (2,))
     assert mixed([alone], ["a"]) is alone
 

@@ -16,6 +16,7 @@ from e0_policy.resources import config_dir
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.train import train
 from e0_policy.train_config import load_config
+from e0_ros.core.step_rows import OSC_POSE
 
 PARAMETERS_M = {"nano": (1, 3), "synthetic": (1, 3), "small": (10, 25), "full": (3200, 3500)}
 TOY = {
@@ -49,6 +50,11 @@ def test_model_has_the_size_that_its_name_promises(name: str) -> None:
         model = E0Model(config.model)
     low, high = PARAMETERS_M[name]
     assert low < sum(p.numel() for p in model.parameters()) / 1e6 < high
+
+
+def test_libero_is_for_the_rows_of_its_controller() -> None:
+    config = load_config(config_dir() / "train" / "libero.yaml")
+    assert (config.model.action_dim, config.drop_idle_rad) == (len(OSC_POSE), 0.0)
 
 
 @pytest.mark.parametrize("name", ["nano", "small", "full"])

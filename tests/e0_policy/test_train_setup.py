@@ -5,12 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from e0_policy import train_setup
+from e0_policy.checkpoint import Checkpoint
 from e0_policy.dataset import ChunkDataset
 from e0_policy.model_config import preset
 from e0_policy.normalization import NormalizationError
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.train_config import TrainConfig, TrainConfigError
-from e0_policy.train_setup import clipped_share, fingerprint, fit_transform, load_data, make_writing, open_source
+from e0_policy.train_setup import (
+    check_rows,
+    clipped_share,
+    fingerprint,
+    fit_transform,
+    load_data,
+    make_writing,
+    open_source,
+)
+from e0_policy.types import Representation
+from e0_ros.core.step_rows import OSC_POSE
 
 
 def _config(**changes) -> TrainConfig:
@@ -59,6 +71,49 @@ def test_the_writing_covers_the_chunks_of_the_dataset():
     chunk = data.transform.tokenizer.decode(data.transform.targets(rows, proprioception).tokens)
     ids, mask = writing.write([chunk])
     assert mask.all() and ids.shape[1] < 64 and ids.min() >= 512 - 130
+
+
+class Steps(SyntheticSource):
+    """Demonstrations with rows of a benchmark's controller in the place of joint positions."""
+
+    representation = Representation.EE_DELTA_STEP
+
+    def __init__(self, episodes: int, seed: int = 0, image_size: int = 32) -> None:
+        super().__init__(episodes, seed, image_size)
+        self.action_names = OSC_POSE
+        self.episodes = [replace(e, actions=np.random.default_rng(0).random((len(e), 7))) for e in self.episodes]
+
+
+def test_rows_of_a_benchmark_are_learned_as_they_are(monkeypatch):
+    monkeypatch.setattr(train_setup, "SyntheticSource", Steps)
+    data = load_data(_config(model={"action_dim": 7}), None)
+    transform = data.transform
+    assert transform.relative == (False,) * 7 and transform.actions.names == OSC_POSE
+    assert (transform.actions.low[6], transform.actions.high[6]) == (0.0, 1.0)
+    assert len(transform.proprioception.names) == 8
+    proprioception, rows = data.dataset.numbers(0)
+    tokens = transform.targets(rows, proprioception).tokens
+    np.testing.assert_allclose(transform.rows(tokens, proprioception)[: len(rows)], rows, atol=0.02)
+    with pytest.raises(TrainConfigError, match=r"drop_idle_rad is 0\.002; rows of synthetic are ee_delta_step"):
+        open_source(_config(drop_idle_rad=0.002))
+    monkeypatch.setattr(Steps, "representation", Representation.EE_POSE)
+    with pytest.raises(TrainConfigError, match="are ee_pose; E0 is trained on joint_position and ee_delta_step"):
+        open_source(_config())
+
+
+def test_a_checkpoint_goes_on_with_rows_of_its_own_alone():
+    joints, steps = load_data(_config(), None), Steps(3)
+    made = Checkpoint(joints.transform, joints.transform.to_json(), "panda", 50_000_000, 2)
+    check_rows(made, joints.source)
+    with pytest.raises(
+        TrainConfigError, match=r"joint_position \(panda_joint1, .*rows of the data are ee_delta_step \(dx"
+    ):
+        check_rows(made, steps)
+    transform = {"actions": {"names": ["dy", *OSC_POSE[1:]]}}
+    other = replace(made, transform=transform, representation=Representation.EE_DELTA_STEP)
+    with pytest.raises(TrainConfigError, match=r"predicts ee_delta_step \(dy, dy, .*data are ee_delta_step \(dx, dy"):
+        check_rows(other, steps)
+    check_rows(replace(other, transform={"actions": {"names": list(OSC_POSE)}}), steps)
 
 
 def test_what_cannot_be_trained_is_named():

@@ -17,6 +17,8 @@ from e0_policy.model_config import E0Config
 from e0_policy.normalization import Normalizer
 from e0_policy.text_tokenizer import Prompt, WordTokenizer
 from e0_policy.transforms import PolicyTransform
+from e0_policy.types import Representation
+from e0_ros.core.step_rows import OSC_POSE
 
 ARM = load_embodiment("panda")
 NAMES = (*ARM.joint_names, "gripper")
@@ -98,4 +100,15 @@ def tiny_checkpoint(folder: Path) -> Path:
     model = tiny_model(**SIZES)
     made = Checkpoint(model.config, transform().to_json(), "panda", PERIOD, 2)
     save_checkpoint(folder, model.state_dict(), made)
+    return folder
+
+
+def tiny_step_checkpoint(folder: Path, names: tuple[str, ...] = OSC_POSE) -> Path:
+    """The same with rows of a benchmark's own controller."""
+    model, low = tiny_model(**SIZES), np.append(-np.ones(len(names) - 1), 0.0)
+    actions = Normalizer("quantile", names, low, np.ones(len(names)))
+    made = transform(actions=actions, relative=(False,) * len(names)).to_json()
+    kind = Representation.EE_DELTA_STEP
+    whole = Checkpoint(model.config, made, "panda", PERIOD, 2, representation=kind)
+    save_checkpoint(folder, model.state_dict(), whole)
     return folder

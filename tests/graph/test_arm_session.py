@@ -28,7 +28,7 @@ from e0_ros.graph_client import GraphCallError, GraphClient  # noqa: E402
 from e0_ros.launcher import Launcher  # noqa: E402
 from e0_ros.record_take import Takes  # noqa: E402
 from e0_ros.resolve import resolve  # noqa: E402
-from tests.graph.test_record_by_hand import Person  # noqa: E402
+from tests.person import Seat  # noqa: E402
 
 ARM = load_embodiment("fr3")
 LAG_MS, ATTEMPTS, LOAD_KG = 40.0, 3, 0.25
@@ -169,9 +169,9 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
 
 
 @pytest.mark.parametrize("graph", ["jazzy"], indirect=True)
-def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph: Watcher) -> None:
+def test_with_keys_a_reflex_ends_the_take_and_one_key_brings_the_arm_home(graph: Watcher, person_at: Seat) -> None:
     graph.until(graph.ready, "an arm that may be armed")
-    person = Person(["record", "--attach", "--task", "Reach-v0"])
+    person = person_at(["record", "--attach", "--task", "Reach-v0"])
     person.wait_for("space start")
     for speed in (75, 50, 25, 10, 5):  # slow enough that the task is not solved before the reflex
         person.press("-")

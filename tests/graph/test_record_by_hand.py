@@ -10,7 +10,7 @@ import pytest
 from e0_ros.core.bag_reader import Bag
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
-from tests.person import Person
+from tests.person import Seat
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -25,8 +25,10 @@ def scripted(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "bags"
 
 
-def test_attached_to_a_graph_a_take_ends_by_itself_gets_its_verdict_and_is_recorded_again(scripted):
-    person = Person(["record", "--attach", "--task", "Reach-v0", "--seed", "5"])
+def test_attached_to_a_graph_a_take_ends_by_itself_gets_its_verdict_and_is_recorded_again(
+    scripted: Path, person_at: Seat
+) -> None:
+    person = person_at(["record", "--attach", "--task", "Reach-v0", "--seed", "5"])
     person.wait_for("space start")
     person.wait_for(r"idle.*GB free")
     person.press("s")
@@ -49,10 +51,10 @@ def test_attached_to_a_graph_a_take_ends_by_itself_gets_its_verdict_and_is_recor
     assert kept == sorted([Path(second).name, Path(third).name])
 
 
-def test_takes_of_a_graph_of_its_own_are_labelled_discarded_and_told_apart(tmp_path):
+def test_takes_of_a_graph_of_its_own_are_labelled_discarded_and_told_apart(tmp_path: Path, person_at: Seat) -> None:
     bags = tmp_path / "bags"
     words = ["sim", "simulator:=fr3_plant", "source:=external", "size:=64", f"bag_dir:={bags}"]
-    person = Person(
+    person = person_at(
         ["record", *words, "--log-dir", str(tmp_path / "logs"), "--instruction", "wait", "--instruction", "stay"]
     )
     person.wait_for("space start")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from e0_ros.cli import main
-from tests.person import Person
+from tests.person import Seat
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 torch = pytest.importorskip("torch", reason="torch is not installed (extra [policy])")
@@ -26,7 +26,9 @@ tasks:
 """
 
 
-def test_two_policies_in_the_same_scene_blind_with_a_break(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_policies_in_the_same_scene_blind_with_a_break(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], person_at: Seat
+) -> None:
     from tests.e0_policy.tiny import tiny_checkpoint
 
     (tmp_path / "mine.yaml").write_text(BENCHMARK)
@@ -36,7 +38,7 @@ def test_two_policies_in_the_same_scene_blind_with_a_break(tmp_path: Path, capsy
     assert main(["trials", "plan", *plan, "--set", "other.steps=2"]) == 0
     run = ["trials", "run", str(out), "sim", "simulator:=fr3_plant", "embodiment:=panda", "size:=32"]
 
-    person = Person(run)
+    person = person_at(run)
     person.wait_for("trial 1 of 2: Reach, scene 0: move every joint")
     person.wait_for("the scene is new")
     person.press(" ")
@@ -58,7 +60,7 @@ def test_two_policies_in_the_same_scene_blind_with_a_break(tmp_path: Path, capsy
     assert main(["trials", "report", str(out)]) == 2
     assert "1 of 2 trials are done; the names are told when all are" in capsys.readouterr().err
 
-    person = Person(run)
+    person = person_at(run)
     person.wait_for("trial 2 of 2: Reach, scene 0")
     person.wait_for(r"base +(where it was|cannot be told|MOVED).*view_base.png")
     person.press("o")

@@ -1,4 +1,5 @@
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -244,8 +245,28 @@ def test_a_best_effort_publisher_is_recorded_too(make_bench: Callable[..., Bench
     assert [t for t, _ in read(bench.end().bag)].count(JOINT_STATES.name) == 1
 
 
+def test_in_simulated_time_nothing_starts_without_a_clock(make_bench: Callable[..., Bench]) -> None:
+    refused = make_bench(use_sim_time=True, discovery_s=0.2).start()
+    assert not refused.success and "no /clock was heard for 0.2 s; is the simulator up?" in refused.message
+
+
+def test_in_simulated_time_clock_and_instruction_are_waited_for(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(use_sim_time=True, discovery_s=60.0)
+    clock, instruction = (bench.node.create_publisher(message_class(t.type), t.name, t.qos.profile())
+                          for t in (CLOCK, INSTRUCTION))  # fmt: skip
+    now = message_class(CLOCK.type)()
+    now.clock.sec = 42
+    late = threading.Timer(1.0, lambda: (clock.publish(now), instruction.publish(String(data="wait for me"))))
+    late.start()
+    assert bench.start().success
+    late.join()
+    bag = Bag(Path(bench.end().bag))
+    assert bag.custom["instruction"] == "wait for me"
+    assert {m.log_ns for m in bag.messages()} == {42 * 10**9}
+
+
 def test_times_are_the_simulations_where_it_has_a_clock(make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench(use_sim_time=True)
+    bench = make_bench(use_sim_time=True, discovery_s=0.2)
     clock, joints = bench.publisher(CLOCK), bench.publisher(JOINT_STATES)
     now = message_class(CLOCK.type)()
     now.clock.sec = 42

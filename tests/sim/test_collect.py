@@ -18,8 +18,9 @@ from e0_policy.scene_data import SceneData
 from e0_policy.train import train
 from e0_policy.train_config import from_mapping
 from e0_ros.config import ConfigError
-from sim import collect_episode, fr3_plant, import_command
-from sim.collect import collect, main, table
+from e0_ros.core.step_rows import OSC_POSE
+from sim import collect_episode, fr3_plant, import_command, libero_tasks
+from sim.collect import _header, collect, main, table
 from sim.collect_config import CollectConfig
 from sim.direct import DirectLoop, Moment
 from sim.fr3_plant import Fr3Plant
@@ -56,6 +57,28 @@ def test_tasks_and_seeds_of_episodes() -> None:
     ]
     with pytest.raises(ConfigError, match="PickCube-v1 is none of fr3_plant"):
         CollectConfig(("Reach-v0", "PickCube-v1"))
+
+
+def test_a_stepped_simulator_has_rows_views_and_seeds_of_its_own() -> None:
+    config = CollectConfig(("Lift",))
+    assert (config.simulator, config.views, config.step_names) == ("libero", ("base", "wrist"), OSC_POSE)
+    assert CollectConfig().views == ("base", "side", "wrist") and not CollectConfig().step_names
+    assert _header(config).action_names == OSC_POSE and _header(config).names[-1] == "gripper"
+    with pytest.raises(ConfigError, match=r"disturbance_rad is 0\.02; a stepped arm is not pushed"):
+        CollectConfig(("Lift",), disturbance_rad=0.02)
+    with pytest.raises(ConfigError, match="Lift is none of maniskill's tasks"):
+        CollectConfig(("PickCube-v1", "Lift"))
+
+
+@pytest.mark.skipif(libero_tasks.package() is None, reason="libero is not installed (extra [libero])")
+def test_scenes_of_liberos_evaluation_are_not_collected() -> None:
+    assert CollectConfig(("libero_spatial/0", "libero_goal/1")).first_seed == libero_tasks.FIRST_DRAWN
+    with pytest.raises(
+        ConfigError, match="first_seed is 7, an initial state of libero_goal/1's evaluation; give 100000"
+    ):
+        CollectConfig(("libero_goal/1",), first_seed=7)
+    with pytest.raises(ValueError, match="no task 'libero_goal/11'"):
+        CollectConfig(("libero_goal/11",))
 
 
 def test_failed_episodes_are_counted_and_left_out(plant_folder: Path) -> None:

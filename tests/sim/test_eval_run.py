@@ -30,6 +30,25 @@ def rows(folder: Path) -> list[str]:
     return sorted(",".join(v for i, v in enumerate(line.split(",")) if i != column) for line in lines[1:])
 
 
+def test_a_simulator_takes_the_checkpoint_of_its_own_rows_alone(tmp_path, capsys):
+    pytest.importorskip("torch", reason="torch is not installed (extra [policy])")
+    from tests.e0_policy.tiny import tiny_checkpoint, tiny_step_checkpoint
+
+    joints, steps = str(tiny_checkpoint(tmp_path / "joints")), str(tiny_step_checkpoint(tmp_path / "steps"))
+    assert completed(EvalConfig(simulator="libero", checkpoint=steps)).views == ("base", "wrist")
+    for simulator, mode, checkpoint, taken in (
+        ("libero", "lockstep", joints, r"simulator libero takes ee_delta_step \(dx, dy"),
+        ("libero", "raw", joints, r"simulator libero takes ee_delta_step \(dx, dy"),
+        ("robotwin", "direct", steps, r"simulator robotwin takes ee_delta_step \(left_joint1"),
+        ("fr3_plant", "direct", steps, "simulator fr3_plant takes joint_position or ee_pose"),
+    ):
+        with pytest.raises(ConfigError, match=taken):
+            completed(EvalConfig(simulator=simulator, mode=mode, checkpoint=checkpoint))
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["--task", "Lift", "--simulator", "libero", "--checkpoint", joints, *out]) == 2
+    assert "predicts joint_position (panda_joint1" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_processes_and_their_order_change_nothing_and_a_second_call_runs_nothing(tmp_path):
     told = evaluate(PLANT, Plan(REACH, range(4), workers=2, videos=1), tmp_path / "two")
     assert (told["episodes"], told["success_rate"], told["errors"], told["missing"]) == (4, 1.0, 0, 0)

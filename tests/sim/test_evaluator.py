@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -17,7 +17,7 @@ from e0_ros import interfaces
 from e0_ros.conversions import to_time
 from e0_ros.json_file import write_json
 from sim.demo import summary, table
-from sim.evaluator import Episode, EvaluationError, start, violations
+from sim.evaluator import Episode, EvaluationError, Evaluator, real_time_factor, start, violations
 
 
 def episode(found: int, error: str = "") -> Episode:
@@ -108,19 +108,38 @@ def test_the_demos_table_says_how_many_cores_it_took() -> None:
     assert math.isnan(unknown["cores"]) and "processor            unknown" in table(unknown)
 
 
+def heard(evaluator: Evaluator, late_ms: list[float], skipped_ms: list[float] | None = None, **stamps: int) -> Episode:
+    """An episode of states 50 ms apart from `first_ns` on, each so late, each after so much that was skipped in all."""
+    first_ns, per_ns = stamps.get("first_ns", 10**15), stamps.get("per_ns", 50_000_000)
+    evaluator.sim, evaluator._episode = None, Episode(0, "Reach-v0", 0)
+    for step, late in enumerate(late_ms):
+        skipped_ns = int(1e6 * skipped_ms[step]) if skipped_ms else 0
+        msg = SimState(step=step, reset_id=1, overrun_ns=skipped_ns)
+        stamp_ns = first_ns + step * per_ns + skipped_ns
+        msg.header.stamp = to_time(stamp_ns)
+        evaluator._on_sim(msg, {"source_timestamp": 10**15 + (stamp_ns - first_ns) + int(1e6 * late)})
+    return evaluator._episode
+
+
 @pytest.mark.ros
-def test_the_real_time_factor_compares_the_same_interval_whenever_its_states_are_heard():
+def test_the_real_time_factor_tells_slow_from_late() -> None:
+    rng = np.random.default_rng(0)
     evaluator = start("scripted")
     try:
-        evaluator._episode = told = Episode(0, "Reach-v0", 0)
-        for step, (stamp_ns, told_ns) in enumerate(
-            [(0, 5_000_000), (50_000_000, 55_000_000), (150_000_000, 155_000_000)]
-        ):
-            msg = SimState(step=step, reset_id=1)
-            msg.header.stamp = to_time(stamp_ns)
-            evaluator._on_sim(msg, {"source_timestamp": told_ns})
-            time.sleep(0.01 * step)
-        assert told.sim_s == pytest.approx(0.15) and told.wall_s == pytest.approx(0.15)
-        assert told.real_time_factor == pytest.approx(1.0)
+        late = [0.0, *rng.uniform(0, 90, 79), 95.0]
+        kept = heard(evaluator, late)
+        assert kept.real_time_factor == 1.0 and kept.late_ms == pytest.approx(late[1:], abs=1e-3)
+        assert kept.wall_s == pytest.approx(kept.sim_s + 0.095)
+        early_end = heard(evaluator, late[::-1])
+        assert early_end.real_time_factor == 1.0
+        skipped = heard(evaluator, [20.0] * 81, [0.0] * 40 + [120.0] * 41)
+        assert skipped.real_time_factor == pytest.approx(4.0 / 4.12)
+        dragged = heard(evaluator, [12.5 * step for step in range(81)])
+        assert dragged.real_time_factor == pytest.approx(4.0 / 4.9), "behind by a second and says nothing of it"
+        assert real_time_factor([kept, skipped]) == pytest.approx(8.0 / 8.12)
+        for pace in (0.5, 2.0):
+            stepped = heard(evaluator, [50.0 * step * (1 / pace - 1) for step in range(81)], first_ns=10**9)
+            assert stepped.real_time_factor == pytest.approx(pace) and not stepped.late_ms
+        assert math.isnan(heard(evaluator, [0.0]).real_time_factor)
     finally:
         evaluator.close()

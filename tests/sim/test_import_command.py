@@ -14,7 +14,11 @@ from e0_policy.dataset import Episode, PackedSource
 from e0_policy.embodiment import load_embodiment
 from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.packed_writer import Header, PackedWriter
+from e0_policy.types import Representation
 from e0_ros.core.dataset_layout import load_existing
+from e0_ros.core.inspection_dataset import inspect_episodes
+from e0_ros.core.inspection_lerobot import open_dataset
+from e0_ros.core.step_rows import OSC_POSE
 from sim import import_command
 from sim.import_command import main
 from sim.trajectories import read_trajectories
@@ -23,6 +27,7 @@ h5py = pytest.importorskip("h5py")
 SIDE, STEPS = 32, 12
 STILL = (4, 5, 9)
 """Steps that ask for no motion; the gripper closes at step 4."""
+DELTAS = 0.05 + np.arange(STEPS * 6).reshape(STEPS, 6) / 100
 
 
 def joints() -> np.ndarray:
@@ -69,9 +74,9 @@ def libero(path: Path) -> Path:
         data.attrs["problem_info"] = json.dumps({"language_instruction": '"open the drawer"'})
         for i in (0, 2, 10):
             group = data.create_group(f"demo_{i}")
-            deltas = np.where(np.isin(np.arange(STEPS), STILL)[:, None], 0.0, 0.3) * np.ones(6)
+            deltas = np.where(np.isin(np.arange(STEPS), STILL)[:, None], 0.0, DELTAS)
             group["actions"] = np.column_stack([deltas, -closing()])
-            group["obs/joint_states"] = q
+            group["obs/joint_states"] = q  # of after the action of the same index
             group["obs/gripper_states"] = np.column_stack([np.full(STEPS, 0.04), np.full(STEPS, -0.04)])
             for camera in ("agentview_rgb", "eye_in_hand_rgb"):
                 group[f"obs/{camera}"] = pictures(STEPS)[:, ::-1]
@@ -98,15 +103,76 @@ def test_rows_of_delta_modes_are_what_was_reached(tmp_path: Path) -> None:
     assert first.signal == "measured_next"
 
 
-def test_liberos_pictures_are_upright_and_its_gripper_the_other_way_round(tmp_path: Path) -> None:
-    demos = list(read_trajectories(libero(tmp_path / "open_drawer_demo.hdf5")))
+@pytest.mark.parametrize("rows", ["own", "joint_position"])
+def test_liberos_pictures_are_upright_its_gripper_the_other_way_round_and_a_frame_has_the_next_action(
+    rows: str, tmp_path: Path
+) -> None:
+    """Its files hold what was seen after each action, so the last picture has none."""
+    demos = list(read_trajectories(libero(tmp_path / "open_drawer_demo.hdf5"), rows))
     assert [d.name for d in demos] == ["demo_0", "demo_2", "demo_10"]
     demo = demos[0]
     assert demo.instruction == "open the drawer" and demo.task == "open_drawer_demo"
     assert all(images[:, 0].min() >= 100 and images[:, -1].max() == 0 for images in demo.views.values())
-    np.testing.assert_allclose(demo.actions[:-1, :7], demo.states[1:, :7])
-    assert (demo.actions[:, 7] == (closing() + 1) / 2).all() and (demo.states[:, 7] == 1.0).all()
-    assert len(demo.without_noops().states) == STEPS - 2
+    assert {len(images) for images in demo.views.values()} == {len(demo.states)} == {STEPS - 1}
+    np.testing.assert_allclose(demo.states[:, :7], joints()[: STEPS - 1])
+    if rows == "own":
+        np.testing.assert_array_equal(demo.actions[:, :6][demo.moves], DELTAS[1:][demo.moves])
+        assert (demo.step_names, demo.signal) == (OSC_POSE, "commanded")
+    else:
+        np.testing.assert_allclose(demo.actions[:, :7], joints()[1:STEPS])
+        assert (demo.step_names, demo.signal) == ((), "measured_next")
+    assert (demo.actions[:, -1] == (closing()[1:] + 1) / 2).all() and (demo.states[:, 7] == 1.0).all()
+    assert np.flatnonzero(~demo.moves).tolist() == [step - 1 for step in STILL]
+    assert len(demo.without_noops().states) == STEPS - 3, "two of the three still steps; the gripper closes in one"
+
+
+def test_a_dataset_of_libero_says_what_its_rows_are_and_mixes_with_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, arm = libero(tmp_path / "demo.hdf5"), load_embodiment("panda")
+    for rows, names in (("own", OSC_POSE), ("joint_position", (*arm.joint_names, "gripper"))):
+        out = tmp_path / rows
+        assert main([str(file), "--out", str(out), "--size", str(SIDE), "--rows", rows]) == 0
+        source, e0 = LeRobotSource(out), load_existing(out).e0
+        own = rows == "own"
+        kind = Representation.EE_DELTA_STEP if own else Representation.JOINT_POSITION
+        assert (source.representation, source.action_names) == (kind, names)
+        assert source.proprioception_names == (*arm.joint_names, "gripper")
+        assert (e0["representation"], tuple(e0["action_names"])) == (kind.label, names)
+        features = load_existing(out).info["features"]
+        assert features["action"]["names"] == [*names[:-1], "gripper_opening"]
+        assert features["action"]["shape"] == [len(names)] and features["observation.state"]["shape"] == [8]
+        kept = next(read_trajectories(file, rows)).without_noops()
+        np.testing.assert_allclose(source.episodes[0].actions, kept.actions, atol=1e-6)
+        (report, *_) = inspect_episodes(open_dataset(out), [0], pictures=False)
+        assert not report.fault and report.motion is not None
+    other = maniskill(tmp_path / "t.h5")
+    assert main([str(other), str(file), "--out", str(tmp_path / "mixed"), "--size", str(SIDE)]) == 2
+    assert "episodes differ in representation: joint_position" in capsys.readouterr().err
+    e0_file = tmp_path / "joint_position" / "meta" / "e0.json"
+    told = {k: v for k, v in json.loads(e0_file.read_text()).items() if k not in ("representation", "action_names")}
+    e0_file.write_text(json.dumps(told))
+    assert LeRobotSource(e0_file.parents[1]).action_names[-2:] == ("panda_joint7", "gripper")
+    assert load_existing(e0_file.parents[1]).e0["representation"] == "joint_position"
+
+
+def test_a_collected_folder_of_steps_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = (*load_embodiment("panda").joint_names, "gripper")
+    header = Header("panda", 50_000_000, ("base",), SIDE, names, step_names=OSC_POSE)
+    writer = PackedWriter(tmp_path / "data", header)
+    states, rows = np.zeros((STEPS, 8)), np.ones((STEPS, 7))
+    states[:, 7], rows[4:9] = np.interp(np.arange(STEPS), [4, 7], [1.0, 0.4]), [*np.zeros(6), 0.0]
+    writer.add(Episode("Lift-1", "lift", states, rows), {"base": pictures(STEPS)})
+    folder = writer.close()
+    assert main([str(folder), "--out", str(tmp_path / "set"), "--size", str(SIDE)]) == 0
+    source = LeRobotSource(tmp_path / "set")
+    assert (source.representation, source.action_names) == (Representation.EE_DELTA_STEP, OSC_POSE)
+    left = np.delete(rows, [7, 8], axis=0)  # nothing is asked for, and the gripper has closed
+    np.testing.assert_array_equal(source.episodes[0].actions, left)
+    assert main([str(folder), "--keep-noops", "--out", str(tmp_path / "all"), "--size", str(SIDE)]) == 0
+    np.testing.assert_array_equal(LeRobotSource(tmp_path / "all").episodes[0].actions, rows)
+    assert main([str(folder), "--rows", "joint_position", "--out", str(tmp_path / "other")]) == 2
+    assert "are ee_delta_step, asked for are joint_position" in capsys.readouterr().err
 
 
 def test_a_collected_folder_becomes_a_small_dataset_with_the_same_numbers(tmp_path: Path) -> None:

@@ -111,6 +111,18 @@ def test_the_expert_lifts_with_rows_of_the_controller() -> None:
 
 @pytest.mark.skipif(bool(libero_tasks.missing()), reason=libero_tasks.missing() or "all is here")
 @pytest.mark.timeout(300)
+def test_a_seed_from_100000_on_is_a_scene_that_the_environment_draws(adapter: LiberoAdapter) -> None:
+    def scene(seed: int) -> bytes:
+        adapter.reset("libero_spatial/0", seed)
+        return np.concatenate(list(adapter.privileged().poses.values())).tobytes()
+
+    first = libero_tasks.FIRST_DRAWN
+    drawn = [scene(seed) for seed in (first, first + 1, first)]
+    assert drawn[0] == drawn[2] and len({*drawn, scene(0)}) == 3
+
+
+@pytest.mark.skipif(bool(libero_tasks.missing()), reason=libero_tasks.missing() or "all is here")
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("task", ["libero_spatial/0", "libero_object/0"])
 def test_a_task_of_libero_is_solved_by_its_expert_from_an_initial_state(adapter: LiberoAdapter, task: str) -> None:
     loop = DirectLoop(adapter, task)

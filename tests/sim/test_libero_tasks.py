@@ -65,7 +65,10 @@ def test_unknown_tasks_and_initial_states_are_named() -> None:
         tasks.check_task("libero_spatial/11", 0)
     with pytest.raises(ValueError, match="seed is 50; a task of LIBERO has the initial states 0 to 49"):
         tasks.check_task("libero_spatial/1", 50)
+    with pytest.raises(ValueError, match="and drawn scenes from 100000 on"):
+        tasks.check_task("libero_spatial/1", tasks.FIRST_DRAWN - 1)
     tasks.check_task(tasks.LIFT, 50)
+    tasks.check_task("libero_spatial/1", tasks.FIRST_DRAWN)
 
 
 def test_importing_libero_asks_nothing_once_it_is_prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from e0_policy.types import ActionChunk, NoChunk, Observation, Representation
 from sim.adapter import Privileged, Scene
 from sim.bridge.settings import BridgeConfig
+from sim.collect_config import CollectConfig
+from sim.collect_episode import frames_of
+from sim.direct import DirectLoop, Moment
 from sim.simulators import STEPPED
 from sim.step_rig import Row, StepRig
 
@@ -42,6 +46,47 @@ class Steps:
 
     def privileged(self) -> Privileged:
         return Privileged(False)
+
+
+class Watched(Steps):
+    """The same with a camera."""
+
+    pictures_ready = start_render = lambda self: None
+
+    def finish_render(self) -> dict[str, np.ndarray]:
+        return {"base": np.full((8, 8, 3), len(self.done), np.uint8)}
+
+    def cameras(self) -> dict[str, object]:
+        return {}
+
+    nominal_cameras = cameras
+
+
+class TwoRows:
+    """One plan of two rows."""
+
+    def looks(self, stamp_ns: int) -> bool:
+        return False
+
+    def answer(self, observation: Observation, in_force: object) -> ActionChunk | NoChunk:
+        if in_force is not None:
+            return NoChunk(observation.stamp_ns, "", "policy", "s", 9, keep=True)
+        rows = np.arange(14.0).reshape(2, 7) / 14
+        how = {"representation": Representation.EE_DELTA_STEP, "embodiment": "panda"}
+        return ActionChunk(rows, observation.stamp_ns, PERIOD, "policy", "s", 1, **how)
+
+
+def test_an_onlooker_sees_the_row_of_each_step_and_none_where_the_simulator_stands() -> None:
+    """So a collected frame has the row that it was fed, and not the joints of an executor that holds."""
+    adapter, seen = Watched(), list[Moment]()
+    episode = DirectLoop(adapter, "a").run("a", 0, TwoRows(), onlooker=seen.append)
+    assert episode.steps == 5 and len(episode.holds) == 1 and "plan exhausted" in episode.holds[0]
+    rows = [None if moment.row is None else moment.row.tolist() for moment in seen[:-1]]
+    assert rows == [[i / 14 for i in range(7)], [i / 14 for i in range(7, 14)], None, None, None]
+    assert [row or "stand" for row in rows] == adapter.done
+    taken = frames_of(CollectConfig(("Lift",), ("base",)), "Lift", 0, seen[:-1])
+    assert taken is not None and taken.episode.actions.tolist() == rows[:2] and taken.labels is None
+    assert taken.images[0, :, 0, 0, 0].tolist() == [0, 1]
 
 
 def test_a_row_is_used_once_and_only_for_its_own_step() -> None:
