@@ -33,6 +33,8 @@ PERIOD_S, CAMERA_EVERY, ARM_EVERY = 0.01, 2, 10
 RECOVERY_S, STEADY_S, PATIENCE_S = 90.0, 1.0, 2.0
 KILLED = ("policy", "observation_sync", "episode_recorder", "chunk_executor")
 FROZEN = (*KILLED, "bridge")
+STILL_S = 0.05
+"""Longest freeze of the plant, which is controller and driver: after more, what waited is a jump (SAFETY.md)."""
 ATTACKED = (
     interfaces.ACTION_CHUNK, interfaces.OBSERVATION, interfaces.EXECUTOR_STATE, interfaces.JOINT_STATES,
     interfaces.GRIPPER_STATES, interfaces.camera_topic("base"), interfaces.camera_topic("wrist"),
@@ -72,7 +74,7 @@ def schedule(seed: int, count: int, kinds: Sequence[str] = KINDS) -> list[Fault]
         for kind in rng.permutation(kinds):
             node = str(rng.choice({"kill": KILLED, "freeze": FROZEN}.get(kind, ("",))))
             seconds = float(rng.choice((0.05, 0.2, 1.0, 5.0) if kind == "freeze" else (1.0, 3.0)))
-            seconds = min(seconds, 1.0) if node == "bridge" else seconds
+            seconds = min(seconds, STILL_S) if node == "bridge" else seconds
             faults.append(Fault(str(kind), node, seconds, int(rng.integers(2**31))))
     return faults[:count]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import soak
 from tests.faults.gauges import MIB, Gauges, Sample, growth
-from tests.faults.injected import FROZEN, KILLED, KINDS, schedule
+from tests.faults.injected import FROZEN, KILLED, KINDS, STILL_S, schedule
 from tests.faults.scale import FULL
 
 
@@ -22,6 +22,7 @@ def test_a_seed_draws_the_same_faults_and_each_kind_before_any_comes_again() -> 
     many = schedule(5, 100 * len(KINDS))
     assert {fault.node for fault in many if fault.kind == "kill"} == set(KILLED)
     assert {fault.node for fault in many if fault.kind == "freeze"} == set(FROZEN)
+    assert max(fault.seconds for fault in many if fault.node == "bridge") == STILL_S
     assert {fault.kind for fault in schedule(5, 100, KINDS[1:])} == set(KINDS[1:])
 
 
