@@ -12,6 +12,7 @@ KILLS ?= 100
 ROWS ?=
 SECONDS ?= 1800
 SEED ?= 0
+SETTLE ?= 120
 CHUNKS ?= 1000000
 TESTS ?= tests
 SCALE ?= 1
@@ -52,8 +53,9 @@ scenarios: setup  ## all that happens to an arm on a bench, and the judge's verd
 faults: setup  ## the fault matrix at full length, as a table; most of an hour (ROWS="2 34" for some)
 	@$(RUN) -m tests.faults.run $(ROWS)
 
-soak: setup  ## a random fault every 30 s for SECONDS=1800 by SEED=0: recovery, growth, judge (LOCKSTEP=1: none, fast)
-	@$(RUN) -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) $(if $(LOCKSTEP),--lockstep)
+soak: setup  ## a random fault every 30 s for SECONDS=1800 by SEED=0: recovery, growth, judge (WITHOUT=kill, LOCKSTEP=1)
+	@$(RUN) -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) --settle $(SETTLE) \
+		$(if $(LOCKSTEP),--lockstep) $(if $(WITHOUT),--without $(WITHOUT))
 
 fuzz: setup  ## CHUNKS=1000000 hostile chunks through the limiter, a hundredth of them through the whole executor
 	@$(RUN) -m e0_ros.cli bench fuzz --chunks $(CHUNKS) --executor-chunks $$(($(CHUNKS) / 100))

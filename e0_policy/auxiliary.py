@@ -19,6 +19,7 @@ from e0_policy.model import E0Model
 from e0_policy.scene_data import TARGETS, SceneData
 from e0_policy.train_batch import step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError
+from e0_policy.train_control import precision
 from e0_policy.train_state import fill, fill_optimizer, full, optimizer_tensors
 
 _PURPOSE = 2
@@ -62,7 +63,7 @@ class Auxiliary:
         generator = step_generator("cpu", config.seed, step, 0, _PURPOSE)
         images = jittered(self._scenes.images(rows), config, generator).to(self.device)
         seen = torch.rand(images.shape[:2], generator=generator) >= config.view_dropout
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with precision(config, self.device):
             located = self._head(images, seen.to(self.device))
         loss = location_loss(located, (self._scenes.targets[rows].to(self.device) - self._shift) / self._scale)
         (config.auxiliary_weight * loss).backward()

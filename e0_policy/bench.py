@@ -50,19 +50,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"e0 bench policy: {error}", file=sys.stderr)
         return 2
-    torch.set_num_threads(options.threads)
-    devices = ["cpu", "cuda"] if options.device == "all" else [options.device]
-    report: dict[str, Any] = {"size": options.size, "machine": machine(options.threads), "devices": {}}
-    for device in devices:
-        if device == "cuda" and not torch.cuda.is_available():
-            report["devices"][device] = UNMEASURED
-            continue
+
+    def measured(device: str) -> dict[str, Any]:
         dtype = torch.bfloat16 if device == "cuda" or options.dtype == "bfloat16" else torch.float32
-        report["devices"][device] = measure(configs, settings, device, dtype, options.repeat, options.kernels)
+        return measure(configs, settings, device, dtype, options.repeat, options.kernels)
+
+    tell(options, measured, table)
+    return 0
+
+
+def tell(
+    options: argparse.Namespace,
+    measured: Callable[[str], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> None:
+    """Measure each device that is asked for and there; print the table, and write the figures where asked."""
+    torch.set_num_threads(options.threads)
+    report: dict[str, Any] = {"size": options.size, "machine": machine(options.threads), "devices": {}}
+    for device in ["cpu", "cuda"] if options.device == "all" else [options.device]:
+        there = device == "cpu" or torch.cuda.is_available()
+        report["devices"][device] = measured(device) if there else UNMEASURED
     print(table(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -7,7 +7,6 @@ tokens have a diffusion time of their own, so both are measured.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,12 +20,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from e0_policy.batch import Batch
-from e0_policy.bench import UNMEASURED, machine, matmul_gflops, memory_mb, quantile, random_observation
+from e0_policy.bench import UNMEASURED, matmul_gflops, memory_mb, quantile, random_observation, tell
 from e0_policy.cpu_training import keep_memory
 from e0_policy.distributed import Workers
+from e0_policy.learner import Learner
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config, preset
-from e0_policy.train import Run, TrainStep, make_optimizer
+from e0_policy.train import Run, TrainStep
 from e0_policy.train_config import TrainConfig
 from e0_policy.train_setup import Data
 
@@ -47,14 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"e0 bench train: {error}", file=sys.stderr)
         return 2
-    torch.set_num_threads(options.threads)
-    report: dict[str, Any] = {"size": options.size, "machine": machine(options.threads), "devices": {}}
-    for device in ["cpu", "cuda"] if options.device == "all" else [options.device]:
-        there = device == "cpu" or torch.cuda.is_available()
-        report["devices"][device] = measure(runs, device, options.repeat) if there else UNMEASURED
-    print(table(report))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    tell(options, lambda device: measure(runs, device, options.repeat), table)
     return 0
 
 
@@ -95,9 +88,8 @@ def random_run(config: TrainConfig, device: str) -> Run:
     model = E0Model(config.model).to(where)
     if config.compiled:
         model.compile_parts()
-    average = {name: p.detach().clone() for name, p in model.named_parameters()}
     step = TrainStep(model, config.writing_weight)
-    return Run(config, Workers(0, 1, where), cast(Data, None), model, step, average, make_optimizer(model, config))
+    return Run(config, Workers(0, 1, where), cast(Data, None), model, step, Learner(model, config))
 
 
 def random_samples(config: E0Config, size: int) -> Batch:
@@ -161,7 +153,7 @@ def _parts(run: Run, samples: tuple[Batch, None], clock: _Clock, repeat: int) ->
     hooks = [
         run.module.register_forward_pre_hook(lambda *_: clock.mark("forward")),
         run.module.register_forward_hook(lambda *_: clock.mark("backward")),
-        run.optimizer.register_step_pre_hook(lambda *_: clock.mark("optimizer")),
+        run.learner.optimizer.register_step_pre_hook(lambda *_: clock.mark("optimizer")),
     ]
     names = ("augment", "forward", "backward", "optimizer", "end")
     rows = []

@@ -6,8 +6,6 @@ that was killed goes on with the same bits: weights, moving average, optimizer a
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import signal
 import sys
@@ -31,32 +29,14 @@ from e0_policy.cpu_training import keep_memory
 from e0_policy.data_order import DataOrder
 from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
 from e0_policy.insulation import autoregressive_loss
+from e0_policy.learner import Learner, learning_rate
 from e0_policy.model import E0Model
 from e0_policy.train_batch import Collator, Samples, perturb, step_generator
-from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
-from e0_policy.train_control import (
-    Interrupted,
-    RunDone,
-    TrainingError,
-    add_starting,
-    change,
-    precision,
-    resumes,
-    saved_state,
-    stop_signal,
-)
+from e0_policy.train_config import TrainConfig, TrainConfigError
+from e0_policy.train_control import Interrupted, precision, run_command, saved_state, stop_signal, turns
 from e0_policy.train_log import Log
-from e0_policy.train_setup import Data, check_rows, fingerprint, initial_checkpoint, load_data
-from e0_policy.train_state import (
-    Saved,
-    TrainStateError,
-    fill,
-    fill_optimizer,
-    full,
-    load_part,
-    optimizer_tensors,
-    save,
-)
+from e0_policy.train_setup import Data, check_rows, clipped_share, fingerprint, initial_checkpoint, load_data
+from e0_policy.train_state import Saved, TrainStateError, full, load_part, save
 from e0_policy.validation import OpenLoop, open_loop
 from e0_policy.weights import load_pretrained
 
@@ -93,15 +73,6 @@ class TrainStep(nn.Module):
         return loss.total + self.writing_weight * writing, {**parts, "writing": writing.detach()}
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine from `learning_rate` to `final_learning_rate` at the last step."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    low, high = config.final_learning_rate, config.learning_rate
-    return low + (high - low) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
-
-
 @dataclass
 class Run:
     """What changes while training, and what it is trained on."""
@@ -111,8 +82,7 @@ class Run:
     data: Data
     model: E0Model
     module: nn.Module  # the model's TrainStep, wrapped for several processes
-    ema: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
+    learner: Learner
     auxiliary: Auxiliary | None = None
     best_loss: float | None = None  # lowest validation loss so far
 
@@ -123,25 +93,10 @@ class Run:
             TrainingError: the gradient is not finite; nothing was changed.
 
         """
-        rate = learning_rate(self.config, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         parts = _gradient(self.module, samples, self.config, step, self.workers)
         if self.auxiliary:
-            parts |= self.auxiliary.backward(step, rate)
-        clipped = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        norm = float(full(clipped))
-        if not math.isfinite(norm):
-            raise TrainingError(
-                f"step {step + 1}: the gradient norm is {norm} and the loss {float(parts['loss'])}; lower the learning "
-                f"rate ({rate:g}) or check the data, then go on from the last state with --resume"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        decay = min(self.config.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.model.parameters()], 1.0 - decay)
-        return parts, norm
+            parts |= self.auxiliary.backward(step, learning_rate(self.config, step))
+        return parts, self.learner.descend(step, parts["loss"])
 
     def validate(self) -> OpenLoop:
         """Open-loop error of the moving average on evenly spaced held-out samples."""
@@ -156,43 +111,30 @@ class Run:
         if not any_process(self.best_loss is None or result.loss < self.best_loss, self.workers):
             return
         self.best_loss = result.loss
-        ema = {n: full(p) for n, p in self.ema.items()}
+        ema = {n: full(p) for n, p in self.learner.ema.items()}
         if self.workers.first:
             self._write_checkpoint("best", ema, step, result)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The model (gathered, if it is sharded) with its moving average as weights, inside the block."""
-        own = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                p.copy_(self.ema[name])
+        with self.learner.averaged():
             if isinstance(self.module, FSDPModule):
                 self.module.unshard()
             yield
             if isinstance(self.module, FSDPModule):
                 self.module.reshard()
-            for name, p in self.model.named_parameters():
-                p.copy_(own[name])
 
     def restore(self, saved: Saved) -> None:
         """Fill everything from a saved state."""
-        for part, tensors in (("model", dict(self.model.named_parameters())), ("ema", self.ema)):
-            for name, value in load_part(saved, part).items():
-                fill(tensors[name], value)
-        fill_optimizer(self.model, self.optimizer, load_part(saved, "optimizer"))
+        self.learner.restore(saved)
         if self.auxiliary:
             self.auxiliary.restore(load_part(saved, "optimizer"))
         self.best_loss = saved.meta.get("best_loss")
 
     def save(self, step: int, result: OpenLoop | None) -> None:
         """Write the state, and the moving average as the policy's checkpoint."""
-        config = self.config
-        parts = {
-            "model": {n: full(p) for n, p in self.model.named_parameters()},
-            "ema": {n: full(p) for n, p in self.ema.items()},
-            "optimizer": optimizer_tensors(self.model, self.optimizer),
-        }
+        config, parts = self.config, self.learner.tensors()
         if self.auxiliary:
             parts["optimizer"] |= self.auxiliary.tensors()
         if not self.workers.first:
@@ -238,25 +180,33 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
     first = saved.step if saved else 0
     batches = _batches(run, first)
     log = Log(Path(config.output), config, first, workers.first)
-    log.start(run.data, sum(p.numel() for p in run.model.parameters()))
+    if workers.first:
+        log.say(_summary(run))
     stop = stop_signal()
     loss, result = math.nan, None
-    for step in range(first, config.steps):
-        parts, norm = run.update(step, next(batches))
-        done, last = step + 1, step + 1 == config.steps
-        if done % config.log_every == 0 or last:
-            loss = log.step(done, mean(parts, workers), learning_rate(config, step), norm)
-        if len(run.data.validation) and (done % config.validate_every == 0 or last):
+    for turn in turns(config, first):
+        parts, norm = run.update(turn.step, next(batches))
+        if turn.logs:
+            loss = log.step(turn.done, mean(parts, workers), learning_rate(config, turn.step), norm)
+        if turn.validates and len(run.data.validation):
             result = run.validate()
-            log.validation(done, result)
-            run.keep_best(done, result)
+            log.validation(turn.done, result.figures, str(result))
+            run.keep_best(turn.done, result)
         stopping = any_process(stop(), workers)
-        if done % config.save_every == 0 or last or stopping:
-            run.save(done, result)
-        if stopping and not last:
-            raise Interrupted(f"stopped after step {done}; go on with --resume")
+        if turn.saves or stopping:
+            run.save(turn.done, result)
+        if stopping and not turn.last:
+            raise Interrupted(f"stopped after step {turn.done}; go on with --resume")
     log.close()
     return Result(config.steps, loss, result, run.best_loss, log.samples_per_s, config.output)
+
+
+def _summary(run: Run) -> str:
+    data = run.data
+    return (
+        f"{run.learner.parameters / 1e6:.2f} M parameters; {len(data.dataset)} samples of {data.source.embodiment} to "
+        f"train on, {len(data.validation)} held out; {clipped_share(data.dataset):.2%} of the action values clip"
+    )
 
 
 def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
@@ -282,19 +232,11 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
     if config.compiled:
         model.compile_parts()
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
-    ema = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = make_optimizer(model, config)
     auxiliary = Auxiliary(config, model, workers.world) if config.auxiliary_scenes else None
-    run = Run(config, workers, data, model, wrapped, ema, optimizer, auxiliary)
+    run = Run(config, workers, data, model, wrapped, Learner(model, config), auxiliary)
     if saved:
         run.restore(saved)
     return run
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW as pi0 and E0 train with, as one fused operation per step."""
-    decay = config.weight_decay
-    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=decay, fused=True)
 
 
 def _gradient(
@@ -347,35 +289,19 @@ def _leave_signals(worker: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`e0 train`: 0 done, 1 training failed, 2 wrong input, 130 stopped by a signal with the state saved."""
-    parser = argparse.ArgumentParser(
-        prog="e0 train",
-        description="Train an E0 policy.",
-        epilog="Example: e0 train --config config/train/synthetic.yaml --set steps=300; "
+    """`e0 train`; its exit status is `run_command`'s."""
+    example = (
+        "e0 train --config config/train/synthetic.yaml --set steps=300; "
         "LIBERO: e0 train --config config/train/libero.yaml --set data=datasets/libero_spatial; "
-        "several GPUs: torchrun --nproc-per-node 4 -m e0_policy.train --config config/train/full.yaml",
+        "several GPUs: torchrun --nproc-per-node 4 -m e0_policy.train --config config/train/full.yaml"
     )
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, see config/train/")
-    add_starting(parser)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings, as model.depth=2")
-    parser.add_argument("--json", type=Path, help="write the final figures to this file")
-    arguments = parser.parse_args(argv)
-    try:
-        config = load_config(arguments.config, dict(change(text) for text in arguments.set))
-        with process_group(config.device) as workers:
-            result = train(config, resume=resumes(arguments, config), workers=workers)
-    except RunDone as done:
-        print(f"e0 train: {done}", file=sys.stderr)
-        return 0 if arguments.go_on else 2
-    except (ValueError, TrainingError) as error:
-        print(f"e0 train: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingError) else 2
-    except Interrupted as stopped:
-        print(f"e0 train: {stopped}", file=sys.stderr)
-        return 130
-    if arguments.json and workers.first:
-        arguments.json.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-    return 0
+    return run_command("e0 train", "Train an E0 policy.", example, _start, argv)
+
+
+def _start(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
+    with process_group(config.device) as workers:
+        result = train(config, resume=resume, workers=workers)
+    return asdict(result) if workers.first else None
 
 
 if __name__ == "__main__":

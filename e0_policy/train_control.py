@@ -1,18 +1,21 @@
-"""What runs of training have in common, whatever they train: how they resume, stop, compute and are changed."""
+"""What runs of training have in common, whatever they train: how they are started, resumed, timed and stopped."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from e0_policy.train_config import TrainConfig, TrainConfigError
+from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
 from e0_policy.train_state import Saved, TrainStateError, newest, states
 
 FREE_ON_RESUME = (
@@ -42,8 +45,15 @@ class Interrupted(Exception):
     """Stopped by SIGTERM or SIGINT, with the state saved."""
 
 
-def add_starting(parser: argparse.ArgumentParser) -> None:
-    """The ways to start a run: anew unless one is chosen."""
+def run_command(
+    name: str, what: str, example: str, start: Callable[[TrainConfig, bool], Any], argv: Sequence[str] | None
+) -> int:
+    """A command that trains: 0 done, 1 training failed, 2 wrong input, 130 stopped by a signal with the state saved.
+
+    `start(config, resume)` returns the figures for `--json`, None in a process that writes nothing.
+    """
+    parser = argparse.ArgumentParser(prog=name, description=what, epilog=f"Example: {example}")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, see config/train/")
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--resume", action="store_true", help="go on from the newest state below the output folder")
     ways.add_argument(
@@ -52,11 +62,50 @@ def add_starting(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="for scripts: start, go on if there is a state, do nothing if the run is done",
     )
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings, as steps=500 model.depth=2"
+    )
+    parser.add_argument("--json", type=Path, help="write the final figures to this file")
+    arguments = parser.parse_args(argv)
+    try:
+        config = load_config(arguments.config, dict(change(text) for text in arguments.set))
+        figures = start(config, bool(arguments.resume or (arguments.go_on and states(Path(config.output)))))
+    except RunDone as done:
+        print(f"{name}: {done}", file=sys.stderr)
+        return 0 if arguments.go_on else 2
+    except (ValueError, TrainingError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1 if isinstance(error, TrainingError) else 2
+    except Interrupted as stopped:
+        print(f"{name}: {stopped}", file=sys.stderr)
+        return 130
+    if arguments.json and figures is not None:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
-def resumes(arguments: argparse.Namespace, config: TrainConfig) -> bool:
-    """Whether the chosen way means to go on from a state."""
-    return bool(arguments.resume or (arguments.go_on and states(Path(config.output))))
+@dataclass(frozen=True)
+class Turn:
+    """A step, and what is due when it is done; the last one has everything due."""
+
+    step: int
+    last: bool
+    logs: bool
+    validates: bool
+    saves: bool
+
+    @property
+    def done(self) -> int:
+        """Steps that are done then."""
+        return self.step + 1
+
+
+def turns(config: TrainConfig, first: int) -> Iterator[Turn]:
+    """The steps of a run from `first` on."""
+    for step in range(first, config.steps):
+        last = step + 1 == config.steps
+        every = config.log_every, config.validate_every, config.save_every
+        yield Turn(step, last, *(last or (step + 1) % steps == 0 for steps in every))
 
 
 def saved_state(config: TrainConfig, resume: bool) -> Saved | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -33,6 +33,15 @@ class OpenLoop:
     joint_rad: float | None
     gripper: float | None
     tcp_m: float | None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What there is, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        units = {"joint_rad": " rad", "tcp_m": " m"}
+        return "  ".join(f"{name} {value:.4g}{units.get(name, '')}" for name, value in self.figures.items())
 
 
 @torch.no_grad()

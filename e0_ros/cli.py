@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from e0_ros.config import ConfigError, closest
+from e0_ros.environment import calm_matrices
 
 VERBS = {
     "launch": ("e0_ros.launch_command:main", "run a graph: e0 launch sim simulator:=fr3_plant"),
@@ -80,6 +81,7 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb."""
+    calm_matrices()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())

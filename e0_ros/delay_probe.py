@@ -8,6 +8,8 @@ from rclpy.node import Node
 from e0_ros.interfaces import Qos, Topic, message_class
 
 _DEPTH = 20
+SUFFIX = "_delays"
+"""Of its name, after that of the node that it belongs to."""
 
 
 class DelayProbe:
@@ -18,7 +20,7 @@ class DelayProbe:
 
     def __init__(self, node: Node, topic: Topic) -> None:
         self.node = rclpy.create_node(
-            f"{node.get_name()}_delays",
+            f"{node.get_name()}{SUFFIX}",
             context=node.context,
             namespace=node.get_namespace(),
             use_global_arguments=False,

@@ -6,15 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from e0_policy.dataset import Episode
+from e0_policy.dataset import DatasetError, Episode, PackedSource
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import ImageArray
+from e0_policy.types import FloatArray, ImageArray
 from sim.adapter import RowAdapter, SimAdapter
 from sim.collect_config import CollectConfig
+from sim.demonstration import PERIOD_NS
 from sim.direct import DirectLoop, Moment
 from sim.disturbance import Disturbance
 from sim.maniskill_arm import JOINTS
@@ -68,9 +70,32 @@ def frames_of(config: CollectConfig, task: str, seed: int, seen: Sequence[Moment
         return None
     states = np.array([np.append(m.joint_positions, m.gripper_opening) for m in moments])
     rows = np.array([m.row for m in moments])
-    episode = Episode(f"{task}-{seed}", instructions(config.simulator)[task], states, rows)
+    episode = Episode(name_of(task, seed), instructions(config.simulator)[task], states, rows)
     images = np.array([[m.images[view] for m in moments] for view in config.views])
     return Taken(episode, images, _labels(task, moments, states) if config.simulator == "maniskill" else None)
+
+
+def name_of(task: str, seed: int) -> str:
+    """What an episode is called in its folder."""
+    return f"{task}-{seed}"
+
+
+def demonstrations(folder: Path, task: str) -> dict[int, FloatArray]:
+    """Rows `(n, columns)` of a collected folder's episodes of a task, by seed: the set-points, `PERIOD_NS` apart.
+
+    Raises:
+        DatasetError: no such folder, rows of another period, or no episode of the task.
+
+    """
+    source = PackedSource(folder)
+    if source.period_ns != PERIOD_NS:
+        raise DatasetError(f"{folder}: its rows are {source.period_ns} ns apart; needed are {PERIOD_NS}")
+    named = {episode.identifier: episode.actions for episode in source.episodes}
+    found = {int(name[len(task) + 1 :]): rows for name, rows in named.items() if name.startswith(f"{task}-")}
+    if not found:
+        held = ", ".join(sorted({name.rpartition("-")[0] for name in named}))
+        raise DatasetError(f"{folder} has no episode of {task}; it has {held}")
+    return found
 
 
 def _labels(task: str, moments: Sequence[Moment], states: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError
 from sim.eval_graph import graph_arguments, graph_settings
 from sim.evaluation import EvalConfig, card_of, completed
-from sim.evaluator import Episode, EvaluationError, violations
+from sim.evaluator import Episode, EvaluationError, real_time_factor, violations
 from sim.runs import over_graph
 from sim.statistics import known, percentile, total, wilson_interval
 
@@ -36,8 +36,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     low, high = wilson_interval(successes, len(valid))
     ages = [age for e in valid for age in e.observation_age_ms]
     latencies = [latency for e in valid for latency in e.chunk_latency_ms]
-    sim_s, wall_s = sum(e.sim_s for e in valid), sum(e.wall_s for e in valid)
-    overrun_s = sum(e.overrun_s for e in valid)
+    sim_s = sum(e.sim_s for e in valid)
     cores = mean_cores(valid)
     return {
         "episodes": len(episodes),
@@ -51,7 +50,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "chunk_latency_ms_p50": percentile(latencies, 0.5),
         "chunk_latency_ms_p99": percentile(latencies, 0.99),
         "command_rate_hz": sum(e.commands for e in valid) / sim_s if sim_s else 0.0,
-        "real_time_factor": (sim_s - overrun_s) / wall_s if wall_s else 0.0,
+        "real_time_factor": real_time_factor(valid) if sim_s else 0.0,
         "cores": sum(cores.values()) if cores else math.nan,
         "cores_by_process": cores,
         "observation_rate_hz": sum(len(e.observation_age_ms) for e in valid) / sim_s if sim_s else 0.0,

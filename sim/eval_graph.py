@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,11 +13,10 @@ import yaml
 from e0_ros.readiness import wait_until_alone
 from sim.demonstration import PERIOD_NS
 from sim.eval_pictures import first_frame_path, write_first_frame
-from sim.eval_rollouts import FAILURE, SUCCESS, Job, Rollout
-from sim.evaluation import EvalConfig, card_of, error_of, inference_settings
+from sim.eval_rollouts import Job, Rollout
+from sim.evaluation import EvalConfig, card_of, ended, error_of, inference_figures, inference_settings
 from sim.evaluator import Episode, EvaluationError, Evaluator
 from sim.runs import graph_up
-from sim.statistics import percentile
 
 PATIENCE_S, EMPTY_S = 120.0, 15.0
 """Longest inference in lock-step; longest wait for a graph before this one to be gone."""
@@ -102,23 +100,12 @@ def rollout_of(job: Job, episode: Episode, judged: int, wall_s: float) -> Rollou
     """An episode of the evaluator as a rollout; `judged` violations had been counted before it."""
     if broken := episode.error or (episode.fault and f"the policy: {episode.fault}"):
         return error_of(job, broken)
-    return Rollout(
-        job.condition,
-        job.task,
-        job.seed,
-        SUCCESS if episode.success else FAILURE,
-        steps=episode.steps,
-        max_steps=episode.max_steps,
-        time_to_success_s=round(episode.steps * PERIOD_NS / 1e9, 6) if episode.success else math.nan,
-        jerk_rad_s3=episode.jerk_rad_s3,
-        plans=len(episode.inference_ms),
-        latency_ms_p50=percentile(episode.inference_ms, 0.5),
-        latency_ms_p99=percentile(episode.inference_ms, 0.99),
-        stale=episode.stale,
-        refused=episode.refused,
-        holds=len(episode.holds),
+    return ended(
+        job,
+        episode,
+        PERIOD_NS,
         violations=episode.violations - judged if episode.violations >= 0 else -1,
         wall_s=wall_s,
-        digest=episode.digest,
         bag=episode.bag,
+        **inference_figures(episode.inference_ms),
     )

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -35,6 +35,9 @@ from sim.scripted import CONTROLS
 from sim.simulators import SIMULATORS, STEPPED, instructions, make_adapter, make_row_adapter
 from sim.sources import Disguise, ExpertSource, PolicySource
 from sim.statistics import percentile
+
+if TYPE_CHECKING:
+    from sim.evaluator import Episode
 
 GRAPH_MODES, LOCAL_MODES = ("lockstep", "realtime"), ("direct", "raw")
 DEFAULT_VIEWS, DEFAULT_PX = ("base", "wrist"), 224
@@ -207,7 +210,8 @@ class RolloutRunner:
         episode = loop.run(job.task, job.seed, source, self._config.max_steps, onlooker)
         if self._on_first:
             self._on_first(job, episode.first)
-        rollout = _rollout(job, episode, loop.adapter.control_period_ns)
+        told = {"violations": episode.violations, "wall_s": episode.wall_s}
+        rollout = ended(job, episode, loop.adapter.control_period_ns, **told)
         return _with_policy(rollout, source) if isinstance(source, PolicySource) else rollout
 
     def _make_loop(self, task: str) -> DirectLoop | RawLoop:
@@ -241,7 +245,8 @@ def error_of(job: Job, text: str) -> Rollout:
     return Rollout(job.condition, job.task, job.seed, ERROR, error=" ".join(text.split()))
 
 
-def _rollout(job: Job, episode: DirectEpisode, period_ns: int) -> Rollout:
+def ended(job: Job, episode: DirectEpisode | Episode, period_ns: int, **more: Any) -> Rollout:
+    """A rollout that came to its end, with steps of `period_ns`; `more` is told otherwise by each way to run one."""
     return Rollout(
         job.condition,
         job.task,
@@ -254,9 +259,8 @@ def _rollout(job: Job, episode: DirectEpisode, period_ns: int) -> Rollout:
         stale=episode.stale,
         refused=episode.refused,
         holds=len(episode.holds),
-        violations=episode.violations,
-        wall_s=episode.wall_s,
         digest=episode.digest,
+        **more,
     )
 
 
@@ -264,6 +268,10 @@ def _with_policy(rollout: Rollout, source: PolicySource) -> Rollout:
     """The rollout with what the policy's side tells."""
     if source.fault:
         return error_of(rollout.job, f"the policy: {source.fault}")
-    latencies = source.latencies_ms
-    p50, p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
-    return replace(rollout, plans=len(latencies), latency_ms_p50=p50, latency_ms_p99=p99)
+    return replace(rollout, **inference_figures(source.latencies_ms))
+
+
+def inference_figures(latencies_ms: list[float]) -> dict[str, Any]:
+    """What a rollout tells of the policy's plans, by the time that each took."""
+    p50, p99 = percentile(latencies_ms, 0.5), percentile(latencies_ms, 0.99)
+    return {"plans": len(latencies_ms), "latency_ms_p50": p50, "latency_ms_p99": p99}

@@ -24,11 +24,14 @@ from e0_ros.core.policy_session import is_error
 from e0_ros.interfaces import Service, Topic, message_class
 from e0_ros.raw_inputs import Polled
 from sim.demonstration import PERIOD_NS
+from sim.pacing import SLACK_NS
 from sim.statistics import percentile, rms_jerk
 from sim.trace import Trace
 
 VERDICT_S = 10.0
 POLL_S = 0.02
+OTHER_CLOCK_S = 60.0
+"""Stamps that are further from the publisher's clock are not its own: lock-step's."""
 EVALUATOR = "evaluator"
 Usage = Callable[[], Mapping[str, float]]
 Hear = Callable[[Any, Mapping[str, Any]], None]
@@ -52,7 +55,8 @@ class EvaluationError(RuntimeError):
 class Episode:
     """What one episode came to. Times in seconds unless named otherwise; NaN where nothing was measured.
 
-    `wall_s` runs from publishing to publishing of the very states that `sim_s` runs between, by the publisher's clock.
+    `wall_s` runs from publishing to publishing of the very states that `sim_s` runs between, by the publisher's clock;
+    `late_ms` is how long after its stamp each of them was published, in real time (in lock-step there are none).
     `violations` counts what the bridge's judge has found since its start (-1: it does not judge, or said nothing).
     `fault` is the first exception that the policy told of; `first` holds the pictures of the first observation.
     `cores` says how many processor cores each process of the graph, and this one, kept busy on average.
@@ -70,6 +74,7 @@ class Episode:
     sim_s: float = 0.0
     wall_s: float = 0.0
     overrun_s: float = 0.0
+    late_ms: list[float] = field(default_factory=list)
     cores: Mapping[str, float] = field(default_factory=dict)
     observation_age_ms: list[float] = field(default_factory=list)
     chunk_latency_ms: list[float] = field(default_factory=list)
@@ -89,9 +94,24 @@ class Episode:
     violations: int = 0
 
     @property
+    def due_s(self) -> float:
+        """The wall time in which the episode was to be simulated.
+
+        In real time a state that comes late is no slower simulation: the bridge is paced by the wall clock, makes up
+        what it is behind by at most `SLACK_NS`, and skips the rest, which `overrun_s` counts. A reset begins on time
+        again, so that publishing to publishing would count as lost how late each episode's last state is. What lateness
+        changes by within the slack is therefore left out; what it grows by beyond (a bridge that falls behind and does
+        not say so) is not.
+        """
+        if not self.late_ms:
+            return self.wall_s
+        slack_s, grown_s = SLACK_NS / 1e9, self.wall_s - self.sim_s
+        return self.sim_s + max(grown_s - slack_s, 0.0) + min(grown_s + slack_s, 0.0)
+
+    @property
     def real_time_factor(self) -> float:
         """Time that was really simulated over wall time: what the bridge had to skip does not count."""
-        return (self.sim_s - self.overrun_s) / self.wall_s if self.wall_s else math.nan
+        return real_time_factor([self])
 
     @property
     def command_rate_hz(self) -> float:
@@ -107,6 +127,12 @@ class Episode:
             f"  rtf {self.real_time_factor:4.2f}  lost {self.lost if self.lost >= 0 else 'unknown'}"
         )
         return text + (f"  {self.error}" if self.error else "") + (f"  hold: {self.holds[-1]}" if self.holds else "")
+
+
+def real_time_factor(episodes: Sequence[Episode]) -> float:
+    """Of all episodes together: 1 where nothing was skipped in real time, and what lock-step came to."""
+    due_s = sum(e.due_s for e in episodes)
+    return sum(e.sim_s - e.overrun_s for e in episodes) / due_s if due_s else math.nan
 
 
 class Evaluator(Node):  # type: ignore[misc]
@@ -161,7 +187,8 @@ class Evaluator(Node):  # type: ignore[misc]
     ) -> Episode:
         """Run one episode; a fault of the graph is its `error`, never a failure of the policy.
 
-        `name` becomes the episode's identifier and its bag's name; empty: the recorder makes one.
+        `name` becomes the episode's identifier and its bag's name; empty: the recorder makes one. What was
+        recorded until an error is kept, unlabelled: its end was not seen.
         """
         episode = Episode(index, task, seed, name=name)
         try:
@@ -244,7 +271,7 @@ class Evaluator(Node):  # type: ignore[misc]
         return {**self._usage(), EVALUATOR: time.process_time()}
 
     def _finish(self, episode: Episode) -> None:
-        outcome = "discard" if episode.error else ("success" if episode.success else "failure")
+        outcome = "unlabelled" if episode.error else ("success" if episode.success else "failure")
         try:
             reply = self._call(interfaces.END_EPISODE, outcome=outcome, note=episode.error)
             episode.lost = -1 if reply.unnumbered else reply.lost
@@ -270,6 +297,7 @@ class Evaluator(Node):  # type: ignore[misc]
         return reply
 
     def _request(self, service: Service, **fields: Any) -> Any:
+        self._health()  # nothing is asked of a graph that is gone: who ends it says how its take ended
         client = self._callers[service.name]
         future = client.call_async(message_class(service.type).Request(**fields))
         deadline = time.monotonic() + self._timeout_s
@@ -304,6 +332,9 @@ class Evaluator(Node):  # type: ignore[misc]
             episode.sim_s += (to_ns(msg.header.stamp) - to_ns(before.header.stamp)) / 1e9
             episode.overrun_s += (msg.overrun_ns - before.overrun_ns) / 1e9
             episode.wall_s += told_s - self._told_s
+            late_s = told_s - to_ns(msg.header.stamp) / 1e9
+            if abs(late_s) < OTHER_CLOCK_S:
+                episode.late_ms.append(1e3 * late_s)
         self.sim, self._told_s = msg, told_s
         if self._episode is not None:
             self._trace.scene(to_ns(msg.header.stamp), np.array([pose_values(pose) for pose in msg.poses]))

@@ -2,13 +2,15 @@
 
 Lock-step with simulated latency: one plan in the making at a time, and an answer acts `latency` after its observation.
 `measure_plans` drives the executor and an ideal arm by plans cut from a recorded or drawn motion, which disagree as a
-policy's do; `measure_policy` is a policy in a simulator. Either way the reference is looked at each millisecond.
+policy's do; `measure_recorded` drives a simulator by plans cut so from a demonstration of the same scene, and
+`measure_policy` by a policy. Each time the reference is looked at each millisecond.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -21,13 +23,14 @@ from e0_ros.core.plan_keeper import InForce
 from sim.adapter import SimAdapter
 from sim.direct import START_NS, DirectLoop
 from sim.judge import Judge
-from sim.sources import PolicySource
+from sim.sources import Source
 
 MS = 1_000_000
 TICK_NS = 50 * MS
 SEAM_NS = 150 * MS
 HORIZON, EVERY_NS = 16, 200 * MS
 _DISAGREE_RAD = 0.02
+_SESSION = "direct"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Figures:
         seam_jerk: root mean square over time and joints, within `SEAM_NS` after each hand-over [rad/s^3].
         other_jerk: the same elsewhere.
         error_mrad: root mean square over time and joints: reference against motion (plans), arm against reference
-            (policy).
+            (in a simulator).
         held: share of the time that the executor held.
 
     """
@@ -115,18 +118,24 @@ def drawn_motion(arm: Embodiment, seed: int, seconds: float = 8.0) -> FloatArray
 class Planner:
     """Plans along a motion: each is off by up to 20 mrad at its last row, another way each time.
 
+    `motion` has rows `(n, joints + 1)`, the gripper's opening last, `TICK_NS` apart from `begins_ns` on; before, its
+    first row counts, and behind it its last.
+
     Where it continues the plan in force, rows up to `committed_ns` are that plan's, and what they are off fades out
     over the rest, as with a policy that predicts behind committed rows.
     """
 
-    def __init__(self, arm: Embodiment, motion: FloatArray, seed: int, continues: bool) -> None:
-        self._arm, self._motion, self._continues = arm, motion, continues
+    def __init__(
+        self, arm: Embodiment, motion: FloatArray, seed: int, continues: bool, begins_ns: int = START_NS
+    ) -> None:
+        self._arm, self._motion, self._continues, self._begins_ns = arm, motion, continues, begins_ns
         self._rng, self.sequence = np.random.default_rng([seed, 1]), 0
 
     def plan(self, now_ns: int, in_force: ActionChunk | None, committed_ns: int) -> ActionChunk:
         """The plan made from what is seen now."""
-        first, i = (now_ns - START_NS) // TICK_NS, np.arange(HORIZON)
-        rows = self._motion[np.minimum(first + i, len(self._motion) - 1)]
+        first, i = (now_ns - self._begins_ns) // TICK_NS, np.arange(HORIZON)
+        meant = self._motion[np.clip(first + i, 0, len(self._motion) - 1)]
+        rows, gripper = meant[:, :-1], meant[:, -1]
         own = self._rng.uniform(-_DISAGREE_RAD, _DISAGREE_RAD, self._arm.joints)
         share = (i / (HORIZON - 1))[:, None]
         if self._continues and in_force is not None:
@@ -138,7 +147,7 @@ class Planner:
         rows = rows + share * own
         self.sequence += 1
         return ActionChunk(
-            np.column_stack((rows, np.ones(HORIZON))), now_ns, TICK_NS, "policy", "bench", self.sequence,
+            np.column_stack((rows, gripper)), now_ns, TICK_NS, "policy", _SESSION, self.sequence,
             embodiment=self._arm.name, joint_names=self._arm.joint_names, in_reply_to_ns=now_ns,
         )  # fmt: skip
 
@@ -148,7 +157,8 @@ def measure_plans(name: str, motion: FloatArray, strategy: str, latency_ms: int,
     arm, now_ns, free_ns = load_embodiment(name), START_NS, START_NS
     config = ExecutorConfig(embodiment=name, lockstep=True, hand_over=strategy, latency_ms=float(latency_ms))
     executor, onlooker = ChunkExecutor(config), Onlooker()
-    judge, planner = Judge(arm, motion[0]), Planner(arm, motion, seed, strategy == "committed")
+    rows = np.column_stack((motion, np.ones(len(motion))))
+    judge, planner = Judge(arm, motion[0]), Planner(arm, rows, seed, strategy == "committed")
     executor.observe_joints(now_ns, arm.joint_names, motion[0], np.zeros(arm.joints))
     if refusal := executor.arm(now_ns):
         raise ValueError(f"the motion's first row: {refusal.reason}")
@@ -175,13 +185,59 @@ def _between(motion: FloatArray, times_ns: FloatArray) -> FloatArray:
     return np.column_stack([np.interp(position, rows, column) for column in motion.T])
 
 
-# -- a policy ----------------------------------------------------------------------------------------------------------
+# -- in a simulator ----------------------------------------------------------------------------------------------------
+
+
+class Fallible(Source, Protocol):
+    """A source that says what broke in it; empty: nothing."""
+
+    fault: str
+
+
+class RecordedPlans:
+    """Plans along a demonstration's rows `(n, joints + 1)`, a new one every `EVERY_NS`.
+
+    The demonstration begins when the first plan acts, so that latency delays it and takes nothing from it.
+    """
+
+    fault = ""
+
+    def __init__(self, arm: Embodiment, rows: FloatArray, seed: int, latency_ms: int, continues: bool) -> None:
+        self._arm, self._rows, self._seed, self._continues = arm, rows, seed, continues
+        self._latency_ns = -(-latency_ms * MS // TICK_NS) * TICK_NS
+        self.reset("", seed)
+
+    def reset(self, task: str, seed: int) -> None:
+        """Begin with the next observation."""
+        self._planner: Planner | None = None
+        self._plans: dict[int, ActionChunk] = {}
+        self._due_ns = 0
+
+    def looks(self, stamp_ns: int) -> bool:
+        """It sees nothing."""
+        return False
+
+    def answer(self, observation: Observation | Stale, in_force: InForce | None) -> ActionChunk | NoChunk:
+        """A plan if one is due."""
+        now_ns = observation.stamp_ns
+        if self._planner is None:
+            begins_ns = now_ns + self._latency_ns
+            self._planner = Planner(self._arm, self._rows, self._seed, self._continues, begins_ns)
+        if now_ns < self._due_ns:
+            return NoChunk(now_ns, "not due", "policy", _SESSION, 0, keep=True)
+        followed = self._plans.get(in_force.sequence) if in_force else None
+        plan = self._planner.plan(now_ns, followed, now_ns + self._latency_ns)
+        self._plans[plan.sequence], self._due_ns = plan, now_ns + EVERY_NS
+        return plan
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class Busy:
-    """A policy that has one plan in the making at a time, and hears of the plan in force only if it continues it."""
+    """A source that has one plan in the making at a time, and hears of the plan in force only if it continues it."""
 
-    def __init__(self, source: PolicySource, latency_ms: int, continues: bool) -> None:
+    def __init__(self, source: Fallible, latency_ms: int, continues: bool) -> None:
         self._source, self._thinking_ns, self._continues = source, thinking_ns(latency_ms), continues
         self._free_ns = 0
 
@@ -198,7 +254,7 @@ class Busy:
         """The plan, though it acts only when the latency is over."""
         stamp_ns = observation.stamp_ns
         if stamp_ns < self._free_ns:
-            return NoChunk(stamp_ns, "thinking", "policy", "direct", 0, keep=True)
+            return NoChunk(stamp_ns, "thinking", "policy", _SESSION, 0, keep=True)
         answer = self._source.answer(observation, in_force if self._continues else None)
         if isinstance(answer, ActionChunk):
             self._free_ns = stamp_ns + self._thinking_ns
@@ -211,7 +267,7 @@ class Busy:
 
 
 def measure_policy(
-    adapter: SimAdapter, source: PolicySource, task: str, strategy: str, latency_ms: int, seed: int
+    adapter: SimAdapter, source: Fallible, task: str, strategy: str, latency_ms: int, seed: int
 ) -> Figures:
     """One episode of a policy."""
     onlooker = Onlooker()
@@ -226,6 +282,15 @@ def measure_policy(
     busy.reset(task, seed)
     episode = loop.run(task, seed, busy)
     return onlooker.figures(strategy, latency_ms, seed, episode.violations, episode.success)
+
+
+def measure_recorded(
+    adapter: SimAdapter, demonstration: FloatArray, task: str, strategy: str, latency_ms: int, seed: int
+) -> Figures:
+    """One episode by plans of a demonstration `(n, joints + 1)` of the same scene."""
+    arm = load_embodiment(adapter.embodiment)
+    source = RecordedPlans(arm, demonstration, seed, latency_ms, strategy == "committed")
+    return measure_policy(adapter, source, task, strategy, latency_ms, seed)
 
 
 Measure = Callable[[str, int, int], Figures]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 
 from e0_policy.embodiment import load_embodiment
+from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError
 from e0_ros.core.handover import STRATEGIES
 from e0_ros.core.replay_source import load_recording
 from e0_ros.json_file import write_json
 from e0_ros.policies import load_checkpoint
+from sim.collect_config import CollectConfig
+from sim.collect_episode import demonstrations
 from sim.eval_options import seed_range
 from sim.evaluation import EvalConfig, check_tasks, completed, inference_settings
-from sim.handover import Measure, drawn_motion, measure_plans, measure_policy
+from sim.handover import Measure, drawn_motion, measure_plans, measure_policy, measure_recorded
 from sim.simulators import make_adapter
 from sim.sources import PolicySource
 from sim.statistics import wilson_interval
@@ -30,14 +33,20 @@ from sim.statistics import wilson_interval
 DESCRIPTION = """\
 Compare the executor's hand-over strategies under latency, in lock-step: the same seeds, plans and noise for each.
 
-Plans: a drawn motion, or a recorded one, cut into plans of 16 rows of 50 ms that disagree by up to 20 mrad; the error
-is the reference's against the motion. Policy (--checkpoint): episodes of a task; the error is the arm's against the
-reference. `committed` alone hears of the plan in force and continues it.
+plans     a drawn motion, or a recorded one (--recording), on an ideal arm, cut into plans of 16 rows of 50 ms that
+          disagree by up to 20 mrad at their ends; the error is the reference's against the motion
+recorded  (--demonstrations) episodes that `e0 collect` kept, cut into plans alike, each in its own scene of the
+          simulator; the error is the arm's against the reference, and success the task's
+policy    (--checkpoint) episodes of a policy, with the same error and success
+
+`committed` alone hears of the plan in force and continues it.
 """
 EPILOG = """\
 examples
   e0 bench handover --out runs/handover
   e0 bench handover --out runs/handover --checkpoint config/checkpoint/pick_push --task PickCube-v1 --seeds 200:205
+  e0 collect --task PickCube-v1 --episodes 8 --first-seed 200 --view base --size 16 --out data/eight
+  e0 bench handover --out runs/handover --motions 0 --demonstrations data/eight
 
 The same command goes on after a kill. exit status: 0 done, 2 wrong arguments
 """
@@ -57,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--latencies", type=int, nargs="*", default=[0, 100, 200, 300, 400], help="[ms]")
     p.add_argument("--motions", type=int, default=20, help="drawn motions (default: 20)")
     p.add_argument("--recording", type=Path, help="a bag or .npz whose rows are the motion instead")
+    p.add_argument("--demonstrations", type=Path, help="also run plans of the --task's episodes in a collected folder")
     p.add_argument("--checkpoint", default="", help="also run this policy")
     p.add_argument("--simulator", default="maniskill", help="default: maniskill")
     p.add_argument("--task", default="PickCube-v1", help="default: PickCube-v1")
@@ -80,6 +90,9 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--latencies has {bad[0]}; allowed is 0 to 2000 ms")
     options.out.mkdir(parents=True, exist_ok=True)
     runs = _measured(options.out, "plans", _plans(options), options, range(options.motions))
+    if options.demonstrations:
+        shown = demonstrations(options.demonstrations, options.task)
+        runs += _measured(options.out, "recorded", _recorded(options.task, shown), options, shown)
     if options.checkpoint:
         check_tasks(options.simulator, (options.task,))
         runs += _measured(options.out, "policy", _policy(options), options, seed_range(options.seeds))
@@ -104,6 +117,13 @@ def _plans(options: argparse.Namespace) -> Measure:
         return lambda strategy, latency, seed: measure_plans(recording.embodiment, rows, strategy, latency, seed)
     arm = load_embodiment("fr3")
     return lambda strategy, latency, seed: measure_plans("fr3", drawn_motion(arm, seed), strategy, latency, seed)
+
+
+def _recorded(task: str, shown: Mapping[int, FloatArray]) -> Measure:
+    """Plans of demonstrations by seed, each in its own scene; nobody looks at pictures."""
+    own = CollectConfig(tasks=(task,))
+    adapter = make_adapter(own.simulator, ("base",), (16, 16), own.embodiment)
+    return lambda strategy, latency, seed: measure_recorded(adapter, shown[seed], task, strategy, latency, seed)
 
 
 def _policy(options: argparse.Namespace) -> Measure:
@@ -143,7 +163,7 @@ def summary(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             row[name] = median(known) if known else float("nan")
             row[f"{name}_spread"] = [float(v) for v in np.percentile(known, [25, 75])] if known else []
         row["violations"] = sum(r["violations"] for r in own)
-        if source == "policy":
+        if all(r["success"] is not None for r in own):
             row["successes"] = sum(bool(r["success"]) for r in own)
             row["wilson"] = list(wilson_interval(row["successes"], len(own)))
         rows.append(row)

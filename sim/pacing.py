@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 SLEW_NS = 100_000
+SLACK_NS = 100_000_000
+"""How far behind a simulation may be: it makes that up, and what is beyond it skips."""
 
 
 class Pacer:
     """ROS time that runs with the steady clock from an anchor on, so that a stepped wall clock makes no jump.
 
-    `overrun_ns` sums the time that was given up because the simulation was more than `slack_ns` behind.
+    `overrun_ns` sums the time that was given up because the simulation was more than `slack_ns` behind, in whole steps
+    of `step_ns`, as it is skipped.
     """
 
-    def __init__(self, slack_ns: int) -> None:
-        self._slack_ns = slack_ns
+    def __init__(self, slack_ns: int, step_ns: int = 1) -> None:
+        self._slack_ns, self._step_ns = slack_ns, step_ns
         self.anchor(0, 0)
 
     def anchor(self, ros_ns: int, steady_ns: int) -> None:
@@ -34,5 +37,6 @@ class Pacer:
         behind_ns = self.due_ns(steady_ns) - reached_ns
         if behind_ns <= self._slack_ns:
             return 0
-        self.overrun_ns += behind_ns
-        return behind_ns
+        skip_ns = behind_ns // self._step_ns * self._step_ns
+        self.overrun_ns += skip_ns
+        return skip_ns

@@ -21,6 +21,10 @@ _RISE_TO_M = 0.1
 _CUBE_M = 0.04
 _FINGERS_M = 0.06
 """From the middle of the open hand to the outside of a finger."""
+_TWISTED_RAD = 2.7
+"""A last joint so far from the middle is 0.2 rad from its end."""
+_UPRIGHT_REACH_M, _LEAN_RAD = 0.78, np.deg2rad(15.0)
+"""How far from its base a Panda's hand that points down gets to the table, less 2 cm; how much it leans beyond that."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ def pick_cube(view: View) -> Iterator[Motion]:
 
 
 def push_cube(view: View) -> Iterator[Motion]:
-    """With closed fingers from behind it, through it, to the goal. ManiSkill's goes down and behind it in one line."""
+    """With closed fingers from behind it, through it, to the goal. ManiSkill's goes down and behind it in one line, and
+    does without the farthest goals, which a hand that points down does not reach.
+    """
     yield from _slide(view, -1.0, 0.12)
 
 
@@ -105,16 +111,22 @@ def stack_cube(view: View) -> Iterator[Motion]:
 
 
 def insert_peg(view: View) -> Iterator[Motion]:
-    """Grasp the peg behind its middle, line it up before the hole, correct that twice, push it in."""
+    """Grasp the peg behind its middle, line it up before the hole, correct that twice, push it in.
+
+    ManiSkill's grasps it the nearer way round even where the last joint then comes to its end before the hole.
+    """
     peg, head = view.poses["peg_0"], view.poses["peg_head"]
     half_m = float(np.linalg.norm(head[:3, 3] - peg[:3, 3]))
-    yield from _grasp(view, _shifted_along(_down_on(view, peg), peg, -max(0.05, half_m / 2 + 0.01)))
-    before = _inside(view.poses["goal"], -0.01 - half_m * 2)
+    before, inside = _inside(view.poses["goal"], -0.01 - half_m * 2), _inside(view.poses["goal"], 0.02)
+    grasp = _shifted_along(_down_on(view, peg), peg, -max(0.05, half_m / 2 + 0.01))
+    if _twist_rad(inside @ np.linalg.inv(peg) @ grasp) > _TWISTED_RAD:
+        grasp = grasp @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    yield from _grasp(view, grasp)
     yield Move(_shifted(view.tool, z=_ABOVE_M))
     yield Move(view.to_bring("peg_0", before), rest=4)
     for _ in range(2):
         yield Move(view.to_correct("peg_0", before), speed=0.5, rest=4)
-    yield Move(view.to_correct("peg_0", _inside(view.poses["goal"], 0.02)), speed=0.8)
+    yield Move(view.to_correct("peg_0", inside), speed=0.8)
 
 
 def plug_charger(view: View) -> Iterator[Motion]:
@@ -162,12 +174,15 @@ def _grasp(view: View, tool: FloatArray, opening: float = CLOSED) -> Iterator[Mo
 
 def _slide(view: View, side: float, goal_m: float) -> Iterator[Motion]:
     yield Grip(CLOSED)
-    behind, goal = view.tool.copy(), view.tool.copy()
-    behind[:3, 3] = view.poses["cube"][:3, 3] + [side * 0.05, 0.0, 0.0]
+    cube, end_m = view.poses["cube"], view.poses["goal_region"][:3, 3] + [side * goal_m, 0.0, 0.0]
+    behind = view.tool.copy()
+    if np.linalg.norm(end_m[:2]) > _UPRIGHT_REACH_M:
+        behind[:3, :3] = cv2.Rodrigues(np.array([0.0, -_LEAN_RAD, 0.0]))[0] @ behind[:3, :3]
+    goal = behind.copy()
+    behind[:3, 3] = cube[:3, 3] + [side * 0.05, 0.0, 0.0]
+    goal[:3, 3] = [*end_m[:2], cube[2, 3]]
     yield Move(_shifted(behind, z=0.08))
     yield Move(behind)
-    goal[:3, 3] = view.poses["goal_region"][:3, 3] + [side * goal_m, 0.0, 0.0]
-    goal[2, 3] = behind[2, 3]
     yield Move(goal)
 
 
@@ -196,6 +211,14 @@ def _meets(tool: FloatArray, obstacle: FloatArray) -> bool:
     off = np.abs((obstacle - tool[:3, 3]) @ tool[:3, :2])
     half = _CUBE_M * np.sqrt(0.5)
     return bool(off[1] < _FINGERS_M + half and off[0] < 0.01 + half)
+
+
+def _twist_rad(tool: FloatArray) -> float:
+    """How far the last joint is from the middle of its range, the hand pointing down: there its fingers close at 45
+    degrees to the direction away from the base.
+    """
+    turned = np.arctan2(tool[1, 1], tool[0, 1]) - np.arctan2(tool[1, 3], tool[0, 3]) + np.pi / 4
+    return float(abs((turned + np.pi) % (2 * np.pi) - np.pi))
 
 
 def _shifted(pose: FloatArray, z: float) -> FloatArray:

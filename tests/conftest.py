@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from e0_ros.child import adopt_orphans
+from e0_ros.environment import calm_matrices
 from tests import bare_machine
 from tests.domain import descendants, end, left_behind, own_domain
 from tests.person import Person, Seat
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads spin over matrices of six rows
+calm_matrices()
 
 
 def pytest_configure() -> None:

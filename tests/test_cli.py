@@ -34,6 +34,15 @@ def test_verbs_are_imported_only_when_used():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_rollouts_are_the_same_bits_as_the_nodes_which_have_one_thread_for_matrices(monkeypatch):
+    code = (
+        "import os, sys, e0_ros.cli as c; print('numpy' in sys.modules); c.main(['--help']); print(os.environ[{0!r}])"
+    )
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    done = subprocess.run([sys.executable, "-c", code.format("OPENBLAS_NUM_THREADS")], capture_output=True, text=True)
+    assert (done.stdout.splitlines()[0], done.stdout.splitlines()[-1]) == ("False", "1")
+
+
 def test_a_verb_that_is_not_there_says_so(monkeypatch, capsys):
     monkeypatch.setitem(cli.VERBS, "demo", ("sim.nowhere:main", ""))
     assert cli.main(["demo"]) == 1

@@ -45,14 +45,15 @@ SOURCES = (Source("policy", 200 * MS, 16, 50 * MS, {}), Source("teleop", 8 * MS,
 def run(seconds: float = 10.0) -> dict[str, float]:
     """Run each source for about half of the time, by the wall clock.
 
-    `<source>_tick_*` counts all ticks, `<source>_command_*` those that plan and send.
+    `<source>_tick_*` counts all ticks, `<source>_command_*` those that plan and send. `<source>_offer_*` is what
+    a chunk takes when it comes in, between two ticks.
     """
     figures: dict[str, float] = {}
     gc.collect()
     gc.freeze()  # as the node does
     for source in SOURCES:
-        ticks_ms, sent = _ticks(source, time.monotonic() + seconds / len(SOURCES))
-        for name, chosen in (("tick", ticks_ms), ("command", ticks_ms[sent])):
+        ticks_ms, sent, offers_ms = _ticks(source, time.monotonic() + seconds / len(SOURCES))
+        for name, chosen in (("tick", ticks_ms), ("command", ticks_ms[sent]), ("offer", offers_ms)):
             p50, p99, largest = np.percentile(chosen, [50, 99, 100])
             here = f"{source.name}_{name}"
             figures |= {f"{here}_p50_ms": p50, f"{here}_p99_ms": p99, f"{here}_max_ms": largest}
@@ -60,12 +61,12 @@ def run(seconds: float = 10.0) -> dict[str, float]:
     return figures
 
 
-def _ticks(source: Source, until_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Processor time of each tick [ms], and whether it sent a command."""
+def _ticks(source: Source, until_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Processor time of each tick [ms], whether it sent a command, and processor time of each offer [ms]."""
     arm = load_embodiment("fr3")
     core = ChunkExecutor(ExecutorConfig(**source.settings))
     message, still = TrajectoryMessage(arm.joint_names), np.zeros(arm.joints)
-    now_ns, sequence, times_ns, sent = 10**12, 0, [], []
+    now_ns, sequence, times_ns, sent, offers_ns = 10**12, 0, [], [], []
     core.observe_joints(now_ns, arm.joint_names, arm.home, still)
     core.arm(now_ns)
     while time.monotonic() < until_s or len(times_ns) <= 2 * WARM_UP_TICKS:
@@ -82,7 +83,10 @@ def _ticks(source: Source, until_s: float) -> tuple[np.ndarray, np.ndarray]:
                 rows, now_ns, source.period_ns, source.name, "bench", sequence, embodiment=arm.name,
                 joint_names=arm.joint_names,
             )  # fmt: skip
-            if refusal := core.offer(chunk, now_ns):
+            begin_ns = time.thread_time_ns()
+            refusal = core.offer(chunk, now_ns)
+            offers_ns.append(time.thread_time_ns() - begin_ns)
+            if refusal:
                 raise RuntimeError(f"the executor refused a chunk of this benchmark: {refusal.reason}")
         begin_ns = time.thread_time_ns()
         tick = core.tick(now_ns)
@@ -92,7 +96,8 @@ def _ticks(source: Source, until_s: float) -> tuple[np.ndarray, np.ndarray]:
         sent.append(tick.command is not None)
     if core.mode is not Mode.RUNNING:
         raise RuntimeError(f"the executor did not follow to the end: {core.mode.name}, {core.status(now_ns).reason}")
-    return np.array(times_ns[WARM_UP_TICKS:]) / 1e6, np.array(sent[WARM_UP_TICKS:])
+    few = WARM_UP_TICKS * TICK_NS // source.every_ns
+    return np.array(times_ns[WARM_UP_TICKS:]) / 1e6, np.array(sent[WARM_UP_TICKS:]), np.array(offers_ns[few:]) / 1e6
 
 
 def main(args: Sequence[str] | None = None) -> int:

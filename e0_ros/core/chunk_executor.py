@@ -1,4 +1,4 @@
-"""Turns plans from many sources into one legal command stream: arming, arbitration, hand-over, holding, stopping.
+"""Turns plans from many sources into one legal command stream: anchoring, hand-over, following, braking.
 
 executor = ChunkExecutor(ExecutorConfig(embodiment="panda", lockstep=True))
 executor.observe_joints(0, names, home, zeros)   # a joint state measured at 0
@@ -17,65 +17,51 @@ The reference is always the last command sent, sampled at the present. A tick pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ActionChunk, FloatArray, Representation
-from e0_ros.core.admission import Admission, Refusal
+from e0_ros.core.admission import Refusal
 from e0_ros.core.command import Command
+from e0_ros.core.executor import Executor
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.gripper import Gripper, opening_in_force
 from e0_ros.core.handover import Committed, strategy_named
 from e0_ros.core.inverse_kinematics import joint_rows
 from e0_ros.core.lead import Lead
 from e0_ros.core.limiter import STEP_NS, Limits, Target
-from e0_ros.core.measured import Measured
 from e0_ros.core.message_clock import MessageClock
 from e0_ros.core.reference import HandOver, RowCurve
 from e0_ros.core.workspace import Workspace, plan_inside
 
 _MS = 1_000_000
-_MAX_PENDING = 64
 _KEEP_REFERENCE_RAD = 0.02
 _LONGEST_STALL_NS = 5_000 * _MS
 _HURRY_NS = 4 * _MS  # between two commands, however fast a hand is read
 
 
-class ChunkExecutor:
-    """The state machine. All times are ROS time in ns; nothing here reads a clock."""
+class ChunkExecutor(Executor):
+    """The state machine with a reference: at rest it brakes along a legal path, then holds or sends nothing."""
 
     def __init__(self, config: ExecutorConfig) -> None:
-        self.config, self.arm_model = config, load_embodiment(config.embodiment)
+        super().__init__(config)
         self._limits = Limits.of(self.arm_model, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
         self._workspace = Workspace.of(self.arm_model, config)
-        self._admission = Admission(self.arm_model, config)
         self._lead = Lead(*(int(ms * _MS) for ms in (config.lead_ms, config.stop_lead_ms, config.max_lead_ms)))
-        self._mode, self._reason = Mode.DISARMED, "not armed yet"
-        self._latched = False
-        self._now_ns = 0
-        self._measured = Measured(self.arm_model, config.joint_max_age_ms)
         self._command: Command | None = None
         self._before: Command | None = None
         self._committed_ns = 0
         self._messages = MessageClock(config.command_rate_hz, _HURRY_NS)
         self._brake_due = False
         self._settling = False
-        self._pending: list[tuple[int, ActionChunk]] = []
-        self._chunk: ActionChunk | None = None
         self._curve: RowCurve | None = None
         self._target: Target | None = None
+        self._joined: tuple[int, Command, RowCurve, Target] | None = None
         blend = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
         self._hands, self._plans = Committed(*blend), strategy_named(config.hand_over, *blend)
         self._gripper = Gripper(config.gripper_hysteresis)
         self._limited = 0
-
-    @property
-    def mode(self) -> Mode:
-        """The present mode."""
-        return self._mode
 
     @property
     def transport_ns(self) -> int:
@@ -88,122 +74,64 @@ class ChunkExecutor:
         """Take the time that a message took through the transport; it lengthens the lead if need be."""
         self._lead.observe(delay_ns, now_ns)
 
-    def observe_joints(
-        self, stamp_ns: int, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float]
-    ) -> None:
-        """Take a measured joint state; joints are found by name. A malformed one is as good as none."""
-        self._measured.observe(stamp_ns, names, positions, velocities, self._now_ns)
-
     def offer(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
         """Take a chunk: None if it was accepted, else why not. A wrong chunk of the arm's owner leads to a hold."""
-        if self._mode in (Mode.DISARMED, Mode.STOPPED) or self._latched:
-            return self._admission.refuse(f"{self._mode.name.lower()}: {self._reason}; arm first")
         self._settle(now_ns)
-        verdict = self._admission.admit(chunk, now_ns, self._plan_end_ns(now_ns))
+        verdict = self._admitted(chunk, now_ns)
         if isinstance(verdict, Refusal):
-            return self._refused(verdict)
-        if self._joint_trouble(now_ns):
-            return self._admission.refuse(self._joint_trouble(now_ns))
-        verdict = self._in_joints(verdict, now_ns)
-        if isinstance(verdict, Refusal):
-            return self._refused(verdict)
-        rows = np.clip(verdict.rows[:, :-1], self._limits.lower, self._limits.upper)
-        self._limited += bool((rows != verdict.rows[:, :-1]).any())
+            return verdict
+        if trouble := self._joint_trouble(now_ns):
+            return self._refuse(trouble)
+        meant = self._in_joints(verdict, now_ns)
+        if isinstance(meant, str):
+            return self._refuse(meant, fault=True)
+        rows = np.clip(meant.rows[:, :-1], self._limits.lower, self._limits.upper)
+        self._limited += bool((rows != meant.rows[:, :-1]).any())
         past = max((now_ns - chunk.t0_ns) // chunk.period_ns, 0)
         if leaving := self._workspace.outside(rows[past:]):
-            return self._refused(self._admission.refuse(f"leaves the workspace: {leaving}", fault=True))
-        accepted = replace(verdict, rows=np.column_stack((rows, verdict.rows[:, -1])))
-        delayed_ns = chunk.in_reply_to_ns + int(self.config.latency_ms * _MS) if chunk.in_reply_to_ns else 0
-        if not self._admission.owns(chunk.source, chunk.session):
-            self._pending = []
-        from_ns = max(chunk.t0_ns - self._ahead_ns(chunk), delayed_ns)
-        self._pending = [*self._pending[-_MAX_PENDING:], (from_ns, accepted)]
+            return self._refuse(f"leaves the workspace: {leaving}", fault=True)
+        accepted = replace(meant, rows=np.column_stack((rows, meant.rows[:, -1])))
+        self._wait(accepted, chunk.t0_ns - self._ahead_ns(chunk))
         if refusal := self._engage_due(now_ns):
             return refusal
         self._admission.accept(chunk, now_ns)
+        self._join_ahead()
         return None
 
-    def _in_joints(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | Refusal:
-        """The chunk with rows of joints; poses are solved from where the reference is."""
+    def _in_joints(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | str:
+        """The chunk with rows of joints, or why not; poses are solved from where the reference is."""
         if chunk.representation is Representation.JOINT_POSITION or self._command is None:
             return chunk
         start, arm = self._command.sample(now_ns).position, self.arm_model
         rows = joint_rows(arm, start, chunk.rows, chunk.period_ns)
         if isinstance(rows, str):
-            return self._admission.refuse(rows, fault=True)
+            return rows
         return replace(chunk, rows=rows, representation=Representation.JOINT_POSITION, joint_names=arm.joint_names)
-
-    def keep(self, source: str, session: str, now_ns: int) -> None:
-        """Take word from a source that its last plan is still good."""
-        self._admission.keep(source, session, now_ns)
-
-    def give_up(self, source: str, session: str, reason: str) -> None:
-        """Take word from the arm's owner that it leads no more: a hold with its reason until it sends a chunk again."""
-        if self._mode is Mode.RUNNING and self._admission.owns(source, session):
-            self._brake(Mode.HOLD, f"{source}: {reason}")
-
-    def refuse(self, source: str, session: str, reason: str) -> Refusal:
-        """Count a chunk that could not even be decoded; the owner's leads to a hold."""
-        return self._refused(self._admission.refuse(reason, fault=self._admission.owns(source, session)))
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def arm(self, now_ns: int, not_before_ns: int = 0) -> Refusal | None:
-        """Anchor the reference at the measured joints and wait for a chunk; None if armed, else why not.
-
-        A joint state measured before `not_before_ns` does not count.
-        """
-        if self._mode is Mode.STOPPED:
-            return Refusal(f"stopped: {self._reason}; reset_stop first")
-        if trouble := self._measured.trouble(now_ns) or self._measured.unfit(not_before_ns):
-            return Refusal(trouble)
-        q = self._measured.position
-        assert q is not None
-        if outside := self._workspace.outside(q[None]):
-            return Refusal(f"{outside}; move the arm inside first")
-        moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
-        if moved and not moved.at_rest(now_ns):
-            return Refusal("the reference still moves; hold first and arm when it is at rest")
-        keep = self._held_reference(q, now_ns)
-        self._command = Command.rest(q if keep is None else keep, now_ns)
-        self._settling = keep is None
-        self._forget()
-        self._admission.arm(now_ns)
-        self._brake_due = False
-        self._gripper.sent = None
-        self._committed_ns, self._latched, self._now_ns = now_ns + self._lead_ns, False, max(self._now_ns, now_ns)
-        self._messages.begin(now_ns)
-        self._mode, self._reason = Mode.ARMED, "armed on request"
-        return None
-
-    def disarm(self, reason: str = "disarmed on request") -> None:
-        """Brake if moving, then send nothing more."""
-        if self._mode is not Mode.STOPPED:
-            self._brake(Mode.DISARMED, reason)
-
-    def hold(self, reason: str = "held on request") -> None:
-        """Brake to rest and stay there until armed again."""
-        if self._mode in (Mode.ARMED, Mode.RUNNING, Mode.HOLD):
-            self._brake(Mode.HOLD, reason)
-            self._latched = True
-
-    def stop(self, reason: str = "stopped on request") -> None:
-        """Brake to rest; latched until `reset_stop` and `arm`."""
-        self._brake(Mode.STOPPED, reason)
-
     def abandon(self, reason: str) -> None:
         """The arm stopped by itself: send nothing more, not even the braking, until it is armed where it then is."""
-        if self._mode is not Mode.STOPPED:
-            self._brake(Mode.DISARMED, reason)
-        self._forget()
+        super().abandon(reason)
         self._command, self._brake_due = None, False
 
-    def reset_stop(self) -> Refusal | None:
-        """Release the latch of a stop; the arm is then disarmed."""
-        if self._mode is not Mode.STOPPED:
-            return Refusal("not stopped")
-        self._mode, self._reason = Mode.DISARMED, "stop was reset"
-        return None
+    def _unfit(self, joints: FloatArray, now_ns: int) -> str:
+        if unfit := self._measured.unfit():
+            return unfit
+        if outside := self._workspace.outside(joints[None]):
+            return f"{outside}; move the arm inside first"
+        moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
+        if moved and not moved.at_rest(now_ns):
+            return "the reference still moves; hold first and arm when it is at rest"
+        return ""
+
+    def _anchor(self, joints: FloatArray, now_ns: int) -> None:
+        keep = self._held_reference(joints, now_ns)
+        self._command = Command.rest(joints if keep is None else keep, now_ns)
+        self._settling = keep is None
+        self._gripper.sent = None
+        self._committed_ns, self._now_ns = now_ns + self._lead_ns, max(self._now_ns, now_ns)
+        self._messages.begin(now_ns)
 
     # -- the tick --------------------------------------------------------------------------------------------------
 
@@ -214,7 +142,7 @@ class ChunkExecutor:
         self._settle(now_ns)
         self._settling = False
         if self._mode in (Mode.ARMED, Mode.RUNNING) and (cause := self._hold_cause(now_ns)):
-            self._brake(Mode.HOLD, cause)
+            self._rest(Mode.HOLD, cause)
             self._latched = bool(self._off_reference())
         self._engage_due(now_ns)
         command = self._move(now_ns)
@@ -230,17 +158,13 @@ class ChunkExecutor:
     def status(self, now_ns: int) -> Status:
         """The state, with the reference at `now_ns`."""
         motion = self._command or self._measured.state
-        counts = self._admission
         opening = float("nan") if self._gripper.sent is None else self._gripper.sent
-        return Status(
-            self._mode, self._reason, self._chunk, self._planned_ns, counts.accepted, counts.refused,
-            counts.last_refusal, self._limited, now_ns, motion, opening, counts.owner,
-        )  # fmt: skip
+        return self._status(now_ns, self._planned_ns, motion, opening, self._limited)
 
     @property
     def _planned_ns(self) -> int:
         """Up to when the plan in force cannot be changed any more, in the plan's own time."""
-        latency_ns = int(self.config.latency_ms * _MS) if self.config.lockstep else 0
+        latency_ns = self._latency_ns if self.config.lockstep else 0
         return self._committed_ns + latency_ns + (self._ahead_ns(self._chunk) if self._chunk else 0)
 
     def _ahead_ns(self, chunk: ActionChunk) -> int:
@@ -279,7 +203,7 @@ class ChunkExecutor:
         self._committed_ns = commit_ns
         self._brake_due = False
         if leaving:
-            self._brake(Mode.HOLD, f"held inside the workspace: {leaving}")
+            self._rest(Mode.HOLD, f"held inside the workspace: {leaving}")
         self._messages.sent(now_ns)
         return self._command.since(now_ns - int(self.config.overlap_ms * _MS)).lasting(commit_ns + span_ns)
 
@@ -291,29 +215,41 @@ class ChunkExecutor:
         """What to follow; a chunk that is new is reached from where the reference is at the commit time."""
         if self._curve is None or self._chunk is None or self._command is None:
             return None
+        if self._target is None and self._joined:
+            at_ns, motion, curve, target = self._joined
+            fits = at_ns == commit_ns and motion is self._command and curve is self._curve
+            self._target = target if fits else None
         if self._target is None:
             strategy = self._hands if self._chunk.source == "teleop" else self._plans
             self._target = strategy.join(self._curve, self._command.sample(commit_ns), commit_ns)
         return self._target
 
+    def _join_ahead(self) -> None:
+        """Join a new plan where the next tick that sends will, if it comes on time: that tick has less to do then."""
+        plan, motion, curve = self._chunk, self._command, self._curve
+        if self.config.lockstep or self._target or plan is None or motion is None or curve is None:
+            return
+        if plan.source != "teleop" and isinstance(self._plans, Committed):  # which remembers nothing
+            commit_ns = self._commit_ns(self._messages.expected_ns)
+            target = self._plans.join(curve, motion.sample(commit_ns), commit_ns)
+            self._joined = commit_ns, motion, curve, target
+
     def _engage_due(self, now_ns: int) -> Refusal | None:
         """Hand over to the newest chunk that is in force at the commit time."""
         commit_ns = now_ns + self._lead_ns
-        due = [chunk for from_ns, chunk in self._pending if from_ns <= commit_ns]
-        if not due or self._command is None:
+        chunk = self._next(commit_ns)
+        if chunk is None or self._command is None:
             return None
-        self._pending = [entry for entry in self._pending if entry[0] > commit_ns]
-        chunk = due[-1]
         ahead_ns = self._ahead_ns(chunk)
         if chunk.end_ns + chunk.period_ns <= commit_ns + ahead_ns:
-            return self._refused(self._admission.refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old"))
+            return self._refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old")
         slow_down_ns = int(self.config.slow_down_ms * _MS) if chunk.source == "policy" else 0
         curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns - ahead_ns, chunk.period_ns, slow_down_ns)
         gap = np.abs(curve(np.array([commit_ns])).position[0] - self._command.sample(commit_ns).position)
         worst = int(gap.argmax())
         if gap[worst] > self.config.max_jump_rad:
             reason = f"{self.arm_model.joint_names[worst]} jumps by {gap[worst]:.3f} rad"
-            return self._refused(self._admission.refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True))
+            return self._refuse(f"{reason}; allowed is {self.config.max_jump_rad}", fault=True)
         goes_on = self._chunk and (self._chunk.source, self._chunk.session) == (chunk.source, chunk.session)
         hand = chunk.source == "teleop"
         if not goes_on:
@@ -324,8 +260,8 @@ class ChunkExecutor:
                 self._messages.hurry()
         else:
             self._target = None
-        self._chunk, self._curve = chunk, curve
-        self._mode, self._reason = Mode.RUNNING, f"follows {chunk.source} (session {chunk.session})"
+        self._curve = curve
+        self._run(chunk)
         return None
 
     # -- causes ----------------------------------------------------------------------------------------------------
@@ -362,19 +298,14 @@ class ChunkExecutor:
         """Which joint does not follow, in words: it stopped on its own, and must not be called away from there."""
         return self._measured.off(self._command, self.config.max_tracking_error_rad)
 
-    def _refused(self, refusal: Refusal) -> Refusal:
-        if refusal.fault and self._mode in (Mode.ARMED, Mode.RUNNING):
-            self._brake(Mode.HOLD, f"refused chunk: {refusal.reason}")
-        return refusal
-
-    def _brake(self, mode: Mode, reason: str) -> None:
-        """Change to a mode at rest. The braking itself is planned by the next tick, from the last command."""
+    def _rest(self, mode: Mode, reason: str) -> None:
+        """The braking itself is planned by the next tick, from the last command."""
         self._brake_due = self._command is not None and not self._command.at_rest(self._now_ns + self._stop_lead_ns)
-        self._mode, self._reason, self._latched = mode, reason, False
-        self._forget()
+        super()._rest(mode, reason)
 
     def _forget(self) -> None:
-        self._pending, self._chunk, self._curve, self._target = [], None, None, None
+        super()._forget()
+        self._curve, self._target = None, None
         self._plans.forget()
 
     def _held_reference(self, measured: FloatArray, now_ns: int) -> FloatArray | None:
@@ -391,11 +322,6 @@ class ChunkExecutor:
             arm = self.arm_model
             q = np.clip(self._measured.position, arm.position_lower, arm.position_upper)
             self._command = Command.rest(q, now_ns)
-
-    def _plan_end_ns(self, now_ns: int) -> int:
-        """When the plan in force ends; the present if there is none."""
-        ends = [chunk.end_ns for _, chunk in self._pending] + ([self._chunk.end_ns] if self._chunk else [])
-        return max([now_ns, *ends])
 
 
 def _age(now_ns: int, then_ns: int) -> str:

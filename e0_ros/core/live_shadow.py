@@ -43,6 +43,8 @@ class LiveShadow:
         if self._states and stamp_ns <= self._states[-1][0]:
             self.forget()
         self._states.append((stamp_ns, state))
+        while self._plans and len(self._states) > 1 and self._states[1][0] <= self._plans[0].t0_ns:
+            self._states.popleft()  # no plan that is kept is as old
 
     def forget(self) -> None:
         """Begin anew: an episode, or a clock that went back."""

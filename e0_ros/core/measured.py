@@ -51,8 +51,8 @@ class Measured:
             return None
         return State(self.position, self.velocity, np.zeros_like(self.position))
 
-    def trouble(self, now_ns: int) -> str:
-        """Why the joints are not known, in words; empty if they are."""
+    def trouble(self, now_ns: int, not_before_ns: int = 0) -> str:
+        """Why the joints are not known, in words; empty if they are. What was measured before a time may not count."""
         if self.position is None:
             return self._fault
         age_ms = (now_ns - self.stamp_ns) / _MS
@@ -60,14 +60,14 @@ class Measured:
             return f"joint state is from {-age_ms:.0f} ms in the future: its clock is not this one"
         if age_ms > self._max_age_ms:
             return f"joint state is {age_ms:.0f} ms old; allowed is {self._max_age_ms:g} ms"
-        return ""
-
-    def unfit(self, not_before_ns: int) -> str:
-        """Why motion must not begin from here: measured before `not_before_ns`, outside the limits, or moving."""
-        if self.position is None or self.velocity is None:
-            return self._fault
         if self.stamp_ns < not_before_ns:
             return f"the newest joint state is {(not_before_ns - self.stamp_ns) / _MS:.0f} ms older than asked for"
+        return ""
+
+    def unfit(self) -> str:
+        """Why motion must not begin from here: outside the limits, or moving."""
+        if self.position is None or self.velocity is None:
+            return self._fault
         arm = self._arm
         bounds = zip(arm.joint_names, self.position, arm.position_lower, arm.position_upper, strict=True)
         for name, value, low, high in bounds:

@@ -30,6 +30,11 @@ class MessageClock:
         """How long the next one of the even rate has been due."""
         return now_ns - self._next_ns
 
+    @property
+    def expected_ns(self) -> int:
+        """When the next one will be sent, if the one that sends keeps its pace: as long after the last as is due."""
+        return self._last_ns + self._period_ns
+
     def sent(self, now_ns: int) -> None:
         """Note that one is sent now."""
         on_time = 0 <= now_ns - self._next_ns < self._period_ns

@@ -332,7 +332,8 @@ class EpisodeRecorder(Node):
         return {"code_version": code_version(), "configuration": text}, attachments
 
     def _taken(self, episode_id: str) -> bool:
-        return episode_id in self._used or taken(self._root, episode_id)
+        """Whether there is such a bag; one that was set aside gives its name to another attempt."""
+        return taken(self._root, episode_id) if self._config.record else episode_id in self._used
 
     def _now_ns(self) -> int:
         return max(self._clock_ns, int(self.get_clock().now().nanoseconds)) if self._sim_time else time.time_ns()

@@ -12,7 +12,7 @@ from e0_msgs.msg import GripperCommand
 from e0_ros import interfaces
 from sim.bridge.settings import MS
 from sim.controllers import Trajectory
-from sim.pacing import Pacer
+from sim.pacing import SLACK_NS, Pacer
 from sim.rig import Target
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 WAKE_NS = 4 * MS
 BURST_NS = 10 * MS
-SLACK_NS = 100 * MS
 SERVE_NS = 20 * MS
 WARN_NS = 1000 * MS
 MAX_AGE_NS = 1000 * MS
@@ -34,7 +33,7 @@ class Realtime:
         self._bridge = bridge
         adapter = bridge.rig.adapter
         self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
-        self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns))
+        self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns), adapter.physics_period_ns)
         self._capture_ns: int | None = None
         self._served_ns = self._warned_ns = 0
         self.left_out = 0

@@ -145,6 +145,38 @@ def test_a_frozen_executor_never_catches_up(pause_ms: int) -> None:
         assert d.mode == "HOLD" and "late" in d.ticks[before].status.reason
 
 
+@pytest.mark.parametrize("tick_ms", [(4,), (4, 5, 3, 9)])
+def test_a_plan_joined_before_its_tick_is_the_same_plan(
+    monkeypatch: pytest.MonkeyPatch, tick_ms: tuple[int, ...]
+) -> None:
+    """Ticks on time find the plan joined, where it would be joined; ticks off time join it themselves."""
+
+    def drive(ahead: bool) -> tuple[list, int]:
+        d, joins = Driven().arm_it(), []
+        join = d.executor._plans.join
+        monkeypatch.setattr(d.executor._plans, "join", lambda *at: joins.append(ticking) or join(*at))
+        if not ahead:
+            monkeypatch.setattr(d.executor, "_join_ahead", lambda: None)
+        ticking = False
+        for k in range(200):
+            if k % 25 == 7:
+                shaken = wave(d, (d.now_ns - START) / 1e9 + np.arange(20) * 0.05) + 0.01 * np.sin(k)
+                assert d.offer(d.chunk(shaken, sequence=k)) is None
+            ticking = True
+            d.tick()
+            ticking = False
+            d.play(tick_ms[k % len(tick_ms)])
+        assert d.violations == []
+        return [t.command for t in d.ticks if t.command], sum(joins)
+
+    (ahead, late_joins), (plain, joins) = drive(True), drive(False)
+    assert len(ahead) == len(plain) and joins >= 4
+    assert late_joins < joins if len(tick_ms) > 1 else late_joins == 0
+    for a, b in zip(ahead, plain, strict=True):
+        assert (a.times_ns == b.times_ns).all()
+        assert all((x == y).all() for x, y in zip(a.state, b.state, strict=True))
+
+
 def test_commands_come_at_their_rate_and_state_what_is_committed() -> None:
     d = Driven().arm_it()
     follow(d, seconds=0.8)

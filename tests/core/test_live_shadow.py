@@ -57,6 +57,19 @@ def test_nothing_is_claimed_where_nothing_is_known() -> None:
     assert np.isfinite(gap.mean_rad[0]) and np.isnan(gap.mean_rad[-1]) and gap.plans[-1] == 0
 
 
+def test_states_from_before_the_oldest_plan_are_forgotten_and_change_nothing() -> None:
+    shadow, starts = LiveShadow(ARM), [S + k * 400 * MS for k in range(200)]
+    plans = [plan(t, off=0.1) for t in starts]
+    for t in range(S, S + 81_000 * MS, 50 * MS):
+        while plans and plans[0].t0_ns <= t:
+            shadow.plan(plans.pop(0))
+        shadow.done(t, done(t))
+    assert 60 * 8 <= len(shadow._states) <= 61 * 8 + 20, "of 60 plans, and what has come since the last"
+    found = shadow.errors()
+    assert found is not None and found.plans[0] == 60
+    np.testing.assert_allclose(found.mean_rad, 0.1, atol=2e-3)
+
+
 def test_a_clock_that_goes_back_begins_anew() -> None:
     shadow = watched([plan(S + 400 * MS)])
     assert shadow.errors() is not None

@@ -48,6 +48,12 @@ def distance(errors: dict, looked: str) -> float:
     return errors[looked]["One-v1"]["object"]["distance"]
 
 
+def figures(output: Path) -> list[dict]:
+    """What a run reported, but for its speed."""
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "samples_per_s"} for line in lines]
+
+
 def test_tokens_learn_to_tell_positions(scenes, tmp_path):
     before = prepare(config(scenes, tmp_path), None).errors()
     after = pretrain(config(scenes, tmp_path, steps=150, validate_every=150, save_every=150))
@@ -76,11 +82,15 @@ def test_a_resumed_run_has_the_bits_of_a_straight_one(scenes, tmp_path):
     pretrain(config(scenes, tmp_path / "halves", **changes), resume=True)
     one, other = (load_file(tmp_path / run / ENCODER) for run in ("straight", "halves"))
     assert set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+    assert figures(tmp_path / "halves") == figures(tmp_path / "straight")
+    assert [(f["step"], f["kind"]) for f in figures(tmp_path / "halves")] == [
+        (4, "train"), (4, "validation"), (8, "train"), (8, "validation"),
+    ]  # fmt: skip
 
 
 def test_a_signal_saves_and_another_data_set_is_refused(scenes, tmp_path, monkeypatch):
     run = config(scenes, tmp_path / "run")
-    monkeypatch.setattr("e0_policy.pretrain.learning_rate", lambda c, s: os.kill(os.getpid(), signal.SIGTERM) or 1e-3)
+    monkeypatch.setattr("e0_policy.learner.learning_rate", lambda c, s: os.kill(os.getpid(), signal.SIGTERM) or 1e-3)
     with pytest.raises(Interrupted, match="after step 1"):
         pretrain(run)
     monkeypatch.undo()
@@ -117,7 +127,7 @@ def test_pretraining_goes_on_from_an_encoder(scenes, tmp_path):
     second = config(scenes, tmp_path / "second", initial_weights=str(tmp_path / "first" / ENCODER))
     run, trained = prepare(second, None), load_file(tmp_path / "first" / ENCODER)
     assert torch.equal(run.model.vision.stems[0].grid.weight, trained["vision.stems.base.grid.weight"])
-    assert torch.equal(run.ema["projector.weight"], trained["projector.weight"])
+    assert torch.equal(run.learner.ema["projector.weight"], trained["projector.weight"])
 
 
 def test_the_joint_head_is_blind_to_views_that_are_not_seen():

@@ -21,9 +21,10 @@ from e0_policy.batch import Batch
 from e0_policy.checkpoint import load_model, read_checkpoint
 from e0_policy.dataset import write_packed
 from e0_policy.inference import load_policy
+from e0_policy.learner import learning_rate
 from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.synthetic import SyntheticSource
-from e0_policy.train import learning_rate, main, train
+from e0_policy.train import main, train
 from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
 from e0_policy.train_control import Interrupted, TrainingError
@@ -155,8 +156,8 @@ def test_the_best_weights_by_validation_loss_are_kept_also_over_a_resumption(tmp
     def scripted(*arguments, **settings):
         return replace(real(*arguments, **settings), loss=next(falling))
 
-    def stop(self, number, result):
-        logged(self, number, result)
+    def stop(self, number, *result):
+        logged(self, number, *result)
         if number == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 

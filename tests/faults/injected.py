@@ -65,11 +65,11 @@ class Outcome:
         return f"{self.fault.kind} {self.fault.node}: {self.reason or 'went on'}; {back}"
 
 
-def schedule(seed: int, count: int) -> list[Fault]:
+def schedule(seed: int, count: int, kinds: Sequence[str] = KINDS) -> list[Fault]:
     """Faults in random order, every kind once before any comes again."""
     rng, faults = np.random.default_rng(seed), list[Fault]()
     while len(faults) < count:
-        for kind in rng.permutation(KINDS):
+        for kind in rng.permutation(kinds):
             node = str(rng.choice({"kill": KILLED, "freeze": FROZEN}.get(kind, ("",))))
             seconds = float(rng.choice((0.05, 0.2, 1.0, 5.0) if kind == "freeze" else (1.0, 3.0)))
             seconds = min(seconds, 1.0) if node == "bridge" else seconds

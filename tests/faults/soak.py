@@ -1,6 +1,7 @@
 """`make soak`: the graph in real time with a random fault every 30 s, and whether it recovers, leaks or breaks a limit.
 
 python -m tests.faults.soak --seconds 1800 --seed 7
+python -m tests.faults.soak --seconds 7200 --without kill --settle 1200     # growth: every life as long as the soak
 python -m tests.faults.soak --lockstep --seconds 28800      # simulated seconds, as fast as they run, without faults
 
 The seed draws the faults, their order and their figures; what the machine does meanwhile is its own. A policy plans,
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from e0_ros.delay_probe import SUFFIX
 from e0_ros.graph import RESTART, Graph
 from e0_ros.graph_client import GraphCallError
 from e0_ros.launcher import Launcher
@@ -29,7 +31,7 @@ from e0_ros.resolve import GraphError, resolve
 from sim.evaluator import start
 from tests.domain import own_domain
 from tests.faults.gauges import MIB, Gauges, Trend
-from tests.faults.injected import KILLED, Fault, Injector, Outcome, schedule
+from tests.faults.injected import KILLED, KINDS, Fault, Injector, Outcome, schedule
 from tests.faults.watched import Watched, patient, recording
 
 SAMPLE_S, EPISODE_STEPS, STEP_S = 5.0, 12_000, 0.05
@@ -52,8 +54,8 @@ def graph(folder: Path, lockstep: bool) -> Graph:
     return patient(replace(made, processes=tuple(processes)))
 
 
-def live(seconds: float, seed: int, every_s: float, settle_s: float) -> int:
-    """Faults in real time; prints what came of them."""
+def live(seed: int, faults: Sequence[Fault], every_s: float, settle_s: float) -> int:
+    """Faults in real time, drawn by the seed; prints what came of them."""
     gauges, outcomes, ended = Gauges(), list[Outcome](), list[str]()
 
     def hear(_: str, text: str) -> None:
@@ -67,7 +69,7 @@ def live(seconds: float, seed: int, every_s: float, settle_s: float) -> int:
             try:
                 nodes.wait_ready(180.0)
                 alone(soak.seen, nodes)
-                suffer(soak, schedule(seed, max(1, round(seconds / every_s))), every_s, outcomes)
+                suffer(soak, faults, every_s, outcomes)
                 setpoints, violations = soak.seen.judged()
             except (KeyboardInterrupt, AssertionError, GraphCallError, GraphError) as error:
                 ended.append(f"the soak ended with {type(error).__name__} {error}")
@@ -83,7 +85,8 @@ def live(seconds: float, seed: int, every_s: float, settle_s: float) -> int:
 
 def alone(seen: Watched, nodes: Launcher) -> None:
     """Nobody else in this domain, whose commands would be mixed with ours."""
-    strangers = set(seen.get_node_names()) - {seen.get_name(), *nodes.status()}
+    names = {name.removesuffix(SUFFIX) for name in seen.get_node_names()}
+    strangers = names - {seen.get_name(), *nodes.status()}
     assert not strangers, f"this ROS domain has other nodes: {', '.join(sorted(strangers))}; run again"
 
 
@@ -163,12 +166,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--every", type=float, default=30.0, metavar="S", help="between faults (default: 30)")
     parser.add_argument("--settle", type=float, default=120.0, metavar="S", help="of a life not looked at for growth")
+    parser.add_argument(
+        "--without", nargs="+", default=(), choices=KINDS, metavar="KIND", help=f"leave faults out: {', '.join(KINDS)}"
+    )
     parser.add_argument("--lockstep", action="store_true", help="accelerated, without faults")
     options = parser.parse_args(argv)
     with own_domain():
         if options.lockstep:
             return lockstep(options.seconds, options.seed, options.settle)
-        return live(options.seconds, options.seed, options.every, options.settle)
+        kinds = [kind for kind in KINDS if kind not in options.without]
+        faults = schedule(options.seed, max(1, round(options.seconds / options.every)), kinds)
+        return live(options.seed, faults, options.every, options.settle)
 
 
 if __name__ == "__main__":

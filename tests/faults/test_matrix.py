@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.faults.matrix import MATRIX, Row
-from tests.faults.run import Outcomes, figure, table, verdict
+from tests.faults.run import Outcomes, execute, figure, table, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,3 +53,15 @@ def test_the_table_tells_figures_and_what_is_missing() -> None:
     run.figures["a.py::test_a"] = ["3 ms"]
     assert figure(row, run) == "3 ms; 2 more passed; not: the rest"
     assert table([("1", "a fault", "t", "f", "pass")]).startswith("1    a fault")
+
+
+def test_each_file_runs_in_a_process_of_its_own_and_one_that_dies_is_not_run(tmp_path: Path) -> None:
+    told = "import os\n\ndef test_a(record_property):\n    record_property('figure', os.getpid())\n"
+    (tmp_path / "test_one.py").write_text(told)
+    (tmp_path / "test_two.py").write_text(told + "\ndef test_b():\n    assert False\n")
+    (tmp_path / "test_dies.py").write_text("import os\n\ndef test_c():\n    os._exit(9)\n")
+    expected = {"test_one.py::test_a": ["passed"], "test_two.py::test_a": ["passed"], "test_two.py::test_b": ["failed"]}
+    run = execute(f"{tmp_path}/{test}" for test in ("test_dies.py::test_c", *expected, *expected))
+    assert {name.rsplit("/", 1)[-1]: outcomes for name, outcomes in run.outcomes.items()} == expected
+    processes = {figures[0] for figures in run.figures.values() if figures}
+    assert len(processes) == 2 and str(os.getpid()) not in processes

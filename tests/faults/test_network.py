@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +38,16 @@ pytestmark = [
 ]
 alone = pytest.mark.skipif(not (FULL or ALONE in os.environ), reason="run by the test of a process of their own")
 MS = 1_000_000
-SILENCE_NS, PLAN_NS, EXHAUSTED_NS = 500 * MS, 800 * MS, 100 * MS
-SETTINGS = {"bridge": {"judge": True}, "chunk_executor": {"max_chunk_age_ms": 2000.0}}
+SILENCE_NS, PLAN_NS, EXHAUSTED_NS, NOTICED_NS = 500 * MS, 800 * MS, 100 * MS, 1000 * MS
+MAX_AGE_NS = 2000 * MS
+SETTINGS = {"bridge": {"judge": True}}
+EXECUTOR = {"max_chunk_age_ms": MAX_AGE_NS / MS, "joint_max_age_ms": 1000.0}
+"""Joints may be later than a word of the policy, whose silence is what these tests are about."""
 SUBNET = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+
+
+def runs(state: ExecutorState) -> bool:
+    return bool(state.mode == ExecutorState.RUNNING)
 
 
 def peer(host: str) -> dict[str, str]:
@@ -52,7 +60,7 @@ class Network:
     def __init__(self, cable: Wire, folder: Path) -> None:
         values = {"simulator": "fr3_plant", "source": "external", "record": False}
         self.cable, self.folder = cable, folder
-        self.launcher = Launcher(patient(resolve("sim", values, SETTINGS)), folder / "logs")
+        self.launcher = Launcher(patient(resolve("sim", values, SETTINGS), chunk_executor=EXECUTOR), folder / "logs")
         self.launcher.start()
         self.seen = Watched()
         self.policy: subprocess.Popen[bytes] | None = None
@@ -111,16 +119,17 @@ def network(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 def test_a_policy_on_another_computer_is_found_by_its_address_and_drives(network: Network, record_property) -> None:
     made, counted = [], interfaces.OBSERVATION
     network.seen._listen(counted, lambda msg: made.append(msg.status))
-    network.seen.spin(1.0)
+    network.seen.until(lambda: len(made) >= 20, "observations")
     began, before, first = time.monotonic(), dict(network.cable.carried), len(made)
-    network.seen.spin(scaled(3, 20))
+    network.seen.until(lambda: len(made) >= first + scaled(60, 400), "more observations")
     seconds, observations = time.monotonic() - began, len(made) - first
     carried = {host: bytes_ - before[host] for host, bytes_ in network.cable.carried.items()}
     mbit = 8e-6 * carried[ROBOT] / seconds
     each = f"{carried[ROBOT] / observations / 1e3:.0f} kB each over the cable"
     rates = f"{mbit:.0f} Mbit/s there, {8e-6 * carried[POLICY] / seconds:.1f} back"
     record_property("figure", f"{observations / seconds:.0f} observations/s of two views of 224 px, {each}: {rates}")
-    assert network.seen.states[-1].source == "replay" and network.seen.states[-1].chunks_accepted > 2
+    assert {state.source for state in network.seen.states if runs(state)} == {"replay"}
+    assert network.seen.states[-1].chunks_accepted > 2
     assert carried[ROBOT] > 0.5 * observations * 2 * 224 * 224 * 3, (
         "observations go over the cable, not through shared memory"
     )
@@ -130,33 +139,36 @@ def test_a_policy_on_another_computer_is_found_by_its_address_and_drives(network
 @alone
 @pytest.mark.parametrize("network", [(SUBNET, SUBNET)], ids=["subnet"], indirect=True)
 def test_a_cable_that_is_pulled_is_a_hold_and_the_policy_joins_again_clean(network: Network, record_property) -> None:
-    seen, cable, pulls = network.seen, network.cable, scaled(1, 20)
-    rng, after_ms, over_ms, stale = np.random.default_rng(1), [], [], 0
-    for _ in range(pulls):
+    """Counted are the pulls that the executor notices by its source; a busy machine holds for joint states before."""
+    seen, cable, pulls, rng = network.seen, network.cable, scaled(1, 20), np.random.default_rng(1)
+    after_ms, over_ms, others, stale = list[float](), list[float](), Counter[str](), 0
+    while len(after_ms) < pulls:
+        assert others.total() < 5 * pulls, f"the machine is too busy for real time: {others}"
         seen.spin(float(rng.uniform(0.5, 1.0)))
         network.go()
-        seen.states.clear()
         cable.up, pulled_ns = False, time.time_ns()
-        seen.until(lambda: seen.mode() == ExecutorState.HOLD, "a hold")
-        held = next(s for s in seen.states if s.mode == ExecutorState.HOLD)
-        last = max((to_ns(s.t0) for s in seen.states if s.mode == ExecutorState.RUNNING), default=0)
-        if held.reason.startswith(("replay is silent", "plan exhausted")):  # else late joints of a busy machine
-            expired_ns = min(pulled_ns + SILENCE_NS, last + PLAN_NS + EXHAUSTED_NS)
-            after_ms.append((to_ns(held.committed_until) - pulled_ns) / MS)
-            over_ms.append((to_ns(held.committed_until) - expired_ns) / MS)
-        seen.spin(float(rng.uniform(0.5, 3.0)))
-        assert seen.states[-1].mode == ExecutorState.HOLD and not np.abs(seen.states[-1].velocities).any(), "at rest"
+        seen.spin(NOTICED_NS / 1e9 + float(rng.uniform(0.5, 3.0)))
+        since = [state for state in seen.states if to_ns(state.header.stamp) >= pulled_ns]
+        assert not any(runs(state) for state in since if to_ns(state.header.stamp) > pulled_ns + NOTICED_NS)
+        assert not np.abs(since[-1].velocities).any(), "at rest"
+        first = next(k for k, state in enumerate(since) if not runs(state))
+        reason, braking_ns = since[first].reason, to_ns(since[first].committed_until)
+        if first and reason.startswith(("replay is silent", "plan exhausted")):
+            expired_ns = min(pulled_ns + SILENCE_NS, to_ns(since[first - 1].t0) + PLAN_NS + EXHAUSTED_NS)
+            after_ms.append((braking_ns - pulled_ns) / MS)
+            over_ms.append((braking_ns - expired_ns) / MS)
+        else:
+            others[" ".join(reason.split()[:3])] += 1
         seen.states.clear()
         cable.up, joined_ns = True, time.time_ns()
         network.go()
-        followed = {to_ns(s.t0) for s in seen.states if s.mode == ExecutorState.RUNNING}
-        stale += sum(t0_ns < joined_ns - 2000 * MS for t0_ns in followed)
-    setpoints = network.legal()
-    late, after = max(over_ms, default=0.0), max(after_ms, default=0.0)
-    worst = f"braking at most {late:.0f} ms after expiry, {after:.0f} ms after pulling"
-    figure = f"{pulls} pulled: {worst}; {stale} stale followed; {setpoints} set-points, 0 illegal"
+        stale += sum(t0_ns < joined_ns - MAX_AGE_NS for t0_ns in {to_ns(s.t0) for s in seen.states if runs(s)})
+    figure = (
+        f"{pulls} pulled: braking at most {max(over_ms):.0f} ms after expiry, {max(after_ms):.0f} ms after pulling; "
+        f"{stale} stale followed; {network.legal()} set-points, 0 illegal; {others.total()} more held for another cause"
+    )
     record_property("figure", figure)
-    assert stale == 0 and len(after_ms) > 0.5 * pulls and after < 1000.0, figure
+    assert stale == 0, figure
 
 
 CABLES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ def test_a_seed_draws_the_same_faults_and_each_kind_before_any_comes_again() -> 
     many = schedule(5, 100 * len(KINDS))
     assert {fault.node for fault in many if fault.kind == "kill"} == set(KILLED)
     assert {fault.node for fault in many if fault.kind == "freeze"} == set(FROZEN)
+    assert {fault.kind for fault in schedule(5, 100, KINDS[1:])} == set(KINDS[1:])
 
 
 @pytest.mark.parametrize("mib_per_h", [0.0, 0.5, 30.0])
@@ -45,6 +47,16 @@ def test_a_process_that_was_started_anew_is_another_life(monkeypatch: pytest.Mon
     trend = gauges.trends(settle_s=10.0)["policy"]
     assert trend.lives == 2 and trend.first.at_s == 40.0 and trend.whole.mib_per_h == pytest.approx(0.0, abs=1e-6)
     assert "policy                 2" in soak.held({"policy": trend})
+
+
+def test_a_soak_that_is_not_alone_says_so_and_an_executors_own_listener_is_no_stranger() -> None:
+    names = ["soak", "policy", "chunk_executor", "chunk_executor_delays"]
+    seen, nodes = Mock(get_node_names=lambda: names, get_name=lambda: "soak"), Mock()
+    nodes.status.return_value = {"policy": None, "chunk_executor": None}
+    soak.alone(seen, nodes)
+    names.append("bridge")
+    with pytest.raises(AssertionError, match="other nodes: bridge"):
+        soak.alone(seen, nodes)
 
 
 @pytest.mark.ros

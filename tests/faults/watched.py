@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +24,16 @@ CALM = {
 }
 
 
-def patient(graph: Graph) -> Graph:
-    """The graph with what a busy machine needs, whose messages may be late: that is not what these tests are about."""
-    processes = tuple(replace(p, settings={**p.settings, **CALM.get(p.name, {})}) for p in graph.processes)
+def patient(graph: Graph, **more: Mapping[str, Any]) -> Graph:
+    """The graph with what a busy machine needs, whose messages may be late: that is not what these tests are about.
+
+    `more` are settings by node that come before those of `CALM`.
+    """
+
+    def settings(name: str) -> dict[str, Any]:
+        return {**CALM.get(name, {}), **more.get(name, {})}
+
+    processes = tuple(replace(p, settings={**p.settings, **settings(p.name)}) for p in graph.processes)
     return replace(graph, processes=processes)
 
 

@@ -250,7 +250,7 @@ def dropped_and_jumped(graph: Watcher, leader: FakeGello) -> None:
     leader.jump(2, -0.4)
     graph.until(lambda: running(graph), "engaging again")
 
+    released = held(graph, "teleop: released on request")
     graph.call(interfaces.RELEASE)
-    graph.until(lambda: graph.mode() == ExecutorState.HOLD, "a hold on release")
-    assert graph.states[-1][1].reason == "teleop: released on request"
+    graph.until(released, "a hold on release")
     graph.until(lambda: graph.value("gello_teleop", "engagements") >= 3, "the count of engagements")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -28,6 +28,7 @@ class Bench(GraphClient):
         super().__init__(health=self.alive)
         self.processes, self.words = processes, self.create_publisher(String, "/stub", 10)
         self.values: dict[str, str] = {}
+        self.told: list[str] = []
         topic = interfaces.DIAGNOSTICS
         self.create_subscription(interfaces.message_class(topic.type), topic.name, self.hear, topic.qos.profile())
 
@@ -39,11 +40,15 @@ class Bench(GraphClient):
             if status.name == "arm_session":
                 self.values = {v.key: v.value for v in status.values} | {"message": status.message}
 
+    def _on_arm_fault(self, msg: Any) -> None:
+        super()._on_arm_fault(msg)
+        self.told.append(msg.data)
+
     def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             self.alive()
-            assert time.monotonic() < deadline, f"{what}: {self.arm_fault!r}, {self.values}"
+            assert time.monotonic() < deadline, f"{what}: {list(dict.fromkeys(self.told))}, {self.values}"
             self.spin(0.05)
 
     def fit(self) -> None:
@@ -51,11 +56,21 @@ class Bench(GraphClient):
         known = {"ready": "True", "controller": "active", "message": "fit to move"}
         self.until(lambda: self.arm_fault == "" and known.items() <= self.values.items(), "an arm that may be armed")
 
-    def say(self, word: str, fault: str) -> None:
-        """Tell the driver, and wait for what the executor is told."""
+    def say(self, word: str, *faults: str) -> None:
+        """Tell the driver, and wait until the executor has been told each of these, in this order ("": the arm is fit).
+
+        Everything that it is told counts, however soon it is told something else: some faults last for 20 ms.
+        """
         self.until(self.words.get_subscription_count, "the driver")
+        self.told.clear()
         self.words.publish(String(data=word))
-        self.until(lambda: fault in self.arm_fault, fault)
+        self.until(lambda: in_order(faults, self.told), f"{word}, then {faults}")
+
+
+def in_order(faults: Sequence[str], told: Sequence[str]) -> bool:
+    """Whether each fault was told, after the one before it."""
+    words = iter(told)
+    return all(any(fault in word if fault else not word for word in words) for fault in faults)
 
 
 @pytest.fixture
@@ -98,7 +113,7 @@ def test_an_arm_is_made_ready_and_every_fault_keeps_it_from_being_armed_until_it
         bench.bring(interfaces.RECOVER)
 
     bench.say("dies", "the driver stopped")
-    bench.say("comes", "")  # for how long it is "not ready" meanwhile is its own affair
+    bench.say("comes", "the arm is not ready", "")
     bench.fit()
     assert float(bench.values["payload_kg"]) == pytest.approx(0.2), "told again: a control that restarts forgets it"
 

@@ -212,9 +212,19 @@ def test_without_recording_episodes_still_live(make_bench: Callable[..., Bench])
     assert (started.success, started.bag) == (True, "")
     ended = bench.end("failure")
     assert (ended.success, ended.bag) == (True, "")
+    assert "choose another id" in bench.start(episode_id=started.episode_id).message
     bench.spin_until(lambda: len(events) == 2)
     assert [e.kind for e in events] == [EpisodeEvent.START, EpisodeEvent.END]
     assert not bench.bag_dir.exists()
+
+
+def test_a_bag_that_was_set_aside_leaves_its_name_to_another_attempt(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    bench.start(episode_id="one")
+    broken = Path(bench.end("unlabelled").bag)
+    broken.rename(broken.with_name("one-aside-1"))
+    assert bench.start(episode_id="one").success
+    assert Path(bench.end().bag) == broken and broken.is_dir()
 
 
 def test_a_discarded_episode_is_moved(make_bench: Callable[..., Bench]) -> None:

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import json
 import math
-import time
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
 
 from e0_msgs.msg import SimState
+from e0_msgs.srv import EndEpisode
+from e0_ros import interfaces
 from e0_ros.conversions import to_time
 from e0_ros.json_file import write_json
 from sim.demo import summary, table
-from sim.evaluator import Episode, EvaluationError, start, violations
+from sim.evaluator import Episode, EvaluationError, Evaluator, real_time_factor, start, violations
 
 
 def episode(found: int, error: str = "") -> Episode:
@@ -41,6 +47,44 @@ def test_a_graph_that_is_gone_ends_the_wait_and_is_the_episodes_error():
         evaluator.close()
 
 
+@pytest.mark.ros
+def test_an_error_leaves_the_take_unlabelled_and_a_graph_that_is_gone_is_asked_nothing(ros: None) -> None:
+    asked, gone = list[tuple[str, str]](), threading.Event()
+
+    def answer(request: Any, response: Any) -> Any:
+        if isinstance(request, EndEpisode.Request):
+            asked.append((request.outcome, request.note))
+        response.success = True
+        return response
+
+    def health() -> None:
+        if gone.is_set():
+            raise EvaluationError("the graph has stopped")
+
+    recorder, executor = rclpy.create_node("episode_recorder"), SingleThreadedExecutor()
+    services = interfaces.END_EPISODE, interfaces.DISARM
+    for service in services:
+        recorder.create_service(interfaces.message_class(service.type), service.name, answer)
+    executor.add_node(recorder)
+    spinner = threading.Thread(target=executor.spin, daemon=True)
+    spinner.start()
+    evaluator = start("policy", health)
+    try:
+        while not all(evaluator._callers[service.name].service_is_ready() for service in services):
+            evaluator._wait()
+        evaluator._finish(Episode(0, "t", 0, error="bridge is silent"))
+        gone.set()
+        evaluator._finish(Episode(1, "t", 1, error="the graph has stopped"))
+        gone.clear()
+        evaluator._finish(Episode(2, "t", 2, success=True))
+        assert asked == [("unlabelled", "bridge is silent"), ("success", "")]
+    finally:
+        evaluator.close()
+        executor.shutdown()
+        spinner.join()
+        recorder.destroy_node()
+
+
 def test_the_demos_table_and_json_never_show_what_is_not_known_as_a_number(tmp_path: Path) -> None:
     unknown = Episode(0, "t", 0, success=True, violations=-1, lost=-1)
     figures = summary([unknown])
@@ -64,19 +108,38 @@ def test_the_demos_table_says_how_many_cores_it_took() -> None:
     assert math.isnan(unknown["cores"]) and "processor            unknown" in table(unknown)
 
 
+def heard(evaluator: Evaluator, late_ms: list[float], skipped_ms: list[float] | None = None, **stamps: int) -> Episode:
+    """An episode of states 50 ms apart from `first_ns` on, each so late, each after so much that was skipped in all."""
+    first_ns, per_ns = stamps.get("first_ns", 10**15), stamps.get("per_ns", 50_000_000)
+    evaluator.sim, evaluator._episode = None, Episode(0, "Reach-v0", 0)
+    for step, late in enumerate(late_ms):
+        skipped_ns = int(1e6 * skipped_ms[step]) if skipped_ms else 0
+        msg = SimState(step=step, reset_id=1, overrun_ns=skipped_ns)
+        stamp_ns = first_ns + step * per_ns + skipped_ns
+        msg.header.stamp = to_time(stamp_ns)
+        evaluator._on_sim(msg, {"source_timestamp": 10**15 + (stamp_ns - first_ns) + int(1e6 * late)})
+    return evaluator._episode
+
+
 @pytest.mark.ros
-def test_the_real_time_factor_compares_the_same_interval_whenever_its_states_are_heard():
+def test_the_real_time_factor_tells_slow_from_late() -> None:
+    rng = np.random.default_rng(0)
     evaluator = start("scripted")
     try:
-        evaluator._episode = told = Episode(0, "Reach-v0", 0)
-        for step, (stamp_ns, told_ns) in enumerate(
-            [(0, 5_000_000), (50_000_000, 55_000_000), (150_000_000, 155_000_000)]
-        ):
-            msg = SimState(step=step, reset_id=1)
-            msg.header.stamp = to_time(stamp_ns)
-            evaluator._on_sim(msg, {"source_timestamp": told_ns})
-            time.sleep(0.01 * step)
-        assert told.sim_s == pytest.approx(0.15) and told.wall_s == pytest.approx(0.15)
-        assert told.real_time_factor == pytest.approx(1.0)
+        late = [0.0, *rng.uniform(0, 90, 79), 95.0]
+        kept = heard(evaluator, late)
+        assert kept.real_time_factor == 1.0 and kept.late_ms == pytest.approx(late[1:], abs=1e-3)
+        assert kept.wall_s == pytest.approx(kept.sim_s + 0.095)
+        early_end = heard(evaluator, late[::-1])
+        assert early_end.real_time_factor == 1.0
+        skipped = heard(evaluator, [20.0] * 81, [0.0] * 40 + [120.0] * 41)
+        assert skipped.real_time_factor == pytest.approx(4.0 / 4.12)
+        dragged = heard(evaluator, [12.5 * step for step in range(81)])
+        assert dragged.real_time_factor == pytest.approx(4.0 / 4.9), "behind by a second and says nothing of it"
+        assert real_time_factor([kept, skipped]) == pytest.approx(8.0 / 8.12)
+        for pace in (0.5, 2.0):
+            stepped = heard(evaluator, [50.0 * step * (1 / pace - 1) for step in range(81)], first_ns=10**9)
+            assert stepped.real_time_factor == pytest.approx(pace) and not stepped.late_ms
+        assert math.isnan(heard(evaluator, [0.0]).real_time_factor)
     finally:
         evaluator.close()

@@ -1,21 +1,40 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from e0_policy.dataset import DatasetError
 from e0_policy.embodiment import load_embodiment
+from e0_policy.packed_writer import Header, PackedWriter
 from e0_policy.policy import PolicyOutput
 from e0_policy.types import NoChunk, Observation
+from e0_ros.core.plan_keeper import InForce
 from sim import handover, handover_command
+from sim.collect_config import CollectConfig
+from sim.collect_episode import demonstrations, take
 from sim.direct import START_NS
 from sim.fr3_plant import Fr3Plant
-from sim.handover import MS, TICK_NS, Busy, Planner, drawn_motion, measure_plans, measure_policy
+from sim.handover import (
+    EVERY_NS,
+    HORIZON,
+    MS,
+    TICK_NS,
+    Busy,
+    Planner,
+    RecordedPlans,
+    drawn_motion,
+    measure_plans,
+    measure_policy,
+    measure_recorded,
+)
 from sim.sources import PolicySource
 
 FR3 = load_embodiment("fr3")
 MOTION = drawn_motion(FR3, 0, seconds=3.0)
+ROWS = np.column_stack((MOTION, np.linspace(1.0, 0.0, len(MOTION))))
 
 
 def test_a_motion_begins_at_rest_at_home_and_moves() -> None:
@@ -25,13 +44,13 @@ def test_a_motion_begins_at_rest_at_home_and_moves() -> None:
 
 
 def test_what_continues_a_plan_agrees_with_it_where_it_is_committed() -> None:
-    planner = Planner(FR3, MOTION, 0, continues=True)
+    planner = Planner(FR3, ROWS, 0, continues=True)
     first = planner.plan(START_NS, None, START_NS)
     later = START_NS + 4 * TICK_NS
     second = planner.plan(later, first, later + 100 * MS)
     np.testing.assert_array_equal(second.rows[:3], first.rows[4:7])
     assert 1e-4 < np.abs(second.rows[3, :-1] - first.rows[7, :-1]).max() < 0.01
-    other = Planner(FR3, MOTION, 0, continues=False)
+    other = Planner(FR3, ROWS, 0, continues=False)
     other.plan(START_NS, None, START_NS)
     np.testing.assert_array_equal(other.plan(later, first, later).rows[0, :-1], MOTION[4])
 
@@ -78,6 +97,71 @@ def test_a_busy_policy_says_so() -> None:
     later = Observation(START_NS + TICK_NS, {}, FR3.home, 1.0, embodiment="fr3", joint_names=FR3.joint_names)
     answer = busy.answer(later, None)
     assert isinstance(answer, NoChunk) and answer.keep
+
+
+REACH = CollectConfig(("Reach-v0",), ("base",), episodes=1, size_px=16)
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One solved episode of seed 3, as `e0 collect` keeps it."""
+    taken = take(REACH, "Reach-v0", 3, keep=True).taken
+    assert taken is not None
+    names = (*FR3.joint_names, "gripper")
+    writer = PackedWriter(tmp_path_factory.mktemp("demos") / "one", Header("fr3", TICK_NS, ("base",), 16, names))
+    writer.add(taken.episode, {"base": taken.images[0]})
+    return writer.close()
+
+
+def test_a_demonstrations_plans_solve_its_own_scene_again_with_the_same_figures(demos: Path) -> None:
+    rows, plant = demonstrations(demos, "Reach-v0")[3], Fr3Plant(("base",), 16, 16)
+    found = measure_recorded(plant, rows, "Reach-v0", "committed", 100, 3)
+    assert found.success and found.violations == 0 and found.held == 0.0
+    assert found.plans >= len(rows) * TICK_NS // (EVERY_NS + 2 * TICK_NS)
+    assert found == measure_recorded(plant, rows, "Reach-v0", "committed", 100, 3)
+    assert found.seam_jerk < 0.6 * measure_recorded(plant, rows, "Reach-v0", "replace", 100, 3).seam_jerk
+    assert not measure_recorded(plant, rows[:1], "Reach-v0", "committed", 100, 3).success
+
+
+def test_latency_delays_a_demonstration_and_takes_nothing_from_it() -> None:
+    source = RecordedPlans(FR3, ROWS, 0, 120, continues=True)
+    seen = Observation(START_NS, {}, FR3.home, 1.0, embodiment="fr3", joint_names=FR3.joint_names)
+    first = source.answer(seen, None)
+    ends = np.arange(HORIZON) - 3
+    np.testing.assert_allclose(first.rows[:, :-1], MOTION[np.maximum(ends, 0)], atol=0.02)
+    np.testing.assert_array_equal(first.rows[:, -1], ROWS[np.maximum(ends, 0), -1])
+    np.testing.assert_array_equal(first.rows[0, :-1], MOTION[0])
+    assert not source.looks(START_NS)
+    soon = Observation(START_NS + TICK_NS, {}, FR3.home, 1.0, embodiment="fr3", joint_names=FR3.joint_names)
+    assert isinstance(source.answer(soon, None), NoChunk)
+    later_ns = START_NS + EVERY_NS
+    later = Observation(later_ns, {}, FR3.home, 1.0, embodiment="fr3", joint_names=FR3.joint_names)
+    told = InForce(later_ns, "policy", first.session, first.sequence, later_ns, first.t0_ns)
+    np.testing.assert_array_equal(source.answer(later, told).rows[:4, :-1], first.rows[4:8, :-1])
+    source.reset("", 0)
+    np.testing.assert_array_equal(source.answer(later, None).rows[0], ROWS[0])
+
+
+def test_a_folder_without_the_task_or_of_another_period_is_refused(demos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no episode of Detour-v0; it has Reach-v0"):
+        demonstrations(demos, "Detour-v0")
+    for path in demos.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    index = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps({**index, "period_ns": 10**8}))
+    with pytest.raises(DatasetError, match="100000000 ns apart; needed are 50000000"):
+        demonstrations(tmp_path, "Reach-v0")
+
+
+def test_demonstrations_are_rows_of_the_same_table_with_success(demos: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["--out", str(tmp_path), "--motions", "0", "--demonstrations", str(demos), "--latencies", "0"]
+    assert handover_command.main([*arguments, "--strategies", "blend", "--task", "Detour-v0"]) == 2
+    assert "no episode of Detour-v0" in capsys.readouterr().err
+    assert handover_command.main([*arguments, "--strategies", "blend", "--task", "Reach-v0"]) == 0
+    assert "| recorded | 0 | blend | 1/1 |" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "handover.json").read_text())["summary"]
+    assert row["successes"] == row["n"] == 1 and row["seam_jerk"] > 0 and row["violations"] == 0
+    assert (tmp_path / "recorded.png").stat().st_size > 10_000
 
 
 def test_the_command_writes_table_figures_and_plot_and_goes_on(tmp_path, monkeypatch, capsys) -> None:

@@ -29,3 +29,10 @@ def test_drift_is_followed_and_a_stepped_wall_clock_makes_no_jump() -> None:
     assert pacer.due_ns(10) == 1_000_030 + SLEW_NS
     pacer.follow(0, 10)
     assert pacer.due_ns(10) == 1_000_030
+
+
+def test_only_whole_steps_are_given_up_as_only_they_are_skipped() -> None:
+    pacer = Pacer(50, step_ns=20)
+    pacer.anchor(1_000, 0)
+    assert pacer.give_up(1_000, 59) == 40 == pacer.overrun_ns
+    assert pacer.give_up(1_040, 59) == 0
