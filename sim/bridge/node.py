@@ -32,6 +32,8 @@ from sim.rig import Played, Rig, Target
 from sim.step_rig import Row, StepRig
 
 REST_S = 1.0
+HELD_UP_MS = 20.0
+"""From then on the judge's verdict says for how long the simulator did nothing."""
 
 
 class Bridge(Node):
@@ -157,7 +159,9 @@ class Bridge(Node):
     def log_judgement(self) -> None:
         """One line with the judge's count."""
         if judge := self.rig.judge:
+            held_up_ms = self.time.held_up_ns / 1e6
             verdict = f"judge: {judge.violations} violations in {judge.samples} set-points"
+            verdict += f"; held up for {held_up_ms:.0f} ms" if held_up_ms > HELD_UP_MS else ""
             if judge.violations:  # rclpy refuses two severities at one call site
                 self.get_logger().error(verdict)
             else:

@@ -35,7 +35,9 @@ class Realtime:
         self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
         self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns), adapter.physics_period_ns)
         self._capture_ns: int | None = None
-        self._served_ns = self._warned_ns = 0
+        self._served_ns = self._warned_ns = self._polled_ns = 0
+        self.held_up_ns = 0
+        """Longest time since the reset in which this process did nothing, as a controller's host never does."""
         self.left_out = 0
         """Pictures since the reset that were not begun, because those before were not ready."""
         self.on_reset()
@@ -66,6 +68,7 @@ class Realtime:
         """Tie the clocks together again."""
         rig = self._bridge.rig
         rig.now_ns = self.prepare_reset()
+        self.held_up_ns, self._polled_ns = 0, time.monotonic_ns()
         self._pacer.anchor(rig.now_ns, time.monotonic_ns())
         self._boundary_ns = rig.now_ns + rig.adapter.control_period_ns
 
@@ -97,8 +100,10 @@ class Realtime:
 
     def poll(self) -> None:
         """Catch up with the clock, a burst at a time, and publish."""
-        bridge, rig = self._bridge, self._bridge.rig
-        due_ns = self._pacer.due_ns(time.monotonic_ns())
+        bridge, rig, steady_ns = self._bridge, self._bridge.rig, time.monotonic_ns()
+        self.held_up_ns = max(self.held_up_ns, steady_ns - self._polled_ns)
+        self._polled_ns = steady_ns
+        due_ns = self._pacer.due_ns(steady_ns)
         if due_ns < min(rig.now_ns + self._wake_ns, self._boundary_ns):
             return
         bridge.hear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ NODES = ("bridge", "observation_sync", "experts", "chunk_executor", "episode_rec
 SECOND_NS = 1_000_000_000
 SETTINGS = {"bridge": {"judge": True}, "episode_recorder": {"min_free_bytes": 0}}
 KILLED_AT_STEP = 6
+LEAD_MS = CALM["chunk_executor"]["lead_ms"]
 
 
 class Killed:
@@ -91,7 +93,7 @@ class Killed:
         if self.killed_ns or not moving or episode.steps < KILLED_AT_STEP:
             return
         self.killed_ros_ns, self.killed_ns = time.time_ns(), time.monotonic_ns()
-        self._limit_s = time.monotonic() + 30.0
+        self._limit_s = time.monotonic() + 90.0
         os.kill(self.launcher.pid(self.victim), signal.SIGKILL)
 
     def _health(self) -> None:
@@ -142,6 +144,21 @@ def judged(folder: Path) -> list[str]:
     return [line.split("judge: ")[1] for line in log if "judge: " in line]
 
 
+def legal(make: Callable[[Path], Killed], folder: Path) -> Killed:
+    """A run in which the judge found nothing; made anew if the simulator was held up for longer than commands lead.
+
+    It has no processor of its own, as a controller has: its set-point jumps then to what was sent meanwhile.
+    """
+    for attempt in range(3):
+        run = make(folder / str(attempt))
+        verdict = judged(run.folder)[-1]
+        if verdict.startswith("0 violations"):
+            return run
+        held_up = re.search(r"held up for (\d+) ms", verdict)
+        assert held_up and float(held_up[1]) > LEAD_MS, verdict
+    raise AssertionError(f"the machine is too busy for real time: {verdict}")
+
+
 def kept_unlabelled(bag: Bag) -> bool:
     """Whether the take is whole, where takes are kept, and labelled by the recorder alone: nobody saw how it ended."""
     assert (bag.custom["outcome"], bag.custom["note"]) == ("unlabelled", "the recorder was shut down")
@@ -157,7 +174,8 @@ def comes_to_rest(bag: Bag) -> None:
 
 @pytest.mark.parametrize("victim", NODES)
 def test_the_death_of_any_node_is_named_and_ends_the_graph(tmp_path: Path, victim: str) -> None:
-    run = Killed(sim(tmp_path), victim, tmp_path)
+    until = legal if victim != "bridge" else lambda make, folder: make(folder)
+    run = until(lambda folder: Killed(sim(folder), victim, folder), tmp_path)
     assert run.said(f"{victim} ended with SIGKILL; stopping the graph") < SECOND_NS
     assert run.launcher.exit_status == 128 + signal.SIGKILL
     assert run.status == {name: 0 for name in NODES if name != victim} | {victim: -signal.SIGKILL}
@@ -169,8 +187,6 @@ def test_the_death_of_any_node_is_named_and_ends_the_graph(tmp_path: Path, victi
     else:
         assert last_ns >= run.killed_ros_ns
         assert kept_unlabelled(bag)
-    if victim != "bridge":
-        assert judged(tmp_path)[-1].startswith("0 violations")
 
 
 def holds(run: Killed) -> bool:
@@ -199,7 +215,9 @@ REASONS = {"bridge": "joint state is", "observation_sync": "scripted is silent",
 
 @pytest.mark.parametrize("victim", REASONS)
 def test_who_is_left_holds_the_arm_and_says_why(tmp_path: Path, victim: str) -> None:
-    run, held = until_held(lambda folder: Killed(sim(folder, on_death=CONTINUE), victim, folder, holds), tmp_path)
+    make = lambda folder: Killed(sim(folder, on_death=CONTINUE), victim, folder, holds)  # noqa: E731
+    fit = make if victim == "bridge" else lambda folder: legal(make, folder)
+    run, held = until_held(fit, tmp_path)
     assert run.said(f"{victim} ended with SIGKILL; the graph goes on without it") < SECOND_NS
     assert REASONS[victim] in held.reason
     assert run.after_ns(held) < SECOND_NS
@@ -209,24 +227,23 @@ def test_who_is_left_holds_the_arm_and_says_why(tmp_path: Path, victim: str) -> 
         assert run.after_ns(stale) < SECOND_NS
     else:
         comes_to_rest(bag)
-        assert judged(run.folder)[-1].startswith("0 violations")
     assert run.status == {name: 0 for name in NODES if name != victim} | {victim: -signal.SIGKILL}
 
 
 def test_without_the_executor_the_controller_ends_at_rest_and_the_recorder_says_who_is_silent(tmp_path: Path) -> None:
     topic = interfaces.EXECUTOR_STATE.name
-    run = Killed(sim(tmp_path, on_death=CONTINUE), "chunk_executor", tmp_path, lambda run: silent(run, topic))
+    end = lambda run: silent(run, topic)  # noqa: E731
+    run = legal(lambda folder: Killed(sim(folder, on_death=CONTINUE), "chunk_executor", folder, end), tmp_path)
     assert run.after_ns(silent(run, topic)[0]) < SECOND_NS
     comes_to_rest(run.bag())
-    assert judged(tmp_path)[-1].startswith("0 violations")
 
 
 def test_without_the_recorder_the_arm_goes_on_and_what_was_recorded_is_readable(tmp_path: Path) -> None:
-    run = Killed(sim(tmp_path, on_death=CONTINUE), "episode_recorder", tmp_path, lambda run: run.evaluator.sim.done)
+    end = lambda run: run.evaluator.sim.done  # noqa: E731
+    run = legal(lambda folder: Killed(sim(folder, on_death=CONTINUE), "episode_recorder", folder, end), tmp_path)
     assert run.said("episode_recorder ended with SIGKILL; the graph goes on without it") < SECOND_NS
     assert run.episode.success
     assert max(m.log_ns for m in run.bag().messages()) > run.killed_ros_ns - SECOND_NS
-    assert judged(tmp_path)[-1].startswith("0 violations")
 
 
 @pytest.fixture

@@ -74,9 +74,9 @@ class Peer:
         return self.heard[topic.name]
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not condition():
-            assert time.monotonic() < deadline, f"waited 30 s for {what}"
+            assert time.monotonic() < deadline, f"waited 90 s for {what}"
             self.executor.spin_once(timeout_sec=0.05)
             self._answer()
 
@@ -96,7 +96,7 @@ class Peer:
         self.state.publish(msg)
 
     def reset(self, task: str = "", seed: int = 0, max_steps: int = 0) -> Any:
-        assert self.resetter.wait_for_service(30), "no reset service"
+        assert self.resetter.wait_for_service(90), "no reset service"
         future = self.resetter.call_async(ResetSim.Request(task=task, seed=seed, max_steps=max_steps))
         self.until(future.done, "the reset")
         return future.result()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -271,6 +272,29 @@ def test_realtime_gives_up_time_that_it_cannot_make_up(
     assert (np.diff(joints) > 0).all()
     assert joints[-1] - joints[0] > 1.2 * len(joints) * MS, "physics made less than the clock"
     assert "slower than real time" in capfd.readouterr().err
+
+
+def test_the_judges_verdict_says_for_how_long_the_simulator_did_nothing(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its arm is then no witness: no controller stands still."""
+    finish, slept, said = Fr3Plant.finish_render, [], []
+
+    def end(plant: Fr3Plant) -> Any:
+        if slept == ["asked"]:
+            slept.append("done")
+            time.sleep(0.15)
+        return finish(plant)
+
+    monkeypatch.setattr(Fr3Plant, "finish_render", end)
+    peer = launch(None, mode="realtime")
+    assert peer.reset("Reach-v0", 3, 5).success
+    slept.append("asked")
+    peer.start()
+    peer.until(peer.done, "the end")
+    peer.until(lambda: "judge:" in (said.append(capfd.readouterr().err) or "".join(said)), "the verdict")
+    held_up = re.search(r"judge: 0 violations in \d+ set-points; held up for (\d+) ms", "".join(said))
+    assert held_up and float(held_up[1]) >= 150
 
 
 def test_realtime_leaves_pictures_out_rather_than_wait_for_them(
