@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from e0_policy.dataset import DatasetError, Episode, PackedSource
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import FloatArray, ImageArray
+from e0_policy.types import FloatArray, ImageArray, Representation
 from sim.adapter import RowAdapter, SimAdapter
 from sim.collect_config import CollectConfig
 from sim.demonstration import PERIOD_NS
@@ -81,20 +81,21 @@ def name_of(task: str, seed: int) -> str:
 
 
 def demonstrations(folder: Path, task: str) -> dict[int, FloatArray]:
-    """Rows `(n, columns)` of a collected folder's episodes of a task, by seed: the set-points, `PERIOD_NS` apart.
+    """Rows `(n, joints + 1)` of a collected folder's episodes of a task, by seed: the set-points, `PERIOD_NS` apart.
 
     Raises:
-        DatasetError: no such folder, rows of another period, or no episode of the task.
+        DatasetError: no such folder, rows of another kind or period, or no episode of the task.
 
     """
-    source = PackedSource(folder)
+    source, needed = PackedSource(folder), Representation.JOINT_POSITION
+    if source.representation != needed:
+        raise DatasetError(f"{folder}: its rows are {source.representation.label}; needed are {needed.label}")
     if source.period_ns != PERIOD_NS:
         raise DatasetError(f"{folder}: its rows are {source.period_ns} ns apart; needed are {PERIOD_NS}")
-    named = {episode.identifier: episode.actions for episode in source.episodes}
-    found = {int(name[len(task) + 1 :]): rows for name, rows in named.items() if name.startswith(f"{task}-")}
+    named = [(*episode.identifier.rpartition("-")[::2], episode.actions) for episode in source.episodes]
+    found = {int(seed): rows for of, seed, rows in named if of == task}
     if not found:
-        held = ", ".join(sorted({name.rpartition("-")[0] for name in named}))
-        raise DatasetError(f"{folder} has no episode of {task}; it has {held}")
+        raise DatasetError(f"{folder} has no episode of {task}; it has {', '.join(sorted({of for of, *_ in named}))}")
     return found
 
 

@@ -142,14 +142,23 @@ def test_latency_delays_a_demonstration_and_takes_nothing_from_it() -> None:
     np.testing.assert_array_equal(source.answer(later, None).rows[0], ROWS[0])
 
 
-def test_a_folder_without_the_task_or_of_another_period_is_refused(demos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"period_ns": 10**8}, "100000000 ns apart; needed are 50000000"),
+        ({"representation": "ee_delta_step"}, "ee_delta_step; needed are joint_position"),
+    ],
+)
+def test_a_folder_of_other_rows_or_without_the_task_is_refused(
+    demos: Path, tmp_path: Path, changed: dict, told: str
+) -> None:
     with pytest.raises(DatasetError, match="no episode of Detour-v0; it has Reach-v0"):
         demonstrations(demos, "Detour-v0")
     for path in demos.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     index = json.loads((tmp_path / "index.json").read_text())
-    (tmp_path / "index.json").write_text(json.dumps({**index, "period_ns": 10**8}))
-    with pytest.raises(DatasetError, match="100000000 ns apart; needed are 50000000"):
+    (tmp_path / "index.json").write_text(json.dumps({**index, **changed}))
+    with pytest.raises(DatasetError, match=told):
         demonstrations(tmp_path, "Reach-v0")
 
 
