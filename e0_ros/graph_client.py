@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import rclpy
@@ -11,16 +12,18 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 
 from e0_msgs.msg import ExecutorState, RecorderState, SimState
 from e0_ros import interfaces
 from e0_ros.core.live_status import Status, streams_of
 from e0_ros.core.traces import MODES
 from e0_ros.interfaces import Service, Topic, message_class
+from e0_ros.readiness import SETTLE_S
 
 SPEEDS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 BRING_S = 180.0
+ABSENT_S = 2.0
 SILENT_S = 3.0
 """Nodes that report every second and have not for so long are silent."""
 
@@ -76,11 +79,15 @@ class GraphClient(Node):  # type: ignore[misc]
             self._ros.spin_once(left)
 
     def has(self, service: Service) -> bool:
-        """Whether somebody serves it."""
-        return bool(self._client(service).service_is_ready())
+        """Whether its owner serves it, as far as is known; on a busy machine its client may still have to find it."""
+        if self._client(service).service_is_ready():
+            return True
+        with suppress(NodeNameNonExistentError):
+            return any(n == service.name for n, _ in self.get_service_names_and_types_by_node(service.owner, "/"))
+        return False
 
     def wait_for(self, *services: Service) -> None:
-        """Wait until all are served.
+        """Wait until all are served, and a moment for the rest of the graph to be found.
 
         Raises:
             GraphCallError: names those that are not within the timeout.
@@ -93,6 +100,7 @@ class GraphClient(Node):  # type: ignore[misc]
                 names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
                 raise GraphCallError(f"not up within {self._timeout_s:.0f} s: {names}; is the graph running?")
             self.spin(0.1)
+        self.spin(SETTLE_S)
 
     def call(self, service: Service, **fields: Any) -> Any:
         """The reply of a service that has agreed.
@@ -114,7 +122,8 @@ class GraphClient(Node):  # type: ignore[misc]
 
         """
         client = self._client(service)
-        if not client.service_is_ready() and not client.wait_for_service(2.0):
+        patience_s = self._timeout_s if self.has(service) else ABSENT_S
+        if not client.service_is_ready() and not client.wait_for_service(patience_s):
             raise GraphCallError(f"{service.owner} does not serve {service.name}; is it running?")
         future = client.call_async(message_class(service.type).Request(**fields))
         deadline = time.monotonic() + self._timeout_s

@@ -1,0 +1,46 @@
+"""A client of a graph on a busy machine, where discovery takes its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.ros
+
+import rclpy  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+
+from e0_ros import interfaces  # noqa: E402
+from e0_ros.graph_client import GraphCallError, GraphClient  # noqa: E402
+
+
+@pytest.fixture
+def bridge(ros: None) -> Iterator[Any]:
+    """A simulator that can be reset."""
+    node, service = rclpy.create_node("bridge"), interfaces.RESET_SIM
+    node.create_service(interfaces.message_class(service.type), service.name, lambda _, response: response)
+    yield node
+    node.destroy_node()
+
+
+def test_a_service_whose_client_has_not_found_it_yet_is_there(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(bridge)
+    with closing(GraphClient()) as client:
+        client.wait_for(interfaces.RESET_SIM)
+        for service in (interfaces.RESET_SIM, interfaces.RESET_EXPERT, interfaces.HOME):
+            monkeypatch.setattr(client._client(service), "service_is_ready", lambda: False)
+        assert client.has(interfaces.RESET_SIM)
+        assert not client.has(interfaces.RESET_EXPERT) and not client.has(interfaces.HOME)
+    executor.shutdown()
+
+
+def test_what_nobody_serves_is_named(ros: None) -> None:
+    with closing(GraphClient(timeout_s=0.5)) as client:
+        with pytest.raises(GraphCallError, match=r"bridge does not serve /e0/sim/reset; is it running"):
+            client.call(interfaces.RESET_SIM)
+        with pytest.raises(GraphCallError, match=r"not up within 0 s: bridge .*is the graph running"):
+            client.wait_for(interfaces.RESET_SIM)
