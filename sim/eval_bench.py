@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,12 @@ from sim.eval_options import seed_range
 from sim.eval_pool import ONE_THREAD, environment
 from sim.eval_rollouts import ERROR, POLICY, Job, Rollout
 from sim.evaluation import EvalConfig, RolloutRunner, check_tasks, completed, inference_settings
+from sim.simulators import STEPPED
 from sim.sources import PolicySource
 
 DESCRIPTION = """\
-How many rollouts of a policy fit into an hour: in ManiSkill's own loop (env.reset, env.step, its own observations with
-every camera at every step), --raw, --direct, and over the graph in lock-step. Every way runs the same task, seeds,
+How many rollouts of a policy fit into an hour: in the simulator's own loop (env.reset, env.step, its own observations
+with every camera at every step), --raw, --direct, and over the graph in lock-step. Every way runs the same task, seeds,
 checkpoint, cameras, robot and step limit; in each process the first three take turns, seed by seed, so that what else
 the machine does hits all alike. A rollout's time runs from its reset to its end; starting processes, and each loop's
 first rollout, which compiles shaders, do not count.
@@ -33,10 +35,12 @@ EPILOG = """\
 examples
   e0 bench eval --checkpoint config/checkpoint/pick_push
   e0 bench eval --checkpoint config/checkpoint/pick_push --task PushCube-v1 --seeds 0:20 --workers 4 --json eval.json
+  e0 bench eval --checkpoint runs/libero_spatial/checkpoint --simulator libero --task libero_spatial/0
 
 exit status: 0 done, 1 a rollout ended with an error, 2 wrong arguments
 """
 OWN, RAW, DIRECT, GRAPH = "own loop", "raw", "direct", "lockstep"
+OWN_LOOPS = {"maniskill": "sim.maniskill_own", "libero": "sim.libero_own"}
 Timed = tuple[int, float]
 """Steps of a rollout, and its time [s]."""
 
@@ -48,18 +52,22 @@ def run_local(config: EvalConfig, task: str, seeds: Sequence[int]) -> dict[str, 
         RuntimeError: a rollout ended with an error.
 
     """
-    from sim.maniskill_own import OwnLoop
-
+    own = importlib.import_module(OWN_LOOPS[config.simulator]).OwnLoop(task, config.views, config.size)
     policy = load_checkpoint(config.checkpoint, config.device, inference_settings(config.settings))
-    own, source = OwnLoop(task, config.views, config.size), PolicySource(policy, load_embodiment(policy.embodiment))
+    source = PolicySource(policy, load_embodiment(policy.embodiment))
     raw, direct = (RolloutRunner(completed(_in(config, mode))) for mode in (RAW, DIRECT))
     found: dict[str, list[Timed]] = {OWN: [], RAW: [], DIRECT: []}
+    alone = config.simulator in STEPPED  # one environment per process: the next one is made when it is gone
     with raw, direct:
         for seed in (seeds[0], *seeds):
             source.reset(task, seed)
             found[OWN].append(own.run(seed, source, config.max_steps))
+            if alone:
+                own.close()
             for mode, runner in ((RAW, raw), (DIRECT, direct)):
                 found[mode].append(timed(runner.run(Job(POLICY, task, seed))))
+                if alone:
+                    runner.close()
     own.close()
     return {mode: rollouts[1:] for mode, rollouts in found.items()}
 
@@ -131,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     p = argparse.ArgumentParser(prog="e0 bench eval", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     p.add_argument("--checkpoint", required=True, help="folder of the checkpoint")
+    p.add_argument("--simulator", default="maniskill", choices=OWN_LOOPS, help="default: %(default)s")
     p.add_argument("--task", default="PickCube-v1", help="default: %(default)s")
     p.add_argument("--seeds", default="0:8", help="A:B, shared by the processes (default: %(default)s)")
     p.add_argument("--max-steps", type=int, default=60, help="of a rollout (default: %(default)s)")
@@ -167,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     a = _parser().parse_args(argv)
     try:
-        config = completed(EvalConfig(checkpoint=a.checkpoint, max_steps=a.max_steps))
+        config = completed(EvalConfig(checkpoint=a.checkpoint, simulator=a.simulator, max_steps=a.max_steps))
         found = measure(config, a.task, list(seed_range(a.seeds)), a.workers, not a.no_graph)
     except (ConfigError, RuntimeError) as error:
         print(f"e0 bench eval: {error}", file=sys.stderr)

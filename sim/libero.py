@@ -83,20 +83,11 @@ class LiberoAdapter:
             self._env.reset()
         self._task, self._gripper = task, -1.0
         if not drawn:
-            self._set_state(libero_tasks.initial_states(task)[seed])
+            set_state(self._env, libero_tasks.initial_states(task)[seed])
         if task != LIFT:
             for _ in range(SETTLING):
                 self.stand()
         return Scene(task, seed, libero_tasks.instructions()[task], libero_tasks.official_steps(task))
-
-    def _set_state(self, state: FloatArray) -> None:
-        """As LIBERO's `set_init_state`, without its pictures."""
-        env = self._env
-        env.sim.set_state_from_flattened(state)
-        env.sim.forward()
-        env._check_success()  # it also notes what objects were in
-        env._post_process()
-        env._update_observables(force=True)
 
     @property
     def environment(self) -> Any:
@@ -112,7 +103,7 @@ class LiberoAdapter:
         """
         if np.shape(row) != (self.columns,):
             raise ValueError(f"a row of LIBERO has {self.columns} numbers, got {np.shape(row)}")
-        self._gripper = 1.0 - 2.0 * float(np.clip(row[-1], 0.0, 1.0))
+        self._gripper = gripper_command(row[-1])
         self._env.step(np.append(row[:-1], self._gripper))
 
     def stand(self) -> None:
@@ -187,15 +178,29 @@ class LiberoAdapter:
         gc.collect()
 
 
-def make_env(task: str, draws: bool, size_px: tuple[int, int]) -> Any:
-    """The bare environment of a task, which renders only when it is asked to and knows no end.
+def gripper_command(opening: float) -> float:
+    """Robosuite's number for an opening in [0, 1]."""
+    return 1.0 - 2.0 * float(np.clip(opening, 0.0, 1.0))
+
+
+def set_state(env: Any, state: FloatArray) -> None:
+    """As LIBERO's `set_init_state`, without its pictures."""
+    env.sim.set_state_from_flattened(state)
+    env.sim.forward()
+    env._check_success()  # it also notes what objects were in
+    env._post_process()
+    env._update_observables(force=True)
+
+
+def make_env(task: str, draws: bool, size_px: tuple[int, int], observes: bool = False) -> Any:
+    """The bare environment of a task, which renders only when it is asked to (or `observes`) and knows no end.
 
     Raises:
         ConfigError: LIBERO or its assets are missing.
 
     """
     options: dict[str, Any] = {
-        "use_camera_obs": False,
+        "use_camera_obs": observes,
         "has_renderer": False,
         "has_offscreen_renderer": draws,
         "camera_names": list(CAMERAS.values()),

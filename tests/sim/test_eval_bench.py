@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from e0_policy.embodiment import load_embodiment
 from sim.eval_bench import DIRECT, GRAPH, OWN, RAW, figures, main, run_local, table
 from sim.evaluation import EvalConfig, completed
 
@@ -32,3 +33,29 @@ def test_every_way_runs_the_policy_on_the_seeds() -> None:
     steps = {way: [count for count, _ in rollouts] for way, rollouts in found.items()}
     assert steps == {OWN: [8], RAW: [8], DIRECT: [8]}
     assert all(wall_s > 0 for rollouts in found.values() for _, wall_s in rollouts)
+
+
+@pytest.mark.sim
+def test_the_own_loop_of_robosuite_is_what_raw_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lift by its expert: the same number of rows to success from the same scene."""
+    pytest.importorskip("robosuite", reason="robosuite is not installed")
+    from sim.libero import LiberoAdapter
+    from sim.libero_own import OwnLoop
+    from sim.raw import RawLoop
+    from sim.sources import ExpertSource
+
+    adapter = LiberoAdapter(("base",), 32, 32)
+    source = ExpertSource("libero", load_embodiment("panda"), lambda: adapter.privileged().poses)
+    source.reset("Lift", 3)
+    raw = RawLoop(adapter).run("Lift", 3, source)
+    own = OwnLoop("Lift", ("base",), 32)
+    made = own.open
+    monkeypatch.setattr(
+        own, "open", lambda: setattr(adapter, "_env", made())
+    )  # the expert looks at the scene that runs
+    adapter.close()
+    adapter._task = "Lift"
+    source.reset("Lift", 3)
+    steps, _ = own.run(3, source, 200)
+    own.close()
+    assert raw.success and steps == raw.steps < 200
