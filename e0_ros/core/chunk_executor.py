@@ -126,6 +126,7 @@ class ChunkExecutor(Executor):
         return ""
 
     def _anchor(self, joints: FloatArray, now_ns: int) -> None:
+        self._lead.begin()
         keep = self._held_reference(joints, now_ns)
         self._command = Command.rest(joints if keep is None else keep, now_ns)
         self._settling = keep is None
@@ -242,7 +243,8 @@ class ChunkExecutor(Executor):
             return None
         ahead_ns = self._ahead_ns(chunk)
         if chunk.end_ns + chunk.period_ns <= commit_ns + ahead_ns:
-            return self._refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old")
+            when = f"when commands act, {self._lead_ns / 1e6:.0f} ms ahead"
+            return self._refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old {when}")
         slow_down_ns = int(self.config.slow_down_ms * _MS) if chunk.source == "policy" else 0
         curve = RowCurve(chunk.rows[:, :-1], chunk.t0_ns - ahead_ns, chunk.period_ns, slow_down_ns)
         gap = np.abs(curve(np.array([commit_ns])).position[0] - self._command.sample(commit_ns).position)

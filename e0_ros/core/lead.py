@@ -2,9 +2,10 @@
 
 A controller that gets a command after the time where it branches off the one before would jump from one to the other.
 Nothing at the sender can call such a command back, so the lead has to cover the delay: at least `lead_ms`, and more as
-soon as messages are seen to take long, as on an overloaded machine. It shrinks again slowly. What is sent meanwhile is
-legal at any delay up to the lead; a plan that only goes on is so at any delay up to `lead + span - message period`,
-since the next message repeats it knot for knot.
+soon as messages are seen to take long, as on an overloaded machine. It shrinks again slowly; arming starts from what
+was seen last, not from how slow a bench is while its nodes start. What is sent meanwhile is legal at any delay up to
+the lead; a plan that only goes on is so at any delay up to `lead + span - message period`, since the next message repeats
+it knot for knot.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 _WORK_NS = 6_000_000  # from the decision to the message's sending
 _MARGIN = 1.5
 _DECAY_NS = 30_000_000_000
+_RECENT_NS = 1_000_000_000
 LEAST_TRANSPORT_NS = 2_000_000
 
 
@@ -21,13 +23,23 @@ class Lead:
     def __init__(self, plan_ns: int, brake_ns: int, most_ns: int) -> None:
         self._plan_ns, self._brake_ns, self._most_ns = plan_ns, brake_ns, most_ns
         self._worst_ns, self._seen_ns = 0, 0
+        self._since_ns, self._recent_ns, self._before_ns = 0, 0, 0
 
     def observe(self, delay_ns: int, now_ns: int) -> None:
         """Take one message's time on its way; below 0 the clocks are at fault and it counts as none."""
         passed_ns = min(max(now_ns - self._seen_ns, 0), _DECAY_NS)
         self._seen_ns = now_ns
         faded_ns = self._worst_ns - self._worst_ns * passed_ns // _DECAY_NS
-        self._worst_ns = max(faded_ns, min(delay_ns, 2 * self._most_ns))
+        delay_ns = min(delay_ns, 2 * self._most_ns)
+        self._worst_ns = max(faded_ns, delay_ns)
+        if now_ns >= self._since_ns + _RECENT_NS:
+            self._before_ns = self._recent_ns if now_ns < self._since_ns + 2 * _RECENT_NS else 0
+            self._since_ns, self._recent_ns = now_ns, 0
+        self._recent_ns = max(self._recent_ns, delay_ns)
+
+    def begin(self) -> None:
+        """Start from the worst of the last second or two: what was before is forgotten."""
+        self._worst_ns = max(self._recent_ns, self._before_ns)
 
     @property
     def transport_ns(self) -> int:

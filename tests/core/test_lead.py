@@ -24,6 +24,32 @@ def test_the_lead_grows_at_once_with_a_delay_and_shrinks_slowly() -> None:
     assert (lead.plan_ns, lead.brake_ns) == (20 * MS, 8 * MS)
 
 
+def test_arming_starts_from_the_delays_of_the_last_second() -> None:
+    """Nodes that start hold each other up: a hand could not lead for a minute after that, its plans being short."""
+    lead = Lead(20 * MS, 8 * MS, 400 * MS)
+    lead.observe(250 * MS, 1000 * MS)
+    lead.observe(10 * MS, 1900 * MS)
+    lead.begin()
+    assert lead.plan_ns == 381 * MS, "too recent to be forgotten"
+    for ms in range(2000, 4000, 100):
+        lead.observe(12 * MS, ms * MS)
+    assert lead.plan_ns > 300 * MS
+    lead.begin()
+    assert lead.plan_ns == 24 * MS
+    lead.observe(MS, 60_000 * MS)
+    lead.begin()
+    assert lead.plan_ns == 20 * MS
+
+
+def test_an_arm_is_armed_with_the_delays_of_now() -> None:
+    takes_ms = [200.0]
+    d = Driven(delay_ms=lambda: takes_ms[-1]).run(100)
+    takes_ms.append(2.0)
+    assert d.run(3000).executor.transport_ns > 250 * MS
+    d.arm_it()
+    assert d.executor.transport_ns == 3 * MS
+
+
 def test_a_clock_that_is_behind_shortens_no_lead_and_a_long_delay_is_trouble() -> None:
     lead = Lead(20 * MS, 8 * MS, 400 * MS)
     lead.observe(-50 * MS, MS)

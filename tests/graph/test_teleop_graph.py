@@ -65,7 +65,7 @@ class Watcher(GraphClient):
     def _hear(self, msg: DiagnosticArray) -> None:
         self.said.update({status.name: status for status in msg.status})
 
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 90.0) -> None:
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 180.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             words = {n: (s.message, {v.key: v.value for v in s.values}) for n, s in self.said.items()}
@@ -125,7 +125,7 @@ class Stranger:
             now_ns = self._client.get_clock().now().nanoseconds
             times = now_ns / 1e9 + 0.05 * np.arange(30)
             rows = np.tile(np.append(ARM.home, 1.0), (30, 1))
-            rows[:, 0] += 0.1 * np.sin(2.0 * times)
+            rows[:, 0] += 0.05 * np.sin(2.0 * times)  # well within what counts as aligned
             names = {"embodiment": "fr3", "joint_names": ARM.joint_names}
             chunk = ActionChunk(rows, now_ns, 50_000_000, "policy", "stranger", self._sequence, **names)
             self._chunks.publish(chunk_to_msg(chunk, now_ns))
