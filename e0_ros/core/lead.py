@@ -1,11 +1,11 @@
 """How long before it acts a command must be sent: longer than a message has lately taken.
 
 A controller that gets a command after the time where it branches off the one before would jump from one to the other.
-Nothing at the sender can call such a command back, so the lead has to cover the delay: at least `lead_ms`, and more as
-soon as messages are seen to take long, as on an overloaded machine. It shrinks again slowly; arming starts from what
-was seen last, not from how slow a bench is while its nodes start. What is sent meanwhile is legal at any delay up to
-the lead; a plan that only goes on is so at any delay up to `lead + span - message period`, since the next message repeats
-it knot for knot.
+Nothing at the sender can call such a command back, so the lead has to cover the delay: at least `lead_ms`, and more
+as soon as messages are seen to take long, as on an overloaded machine. It shrinks again slowly; arming starts from
+what was seen last, not from how slow a bench is while its nodes start. What is sent meanwhile is legal at any delay
+up to the lead; a plan that only goes on is so at any delay up to `lead + span - message period`, since the next
+message repeats it knot for knot.
 """
 
 from __future__ import annotations
