@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,8 +19,6 @@ from tests.e0_policy.test_engine import agreement, observations
 from tests.e0_policy.tiny import tiny_model
 
 ON_GPU = torch.cuda.is_available()
-if not ON_GPU:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
 pytest.importorskip("triton", reason="triton is not installed (torch's CUDA wheels bring it)")
 
 from e0_policy import gpu_path  # noqa: E402
