@@ -47,6 +47,12 @@ class LossCounter:
         self.by_topic.clear()
         self.unnumbered.clear()
 
+    def forget(self) -> None:
+        """Take every publisher's baseline anew. While both sides still find each other, single messages come from a
+        publisher that does not know of this subscriber yet, and those after them were never sent to it.
+        """
+        self._last.clear()
+
     @property
     def total(self) -> int:
         """Lost messages of all topics."""

@@ -139,6 +139,8 @@ class EpisodeRecorder(Node):
             response.message = f"no {CLOCK.name} was heard for {self._config.discovery_s:g} s; is the simulator up?"
             return response
         self._inputs.drain(self._config.quiet_s, self._config.settle_s)
+        if self._sim_time and not self._used:  # before it, stills were shown again and again to whoever was found
+            self._losses.forget()
         instructions = list(self._latched.get(INSTRUCTION.name, {}).values())
         text = text_of(instructions[-1]) if instructions else ""
         episode = Episode(name, self._now_ns(), request.task, request.seed, text)

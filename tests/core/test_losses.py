@@ -54,3 +54,10 @@ def test_without_publishers_numbers_losses_are_unknown_not_zero() -> None:
     assert describe_losses(0, losses.unnumbered.total()) == "unknown"
     losses.start()
     assert (losses.known(), describe_losses(losses.total, losses.unnumbered.total())) == ({}, "0")
+
+
+def test_what_came_before_both_sides_had_found_each_other_is_no_baseline() -> None:
+    losses = LossCounter()
+    losses.received("/a", b"p", 2)
+    losses.forget()
+    assert losses.received("/a", b"p", 5) == 0 and losses.received("/a", b"p", 7) == 1
