@@ -8,11 +8,12 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 from e0_ros.interfaces import Qos, Topic, message_class
+from e0_ros.introductions import Introductions
+from e0_ros.polled import Polled
 
 IMAGE_HISTORY = 60
 HISTORY = 2000
@@ -20,21 +21,6 @@ HISTORY = 2000
 
 Handler = Callable[[Topic, bytes, Any], None]
 """Called with the topic, CDR bytes, and rclpy's message info."""
-
-
-class Polled(CallbackGroup):
-    """Entities that no executor waits for."""
-
-    def can_execute(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        """Nothing to do."""
 
 
 class RawInputs:
@@ -48,6 +34,7 @@ class RawInputs:
         self._node, self._topics, self._handler, self._group = node, topics, handler, Polled()
         self.qos = {topic.name: topic.qos for topic in topics}
         self._subscriptions = {topic.name: self._subscribe(topic) for topic in topics}
+        self._introductions = Introductions(node)
 
     def poll(self) -> int:
         """Hand over what has arrived, in the order of arrival over all topics; returns how many messages."""
@@ -81,6 +68,10 @@ class RawInputs:
         while time.monotonic() < end and any(map(self._unmatched, self._topics)):
             time.sleep(0.01)
 
+    def introduce(self, limit_s: float) -> list[str]:
+        """Wait until every node that publishes here knows of these subscriptions; those that have not said so."""
+        return self._introductions.wait([topic.name for topic in self._topics], limit_s)
+
     def follow_publishers(self) -> None:
         """Subscribe anew where a publisher offers less than the graph declares (a camera with best effort)."""
         for topic in self._topics:
@@ -94,6 +85,7 @@ class RawInputs:
                 self.qos[topic.name] = wanted
                 self._node.destroy_subscription(self._subscriptions[topic.name])
                 self._subscriptions[topic.name] = self._subscribe(topic)
+                self._introductions.renew()
 
     def _subscribe(self, topic: Topic) -> Any:
         depth = IMAGE_HISTORY if topic.type == "sensor_msgs/msg/Image" else HISTORY

@@ -22,7 +22,7 @@ from e0_ros import interfaces
 from e0_ros.conversions import pose_values, rgb8_from_msg, to_ns
 from e0_ros.core.policy_session import is_error
 from e0_ros.interfaces import Service, Topic, message_class
-from e0_ros.raw_inputs import Polled
+from e0_ros.polled import Polled
 from sim.demonstration import PERIOD_NS
 from sim.pacing import SLACK_NS
 from sim.statistics import percentile, rms_jerk
@@ -154,8 +154,6 @@ class Evaluator(Node):  # type: ignore[misc]
         self._ros.add_node(self)
         reset = interfaces.RESET_EXPERT if source == "scripted" else interfaces.RESET_POLICY
         self._needed = (*EPISODE_SERVICES, reset)
-        kinds = {s.name: message_class(s.type) for s in self._needed}
-        self._callers = {name: self.create_client(kind, name) for name, kind in kinds.items()}
         self.sim: SimState | None = None
         self._told_s = 0.0
         self.executor_state: ExecutorState | None = None
@@ -168,6 +166,9 @@ class Evaluator(Node):  # type: ignore[misc]
         self._listen(interfaces.OBSERVATION, self._on_observation)
         self._listen(interfaces.ACTION_CHUNK, self._on_chunk)
         self._listen(interfaces.DIAGNOSTICS, self._on_diagnostics)
+        kinds = {s.name: message_class(s.type) for s in self._needed}
+        # made after the subscriptions: whoever answers knows of these too (see `e0_ros.introductions`)
+        self._callers = {name: self.create_client(kind, name) for name, kind in kinds.items()}
         self._verdict: DiagnosticStatus | None = None
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ from e0_ros.core.command import Command
 from e0_ros.graph import TELEOP_PACE
 from e0_ros.nodes.chunk_executor import ChunkExecutorNode
 from e0_ros.nodes.chunk_executor import run as run_executor
-from e0_ros.raw_inputs import Polled
+from e0_ros.polled import Polled
 
 TARGETS = {"latency_p99_ms": "<= 15", "commands_per_reading": ">= 1"}
 LED_S = 3.0

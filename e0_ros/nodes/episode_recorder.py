@@ -135,6 +135,9 @@ class EpisodeRecorder(Node):
             return response
         self._inputs.follow_publishers()
         self._inputs.wait_for_publishers(self._config.settle_s)
+        if strangers := self._inputs.introduce(self._config.discovery_s if self._sim_time else self._config.settle_s):
+            text = "what they publish first may be missing; they do not answer for their parameters"
+            self.get_logger().warning(f"{', '.join(strangers)}: {text}")
         if self._sim_time and not self._hear_simulator():
             response.message = f"no {CLOCK.name} was heard for {self._config.discovery_s:g} s; is the simulator up?"
             return response

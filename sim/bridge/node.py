@@ -19,8 +19,8 @@ from e0_msgs.srv import ResetSim
 from e0_ros import interfaces
 from e0_ros.config import declare_parameters
 from e0_ros.conversions import to_ns, to_time
+from e0_ros.polled import Polled
 from e0_ros.process import run_node
-from e0_ros.raw_inputs import Polled
 from sim.adapter import SimAdapter
 from sim.bridge import lockstep, realtime
 from sim.bridge.outputs import Outputs

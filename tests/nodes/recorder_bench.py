@@ -39,7 +39,7 @@ class Bench:
         values = {"bag_dir": str(bag_dir), "min_free_bytes": 0, **parameters}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
         self.recorder = EpisodeRecorder(parameter_overrides=overrides)
-        self.node = rclpy.create_node("bench")
+        self.node = rclpy.create_node("bench", start_parameter_services=False)  # which it could not serve meanwhile
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.recorder)
         self._executor.add_node(self.node)
