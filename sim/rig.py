@@ -46,7 +46,7 @@ class Played:
 class Rig:
     """Advances an adapter along ROS time, with one of the stock controllers, and the judge if wanted.
 
-    Commands are queued with the time of their receipt and act from there on, even if the physics is behind. The
+    Commands are queued with the time of their sending and act from there on, even if the physics is behind. The
     set-point of a physics step is the controller's at the step's end, as ros2_control sends the next cycle's. A
     disturbance pushes the arm off these set-points; the judge, who sees what was commanded, does not know of it.
     """
@@ -117,9 +117,9 @@ class Rig:
         if self.judge:
             self.judge.restart(positions)
 
-    def command(self, command: Trajectory | Target, receipt_ns: int) -> None:
-        """Queue a command for the time of its receipt."""
-        self._queue.append((receipt_ns, command))
+    def command(self, command: Trajectory | Target, sent_ns: int) -> None:
+        """Queue a command for the time of its sending, or for now if that is past."""
+        self._queue.append((sent_ns, command))
 
     def sample(self) -> JointSample:
         """The joint state now."""

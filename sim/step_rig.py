@@ -46,7 +46,7 @@ class StepRig:
         self.gripper_target = self.adapter.gripper_opening()
         return scene
 
-    def command(self, row: Row, receipt_ns: int) -> None:
+    def command(self, row: Row, sent_ns: int) -> None:
         """Take the row of the step that begins now."""
         self._row = row
 

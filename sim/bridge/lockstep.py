@@ -50,7 +50,7 @@ class Lockstep:
         self._pending, self._samples, self._ticked = None, [], False
         self._show_still()
 
-    def on_command(self, command: Trajectory | Target | Row, received_ns: int) -> None:
+    def on_command(self, command: Trajectory | Target | Row, sent_ns: int) -> None:
         """Keep a command for the tick that waits for it, whenever it came."""
         if isinstance(command, Target):
             self._gate.target(command.stamp_ns)

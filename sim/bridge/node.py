@@ -32,8 +32,6 @@ from sim.rig import Played, Rig, Target
 from sim.step_rig import Row, StepRig
 
 REST_S = 1.0
-HELD_UP_MS = 20.0
-"""From then on the judge's verdict says for how long the simulator did nothing."""
 
 
 class Bridge(Node):
@@ -105,11 +103,11 @@ class Bridge(Node):
                     callback(*taken)
 
     def _on_trajectory(self, msg: JointTrajectory, info: dict[str, Any]) -> None:
-        self.time.on_command(trajectory_from_msg(msg), info["received_timestamp"])
+        self.time.on_command(trajectory_from_msg(msg), info["source_timestamp"])
 
     def _on_target(self, msg: JointState, info: dict[str, Any]) -> None:
         target = Target(to_ns(msg.header.stamp), np.array(msg.position, np.float64))
-        self.time.on_command(target, info["received_timestamp"])
+        self.time.on_command(target, info["source_timestamp"])
 
     def _on_step(self, msg: ChunkMsg) -> None:
         values = np.array(msg.data, np.float64) if msg.status == ChunkMsg.STATUS_OK else None
@@ -159,9 +157,9 @@ class Bridge(Node):
     def log_judgement(self) -> None:
         """One line with the judge's count."""
         if judge := self.rig.judge:
-            held_up_ms = self.time.held_up_ns / 1e6
+            held_up_ns = self.time.held_up_ns
             verdict = f"judge: {judge.violations} violations in {judge.samples} set-points"
-            verdict += f"; held up for {held_up_ms:.0f} ms" if held_up_ms > HELD_UP_MS else ""
+            verdict += f"; held up for {held_up_ns / 1e6:.0f} ms" if held_up_ns > realtime.HELD_UP_NS else ""
             if judge.violations:  # rclpy refuses two severities at one call site
                 self.get_logger().error(verdict)
             else:

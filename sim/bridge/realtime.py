@@ -22,8 +22,11 @@ WAKE_NS = 4 * MS
 BURST_NS = 10 * MS
 SERVE_NS = 20 * MS
 WARN_NS = 1000 * MS
-MAX_AGE_NS = 1000 * MS
 AT_REST_RAD_S = 0.005
+HELD_UP_NS = 20 * MS
+"""Time in which nothing was done from which on this process has been held up, and the judge's verdict says so."""
+RECEIVE_S = 0.03
+"""Time for DDS to take in what was sent meanwhile, and to ask again for what it missed."""
 
 
 class Realtime:
@@ -35,7 +38,7 @@ class Realtime:
         self._wake_ns = max(WAKE_NS, adapter.physics_period_ns)
         self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns), adapter.physics_period_ns)
         self._capture_ns: int | None = None
-        self._served_ns = self._warned_ns = self._polled_ns = 0
+        self._served_ns = self._warned_ns = self._polled_ns = self._used_ns = 0
         self.held_up_ns = 0
         """Longest time since the reset in which this process did nothing, as a controller's host never does."""
         self.left_out = 0
@@ -68,15 +71,17 @@ class Realtime:
         """Tie the clocks together again."""
         rig = self._bridge.rig
         rig.now_ns = self.prepare_reset()
-        self.held_up_ns, self._polled_ns = 0, time.monotonic_ns()
+        self.held_up_ns, self._polled_ns, self._used_ns = 0, time.monotonic_ns(), time.process_time_ns()
         self._pacer.anchor(rig.now_ns, time.monotonic_ns())
         self._boundary_ns = rig.now_ns + rig.adapter.control_period_ns
 
-    def on_command(self, command: Trajectory | Target, received_ns: int) -> None:
-        """Queue a command with the time of its receipt [system time], which may be well before this call."""
+    def on_command(self, command: Trajectory | Target, sent_ns: int) -> None:
+        """Queue a command with the time at which it was sent [system time], which may be well before this call.
+
+        This process may stand still with everything that it receives by; the controller that it stands for does not.
+        """
         now_ns, due_ns = time.time_ns(), self._pacer.due_ns(time.monotonic_ns())
-        age_ns = min(max(0, now_ns - received_ns), MAX_AGE_NS) if received_ns else 0
-        self._bridge.rig.command(command, due_ns - age_ns)
+        self._bridge.rig.command(command, due_ns - max(0, now_ns - sent_ns) if sent_ns else due_ns)
 
     def _on_gripper(self, msg: GripperCommand, _: Any) -> None:
         if np.isfinite(msg.opening):
@@ -100,9 +105,8 @@ class Realtime:
 
     def poll(self) -> None:
         """Catch up with the clock, a burst at a time, and publish."""
+        self._recover()
         bridge, rig, steady_ns = self._bridge, self._bridge.rig, time.monotonic_ns()
-        self.held_up_ns = max(self.held_up_ns, steady_ns - self._polled_ns)
-        self._polled_ns = steady_ns
         due_ns = self._pacer.due_ns(steady_ns)
         if due_ns < min(rig.now_ns + self._wake_ns, self._boundary_ns):
             return
@@ -116,6 +120,14 @@ class Realtime:
             self._capture_ns = None
         if rig.now_ns >= self._boundary_ns:
             self._control_step()
+
+    def _recover(self) -> None:
+        """After a pause in which the whole process stood still, wait until DDS has what was sent meanwhile."""
+        idle_ns, used_ns = time.monotonic_ns() - self._polled_ns, time.process_time_ns() - self._used_ns
+        self.held_up_ns = max(self.held_up_ns, idle_ns)
+        if idle_ns > HELD_UP_NS and used_ns < idle_ns / 4:
+            time.sleep(RECEIVE_S)
+        self._polled_ns, self._used_ns = time.monotonic_ns(), time.process_time_ns()
 
     def _control_step(self) -> None:
         bridge, rig = self._bridge, self._bridge.rig

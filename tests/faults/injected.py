@@ -33,8 +33,8 @@ PERIOD_S, CAMERA_EVERY, ARM_EVERY = 0.01, 2, 10
 RECOVERY_S, STEADY_S, PATIENCE_S = 90.0, 1.0, 2.0
 KILLED = ("policy", "observation_sync", "episode_recorder", "chunk_executor")
 FROZEN = (*KILLED, "bridge")
-STILL_S = 0.05
-"""Longest freeze of the plant, which is controller and driver: after more, what waited is a jump (SAFETY.md)."""
+STILL_S = 0.5
+"""Longest freeze of the plant, which plays afterwards what was sent: of more, the middleware loses some."""
 ATTACKED = (
     interfaces.ACTION_CHUNK, interfaces.OBSERVATION, interfaces.EXECUTOR_STATE, interfaces.JOINT_STATES,
     interfaces.GRIPPER_STATES, interfaces.camera_topic("base"), interfaces.camera_topic("wrist"),

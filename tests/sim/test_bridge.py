@@ -278,7 +278,7 @@ def test_the_judges_verdict_says_for_how_long_the_simulator_did_nothing(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Its arm is then no witness: no controller stands still."""
-    finish, slept, said = Fr3Plant.finish_render, [], []
+    finish, judge, slept, judged = Fr3Plant.finish_render, Bridge.log_judgement, [], threading.Event()
 
     def end(plant: Fr3Plant) -> Any:
         if slept == ["asked"]:
@@ -287,13 +287,14 @@ def test_the_judges_verdict_says_for_how_long_the_simulator_did_nothing(
         return finish(plant)
 
     monkeypatch.setattr(Fr3Plant, "finish_render", end)
+    monkeypatch.setattr(Bridge, "log_judgement", lambda bridge: (judge(bridge), judged.set()))
     peer = launch(None, mode="realtime")
     assert peer.reset("Reach-v0", 3, 5).success
     slept.append("asked")
     peer.start()
     peer.until(peer.done, "the end")
-    peer.until(lambda: "judge:" in (said.append(capfd.readouterr().err) or "".join(said)), "the verdict")
-    held_up = re.search(r"judge: 0 violations in \d+ set-points; held up for (\d+) ms", "".join(said))
+    peer.until(judged.is_set, "the verdict")
+    held_up = re.search(r"judge: 0 violations in \d+ set-points; held up for (\d+) ms", capfd.readouterr().err)
     assert held_up and float(held_up[1]) >= 150
 
 
@@ -324,8 +325,8 @@ def test_realtime_leaves_pictures_out_rather_than_wait_for_them(
     assert "left out since the reset" in capfd.readouterr().err
 
 
-def test_a_command_counts_from_its_receipt_even_if_heard_late(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands sent while the bridge is busy with its pictures: the motion starts with their receipt, not after."""
+def test_a_command_counts_from_its_sending_even_if_heard_late(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands sent while the bridge is busy with its pictures: the motion starts with their sending, not after."""
     finish, busy_ms, sent = Fr3Plant.finish_render, 90, []
 
     def slow(plant: Fr3Plant) -> Any:

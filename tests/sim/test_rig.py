@@ -33,7 +33,7 @@ def test_every_physics_step_is_a_sample_of_the_set_point_at_its_end() -> None:
     assert played.refused == played.violations == []
 
 
-def test_a_command_acts_from_its_receipt_even_when_physics_is_behind() -> None:
+def test_a_command_acts_from_its_sending_even_when_physics_is_behind() -> None:
     one, two = rig(), rig()
     trajectory = move(one, 1000, 0.1)
     for r in (one, two):
