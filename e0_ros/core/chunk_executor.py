@@ -123,6 +123,8 @@ class ChunkExecutor(Executor):
         moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
         if moved and not moved.at_rest(now_ns):
             return "the reference still moves; hold first and arm when it is at rest"
+        if moved and not moved.at_rest(self._measured.stamp_ns):
+            return "the newest joint state was measured before the reference came to rest"
         return ""
 
     def _anchor(self, joints: FloatArray, now_ns: int) -> None:

@@ -26,7 +26,7 @@ RESET_GAP_NS = 1_000_000_000
 class Lockstep:
     """The tick of lock-step: publish, wait for the executor's answer, play."""
 
-    overrun_ns = left_out = held_up_ns = 0
+    overrun_ns = left_out = late_ns = 0
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge

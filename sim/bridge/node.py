@@ -32,6 +32,9 @@ from sim.rig import Played, Rig, Target
 from sim.step_rig import Row, StepRig
 
 REST_S = 1.0
+LATE_MS = 5.0
+"""From then on the judge's verdict tells how late the latest command came: none can keep a limit that comes after the
+instant at which it changes the motion."""
 
 
 class Bridge(Node):
@@ -151,15 +154,21 @@ class Bridge(Node):
 
     def diagnose(self) -> None:
         """Publish /diagnostics: once a second, and when an episode is over."""
-        ended = self.episode.reset_id - self.episode.running
-        self.out.diagnostics(self.rig, self.refused, self.time.overrun_ns, self.time.left_out, ended)
+        self.out.diagnostics(
+            self.rig,
+            refused=self.refused,
+            overrun_ms=self.time.overrun_ns // MS,
+            pictures_left_out=self.time.left_out,
+            latest_command_ms=self.time.late_ns // MS,
+            ended_reset=self.episode.reset_id - self.episode.running,
+        )
 
     def log_judgement(self) -> None:
         """One line with the judge's count."""
         if judge := self.rig.judge:
-            held_up_ns = self.time.held_up_ns
             verdict = f"judge: {judge.violations} violations in {judge.samples} set-points"
-            verdict += f"; held up for {held_up_ns / 1e6:.0f} ms" if held_up_ns > realtime.HELD_UP_NS else ""
+            if (late_ms := self.time.late_ns / MS) > LATE_MS:
+                verdict += f"; a command came {late_ms:.0f} ms late"
             if judge.violations:  # rclpy refuses two severities at one call site
                 self.get_logger().error(verdict)
             else:

@@ -19,7 +19,7 @@ from e0_policy.types import FloatArray, ImageArray
 from e0_ros import interfaces
 from e0_ros.conversions import to_time
 from e0_ros.core.camera_model import FLANGE, CameraModel, quaternion_xyzw
-from sim.bridge.settings import MS, BridgeConfig
+from sim.bridge.settings import BridgeConfig
 from sim.episode import Episode
 from sim.rig import JointSample, Rig
 
@@ -110,15 +110,18 @@ class Outputs:
             msg.poses.append(_pose(pose.tolist()))
         self._state.publish(msg)
 
-    def diagnostics(self, rig: Rig, refused: int, overrun_ns: int, left_out: int, ended_reset: int) -> None:
-        """Publish the judge's and the controller's counts; `ended_reset` is the last reset whose episode is over."""
+    def diagnostics(self, rig: Rig, refused: int, **counts: int) -> None:
+        """Publish the judge's and the controller's counts, and others by name.
+
+        Of these, `ended_reset` is the last reset whose episode is over.
+        """
         judge = rig.judge
         violations, samples = (judge.violations, judge.samples) if judge else (0, 0)
         bad = violations or refused or rig.fault
         status = DiagnosticStatus(name="bridge", level=DiagnosticStatus.ERROR if bad else DiagnosticStatus.OK)
         status.message = rig.fault or ("limits violated" if violations else "commands refused" if refused else "ok")
-        values = {"violations": violations, "setpoints": samples, "refused": refused, "overrun_ms": overrun_ns // MS}
-        values |= {"pictures_left_out": left_out, "judged": int(judge is not None), "ended_reset": ended_reset}
+        values = {"violations": violations, "setpoints": samples, "judged": int(judge is not None), "refused": refused}
+        values |= counts
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         msg = DiagnosticArray(status=[status])
         msg.header.stamp = to_time(rig.now_ns)

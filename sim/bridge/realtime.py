@@ -24,7 +24,7 @@ SERVE_NS = 20 * MS
 WARN_NS = 1000 * MS
 AT_REST_RAD_S = 0.005
 HELD_UP_NS = 20 * MS
-"""Time in which nothing was done from which on this process has been held up, and the judge's verdict says so."""
+"""Idle time from which on this process has been held up."""
 RECEIVE_S = 0.03
 """Time for DDS to take in what was sent meanwhile, and to ask again for what it missed."""
 
@@ -39,8 +39,8 @@ class Realtime:
         self._pacer = Pacer(max(SLACK_NS, adapter.control_period_ns), adapter.physics_period_ns)
         self._capture_ns: int | None = None
         self._served_ns = self._warned_ns = self._polled_ns = self._used_ns = 0
-        self.held_up_ns = 0
-        """Longest time since the reset in which this process did nothing, as a controller's host never does."""
+        self.late_ns = 0
+        """Longest time since the reset by which a command came too late to act when it was sent."""
         self.left_out = 0
         """Pictures since the reset that were not begun, because those before were not ready."""
         self.on_reset()
@@ -71,7 +71,7 @@ class Realtime:
         """Tie the clocks together again."""
         rig = self._bridge.rig
         rig.now_ns = self.prepare_reset()
-        self.held_up_ns, self._polled_ns, self._used_ns = 0, time.monotonic_ns(), time.process_time_ns()
+        self.late_ns, self._polled_ns, self._used_ns = 0, time.monotonic_ns(), time.process_time_ns()
         self._pacer.anchor(rig.now_ns, time.monotonic_ns())
         self._boundary_ns = rig.now_ns + rig.adapter.control_period_ns
 
@@ -81,7 +81,9 @@ class Realtime:
         This process may stand still with everything that it receives by; the controller that it stands for does not.
         """
         now_ns, due_ns = time.time_ns(), self._pacer.due_ns(time.monotonic_ns())
-        self._bridge.rig.command(command, due_ns - max(0, now_ns - sent_ns) if sent_ns else due_ns)
+        act_ns = due_ns - max(0, now_ns - sent_ns) if sent_ns else due_ns
+        self.late_ns = max(self.late_ns, self._bridge.rig.now_ns - act_ns)
+        self._bridge.rig.command(command, act_ns)
 
     def _on_gripper(self, msg: GripperCommand, _: Any) -> None:
         if np.isfinite(msg.opening):
@@ -124,7 +126,6 @@ class Realtime:
     def _recover(self) -> None:
         """After a pause in which the whole process stood still, wait until DDS has what was sent meanwhile."""
         idle_ns, used_ns = time.monotonic_ns() - self._polled_ns, time.process_time_ns() - self._used_ns
-        self.held_up_ns = max(self.held_up_ns, idle_ns)
         if idle_ns > HELD_UP_NS and used_ns < idle_ns / 4:
             time.sleep(RECEIVE_S)
         self._polled_ns, self._used_ns = time.monotonic_ns(), time.process_time_ns()

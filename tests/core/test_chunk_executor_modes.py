@@ -226,3 +226,18 @@ def test_arming_again_waits_until_the_braking_has_ended(end: str) -> None:
     d.run(200)
     assert any("still moves" in reason for reason in refusals)
     assert not d.violations
+
+
+def test_arming_needs_joints_that_were_measured_after_the_braking() -> None:
+    """Those from before the motion were at rest too, elsewhere."""
+    d = Driven(joint_max_age_ms=1000.0).arm_it()
+    assert d.offer(d.chunk(wave(d, np.arange(20) * 0.05))) is None
+    d.joints_alive = False
+    d.run(200)
+    d.executor.disarm()
+    d.run(400)
+    assert "was measured before the reference came to rest" in d.executor.arm(d.now_ns).reason
+    d.joints_alive = True
+    d.run(4)
+    d.arm_it().run(100)
+    assert np.ptp(d.positions, axis=0).max() > 0.02 and d.violations == []

@@ -274,28 +274,23 @@ def test_realtime_gives_up_time_that_it_cannot_make_up(
     assert "slower than real time" in capfd.readouterr().err
 
 
-def test_the_judges_verdict_says_for_how_long_the_simulator_did_nothing(
+def test_the_judges_verdict_says_how_late_a_command_came(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Its arm is then no witness: no controller stands still."""
-    finish, judge, slept, judged = Fr3Plant.finish_render, Bridge.log_judgement, [], threading.Event()
-
-    def end(plant: Fr3Plant) -> Any:
-        if slept == ["asked"]:
-            slept.append("done")
-            time.sleep(0.15)
-        return finish(plant)
-
-    monkeypatch.setattr(Fr3Plant, "finish_render", end)
+    hear, judge, deaf, judged = Bridge.hear, Bridge.log_judgement, threading.Event(), threading.Event()
+    monkeypatch.setattr(Bridge, "hear", lambda bridge: None if deaf.is_set() else hear(bridge))
     monkeypatch.setattr(Bridge, "log_judgement", lambda bridge: (judge(bridge), judged.set()))
     peer = launch(None, mode="realtime")
-    assert peer.reset("Reach-v0", 3, 5).success
-    slept.append("asked")
+    assert peer.reset("Reach-v0", 3, 20).success
+    deaf.set()
+    start = FR3.home.tolist()
+    peer.trajectory.publish(trajectory(0, start, start))
+    time.sleep(0.15)
+    deaf.clear()
     peer.start()
-    peer.until(peer.done, "the end")
     peer.until(judged.is_set, "the verdict")
-    held_up = re.search(r"judge: 0 violations in \d+ set-points; held up for (\d+) ms", capfd.readouterr().err)
-    assert held_up and float(held_up[1]) >= 150
+    late = re.search(r"judge: \d+ violations in \d+ set-points; a command came (\d+) ms late", capfd.readouterr().err)
+    assert late and float(late[1]) >= 140
 
 
 def test_realtime_leaves_pictures_out_rather_than_wait_for_them(
