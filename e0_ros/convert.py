@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import shutil
 import sys
@@ -14,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from e0_policy.files import sync
 from e0_ros.config import add_arguments, from_arguments, to_mapping
@@ -24,6 +22,7 @@ from e0_ros.core.dataset_facts import Facts
 from e0_ros.core.dataset_layout import DatasetError, Existing, check_alike, load_existing
 from e0_ros.core.dataset_video import VideoError
 from e0_ros.core.dataset_writer import write_dataset
+from e0_ros.json_file import write_json
 from e0_ros.progress import Progress
 from e0_ros.version import code_version
 
@@ -212,13 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(report.text())
     if options.json:
-        _write_report(options.json, report)
+        write_json(options.json, vars(report))
     return 1 if report.errors else 0
-
-
-def _write_report(path: Path, report: Report) -> None:
-    data: dict[str, Any] = {**vars(report)}
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from e0_ros.core.inspection_lerobot import Dataset, DatasetReadError, is_dataset
 from e0_ros.core.inspection_totals import Totals, totals_of
 from e0_ros.inspect_html import write_html
 from e0_ros.inspect_table import summary, table
+from e0_ros.whole_file import write_whole
 
 MAX_DEPTH = 6
 Job = tuple[str, Callable[..., list[TakeReport]], tuple[Any, ...], int]
@@ -163,9 +164,7 @@ class _Progress:
 def _write(arguments: argparse.Namespace, takes: Sequence[TakeReport], totals: Totals) -> None:
     if arguments.json is not None:
         text = json.dumps({"totals": totals.plain(), "takes": [_plain(t) for t in takes]}, indent=1, allow_nan=False)
-        partial = arguments.json.with_name(f".{arguments.json.name}.partial")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(arguments.json)
+        write_whole(arguments.json, text + "\n")
     if arguments.html is not None:
         title = ", ".join(str(path) for path in arguments.paths[:3]) + (" ..." if len(arguments.paths) > 3 else "")
         left_out = write_html(arguments.html, takes, totals, title, arguments.html_mb * 1_000_000)

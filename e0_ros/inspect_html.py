@@ -13,6 +13,7 @@ from e0_ros.core.inspection_plot import STYLE
 from e0_ros.core.inspection_totals import Totals
 from e0_ros.inspect_page import PAGE_STYLE, SCRIPT, histogram, ranges
 from e0_ros.inspect_table import COLUMNS, figures
+from e0_ros.whole_file import write_whole
 
 
 def write_html(path: Path, takes: Sequence[TakeReport], totals: Totals, title: str, limit_bytes: int) -> int:
@@ -27,12 +28,7 @@ def write_html(path: Path, takes: Sequence[TakeReport], totals: Totals, title: s
         left_out += not pictures
         size += len(rows[-1])
     text = _page(rows, takes, totals, title, left_out)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, text)
     return left_out
 
 

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from e0_ros.config import ConfigError
+from e0_ros.json_file import write_json
 from sim.comparison import compare, open_run, table
 from sim.comparison_page import write_page
-from sim.eval_run import write_json
-from sim.eval_summary import finite
 
 DESCRIPTION = """\
 Evaluations of `e0 eval` on the same tasks and seeds against each other. Every scene that two runs share is a pair, so
@@ -57,7 +56,7 @@ def compare_folders(folders: Sequence[Path], page: Path | None = None, figures: 
     page = page or folders[-1] / "comparison.html"
     write_page(page, runs, told)
     if figures:
-        write_json(figures, finite({"comparisons": told}))
+        write_json(figures, {"comparisons": told})
     return page
 
 

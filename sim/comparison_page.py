@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from e0_ros.whole_file import write_whole
 from sim.comparison import ALL, COLUMNS, ONLY_FIRST, ONLY_SECOND, Run, paired, rates, shown, table_rows
 from sim.eval_charts import STYLE, success_bars
 from sim.eval_pictures import first_frame_path
@@ -49,9 +50,7 @@ def write_page(path: Path, runs: Sequence[Run], told: Sequence[Mapping[str, Any]
         f'<body>{body}<p class="soft">{_NOTE}</p></body></html>\n'
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, page)
 
 
 def _overview(runs: Sequence[Run], tasks: Sequence[str]) -> str:

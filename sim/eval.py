@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from e0_ros.config import ConfigError
+from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError
 from sim.compare import compare_folders
 from sim.eval_options import angles_of, parser, seed_range, settings_of
 from sim.eval_progress import Progress
-from sim.eval_run import REPORT, EvaluationStopped, Plan, evaluate, write_json
+from sim.eval_run import REPORT, EvaluationStopped, Plan, evaluate
 from sim.eval_summary import table
 from sim.evaluation import EvalConfig
 from sim.paper import text_beside

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from e0_ros.whole_file import write_whole
 from sim.demonstration import PERIOD_NS
 from sim.eval_charts import STYLE, success_bars, success_curves
 from sim.eval_pictures import first_frame_path, video_path
@@ -39,9 +40,7 @@ def write_report(path: Path, told: Mapping[str, Any], rollouts: Sequence[Rollout
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>{body}</body></html>\n'
     )
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, page)
 
 
 def _lead(told: Mapping[str, Any]) -> str:

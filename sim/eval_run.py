@@ -7,19 +7,19 @@ told["success_rate"], told["wilson_low"], told["tasks"]["PickCube-v1"]["successe
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from e0_ros.config import ConfigError
+from e0_ros.json_file import finite, write_json
 from sim.eval_pictures import bag_video, video_path
 from sim.eval_pool import Assignment, run_in_pool
 from sim.eval_report import write_report
 from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, POLICY, SUCCESS, Job, Rollout, RolloutStore
-from sim.eval_summary import finite, summary
+from sim.eval_summary import summary
 from sim.evaluation import GRAPH_MODES, EvalConfig, check_tasks, completed, identity, other_instruction
 
 BAD_IN_A_ROW = 5
@@ -204,11 +204,3 @@ def _tell(store: RolloutStore, jobs: Sequence[Job], folder: Path, config: EvalCo
     write_json(folder / SUMMARY, told)
     write_report(folder / REPORT, told, done, folder)
     return told
-
-
-def write_json(path: Path, told: Mapping[str, Any]) -> None:
-    """Write figures, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -73,15 +73,6 @@ def _with_official(rollouts: Sequence[Rollout], configuration: Mapping[str, Any]
     return found
 
 
-def finite(value: Any) -> Any:
-    """The same value with NaN as None, as JSON wants it."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def rate(f: Mapping[str, Any]) -> str:
     """A success rate with its interval: `31/40 = 78 % (62 to 88)`."""
     valid = f["episodes"] - f["errors"]

@@ -12,12 +12,13 @@ from typing import Any
 import cv2
 
 from e0_ros.config import ConfigError
+from e0_ros.json_file import finite, write_json
 from sim.demonstration import PERIOD_NS
 from sim.eval_pictures import bag_video, first_frame_path, video_path, write_first_frame
 from sim.eval_report import write_report
 from sim.eval_rollouts import ERROR, FAILURE, POLICY, SUCCESS, Job, Rollout, RolloutStore
-from sim.eval_run import REPORT, SUMMARY, write_json
-from sim.eval_summary import finite, summary
+from sim.eval_run import REPORT, SUMMARY
+from sim.eval_summary import summary
 from sim.trial_plan import TrialPlan
 from sim.trial_store import Done
 

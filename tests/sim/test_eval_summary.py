@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from e0_ros.json_file import finite
 from sim.eval_rollouts import BLANK, POLICY, Rollout
-from sim.eval_summary import figures, finite, seed_ranges, summary, table
+from sim.eval_summary import figures, seed_ranges, summary, table
 
 CONFIGURATION = {"simulator": "maniskill", "mode": "direct", "checkpoint": "abc/def", "code_version": "v"}
 
