@@ -89,13 +89,15 @@ def _run(options: argparse.Namespace) -> int:
     if bad := [latency for latency in options.latencies if not 0 <= latency <= 2000]:
         raise ConfigError(f"--latencies has {bad[0]}; allowed is 0 to 2000 ms")
     options.out.mkdir(parents=True, exist_ok=True)
-    runs = _measured(options.out, "plans", _plans(options), options, range(options.motions))
+    runs = _measured("plans", ("recording",), _plans(options), options, range(options.motions))
     if options.demonstrations:
         shown = demonstrations(options.demonstrations, options.task)
-        runs += _measured(options.out, "recorded", _recorded(options.task, shown), options, shown)
+        settings = ("demonstrations", "task")
+        runs += _measured("recorded", settings, _recorded(options.task, shown), options, shown)
     if options.checkpoint:
         check_tasks(options.simulator, (options.task,))
-        runs += _measured(options.out, "policy", _policy(options), options, seed_range(options.seeds))
+        settings = ("checkpoint", "simulator", "task")
+        runs += _measured("policy", settings, _policy(options), options, seed_range(options.seeds))
     rows = summary(runs)
     text = table(rows)
     (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
@@ -135,17 +137,24 @@ def _policy(options: argparse.Namespace) -> Measure:
 
 
 def _measured(
-    folder: Path, source: str, measure: Measure, options: argparse.Namespace, seeds: Iterable[int]
+    source: str, settings: Sequence[str], measure: Measure, options: argparse.Namespace, seeds: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """Every run asked for; each is on disk before the next begins, and what is there is not measured again."""
-    path = folder / f"runs-{source}.json"
-    told: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    done = {(r["strategy"], r["latency_ms"], r["seed"]): r for r in told}
+    """Every run asked for; each is on disk before the next begins, and what is there is not measured again.
+
+    Raises:
+        ConfigError: what is there was measured with other `settings`, the options that runs of this source depend on.
+
+    """
+    path, chosen = options.out / f"runs-{source}.json", {name: str(getattr(options, name)) for name in settings}
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"settings": chosen, "runs": []}
+    if told["settings"] != chosen:
+        raise ConfigError(f"{path} was measured with {told['settings']}, now it is {chosen}; choose another --out")
+    done = {(r["strategy"], r["latency_ms"], r["seed"]): r for r in told["runs"]}
     asked = [(s, latency, seed) for seed in seeds for latency in options.latencies for s in options.strategies]
     for i, key in enumerate(asked):
         if key not in done:
             done[key] = {"source": source, **asdict(measure(*key))}
-            write_json(path, list(done.values()))
+            write_json(path, {"settings": chosen, "runs": list(done.values())})
         print(f"\r{source} {i + 1}/{len(asked)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return [done[key] for key in asked]

@@ -196,6 +196,11 @@ def test_the_command_writes_table_figures_and_plot_and_goes_on(tmp_path, monkeyp
     assert (tmp_path / "plans.png").stat().st_size > 10_000
     monkeypatch.setattr(handover_command, "measure_plans", lambda *a: pytest.fail("measured again"))
     assert handover_command.main(arguments) == 0
+    capsys.readouterr()
+    other = tmp_path / "other.npz"
+    np.savez(other, rows=np.ones((100, 8)), period_ns=50_000_000, embodiment="fr3")
+    assert handover_command.main([*arguments, "--recording", str(other)]) == 2
+    assert "was measured with {'recording': 'None'}, now it is" in capsys.readouterr().err
 
 
 def test_wrong_arguments(tmp_path, capsys) -> None:
