@@ -62,13 +62,17 @@ class GelloConfig:
 
 @dataclass(frozen=True)
 class Follower:
-    """What the executor says: mode, why, whose chunk is in force, reference `(n,)` [rad], opening sent (or NaN)."""
+    """What the executor says: mode, why, whose chunk is in force, reference `(n,)` [rad], opening sent (or NaN).
+
+    `refusal` is why it refused a chunk since it said so last, empty if it refused none.
+    """
 
     mode: Mode
     reason: str
     session: str
     reference: FloatArray | None
     opening: float = math.nan
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ class GelloTeleop:
         self._engaged_ns = 0
         self._gap = np.zeros(self._arm.joints)
         self._followed = self._caught = False
+        self._refusal = ""
         self._stand: FloatArray | None = None
         self._jump = ""
 
@@ -165,7 +170,7 @@ class GelloTeleop:
 
     def observe_executor(self, now_ns: int, follower: Follower) -> None:
         """Take the executor's word, as it arrives."""
-        self._follower = (now_ns, follower)
+        self._follower, self._refusal = (now_ns, follower), follower.refusal or self._refusal
         self._followed |= follower.mode is Mode.RUNNING and follower.session == self._session
 
     def deadman(self, pressed: bool) -> None:
@@ -244,7 +249,7 @@ class GelloTeleop:
         assert reference is not None
         self._gap = reference - self._leader.filter.position
         self.phase, self._engaged_ns, self._followed, self._caught = Phase.ENGAGED, now_ns, False, False
-        self._aligned_ns = None
+        self._aligned_ns, self._refusal = None, ""
         self.engagements += 1
         return ""
 
@@ -291,7 +296,8 @@ class GelloTeleop:
         if self._followed and (follower.mode is not Mode.RUNNING or follower.session != self._session):
             return f"the executor follows no more: {follower.reason or follower.session}"
         if not self._followed and now_ns - self._engaged_ns > self.config.follow_ms * _MS:
-            return f"the executor does not follow: {follower.reason or follower.mode.name.lower()}"
+            why = self._refusal and f"it refuses what it is sent: {self._refusal}"
+            return f"the executor does not follow: {why or follower.reason or follower.mode.name.lower()}"
         return ""
 
     @property

@@ -75,7 +75,7 @@ class GelloTeleopNode(Node):
         self._pedal = self._open_pedal(gello.deadman)
         self._bus: LeaderBus | None = None
         self._reopen_ns = self._next_diagnostics_ns = self._sent_ns = 0
-        self._sequence = self._samples = self._faults = 0
+        self._sequence = self._samples = self._faults = self._refused = 0
         self._reason, self._phase = "starting", self.core.phase
         self._latencies_ns: deque[int] = deque(maxlen=1000)
         self._chunks = self._publisher(interfaces.ACTION_CHUNK)
@@ -110,7 +110,9 @@ class GelloTeleopNode(Node):
         except ValueError:
             reference = None
         why = msg.reason if msg.mode != ExecutorState.RUNNING else ""
-        follower = Follower(Mode(msg.mode), why, msg.session, reference, msg.gripper_opening)
+        refusal = msg.last_refusal if msg.chunks_refused > self._refused else ""
+        self._refused = msg.chunks_refused
+        follower = Follower(Mode(msg.mode), why, msg.session, reference, msg.gripper_opening, refusal)
         self.core.observe_executor(time.monotonic_ns(), follower)
 
     def _on_engage(self, _, response):

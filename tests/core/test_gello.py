@@ -164,6 +164,20 @@ def test_a_hold_of_the_executor_ends_the_leading_with_its_reason():
     assert bench.step() == Idle("the executor follows no more: joint state is 70 ms old", released=True)
 
 
+@pytest.mark.parametrize(
+    ("refused_at", "why"), [(1, "armed on request"), (60, "it refuses what it is sent: late by 20 ms")]
+)
+def test_an_executor_that_refuses_what_it_is_sent_is_heard(refused_at, why):
+    """What it refused before it was led is not told."""
+    bench, outcomes = Bench(), []
+    for k in range(100):
+        refusal = "late by 20 ms" if k == refused_at else ""
+        bench.follower = Follower(Mode.ARMED, "armed on request", "", HOME, refusal=refusal)
+        outcomes.append(bench.step())
+    released = [o.reason for o in outcomes if isinstance(o, Idle) and o.released]
+    assert released[0] == f"the executor does not follow: {why}"
+
+
 def test_an_executor_that_does_not_follow_or_is_silent_ends_the_leading():
     bench = Bench().engaged()
     bench.follower = Follower(Mode.HOLD, "refused chunk: wrong arm", "", HOME)
