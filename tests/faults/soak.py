@@ -43,9 +43,9 @@ def graph(folder: Path, lockstep: bool) -> Graph:
     mode = "lockstep" if lockstep else "realtime"
     values = {"simulator": "fr3_plant", "source": "replay", "mode": mode, "size": 64, "record": not lockstep}
     values |= {"recording": str(recording(folder / "plan")), "bag_dir": str(folder / "bags")}
-    made = resolve("sim", values, PATIENCE)
     if lockstep:
-        return made
+        return resolve("sim", {**values, "size": 16}, {"bridge": {**PATIENCE["bridge"], "joint_state_rate_hz": 20}})
+    made = resolve("sim", values, PATIENCE)
     own = {"policy": {"shadow": True, "max_observation_age_ms": 1000.0}, "bridge": {"views": ["base"]}}
     processes = (
         replace(p, on_death=RESTART, settings={**p.settings, **own.get(p.name, {})}) if p.name in (*KILLED, *own) else p
