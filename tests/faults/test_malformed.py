@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -78,7 +79,8 @@ class Attack:
         command = [sys.executable, "-m", module, "--ros-args"]
         for parameter in parameters:
             command += ["-p", parameter]
-        self.name, self.process = name, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.name, self.said = name, tempfile.TemporaryFile()  # a pipe that nobody reads would stop it once it is full
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.said)
         self.node = rclpy.create_node("attacker")
         self.topics: dict[str, str] = {}
 
@@ -100,13 +102,18 @@ class Attack:
         client = self.node.create_client(kind, name)
         end, future = time.monotonic() + 60.0, None
         while future is None or not future.done():
-            assert self.process.poll() is None, self.process.stderr.read().decode()[-2000:]
+            assert self.process.poll() is None, self.last_words()
             assert time.monotonic() < end, f"{self.name} answers no more"
             if future is None and client.service_is_ready():
                 future = client.call_async(kind.Request(**fields))
             rclpy.spin_once(self.node, timeout_sec=0.1)
         self.node.destroy_client(client)
         return future.result()
+
+    def last_words(self) -> str:
+        """The end of what it said."""
+        self.said.seek(0)
+        return self.said.read().decode(errors="replace")[-2000:]
 
     def _topics(self) -> dict[str, str]:
         """What it subscribes to, once discovery has brought nothing new for a second."""
@@ -152,7 +159,7 @@ class Attack:
             status = self.process.wait(90)
         finally:
             self.process.kill()
-            self.process.stderr.close()
+            self.said.close()
             self.node.destroy_node()
         return status
 
