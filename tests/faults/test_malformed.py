@@ -6,7 +6,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -70,17 +69,18 @@ def memory_bytes(pid: int) -> int:
 
 
 class Attack:
-    """One node as a process, and publishers to all that it listens to."""
+    """One node as a process, whose words go to the file `said`, and publishers to all that it listens to."""
 
-    def __init__(self, name: str, parameters: list[str]) -> None:
+    def __init__(self, name: str, parameters: list[str], said: Path) -> None:
         import rclpy
 
         module = "sim.bridge" if name == "bridge" else f"e0_ros.nodes.{name}"
         command = [sys.executable, "-m", module, "--ros-args"]
         for parameter in parameters:
             command += ["-p", parameter]
-        self.name, self.said = name, tempfile.TemporaryFile()  # a pipe that nobody reads would stop it once it is full
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.said)
+        self.name, self.said = name, said
+        with said.open("wb") as file:  # a pipe that nobody reads would stop the node once it is full
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
         self.node = rclpy.create_node("attacker")
         self.topics: dict[str, str] = {}
 
@@ -102,18 +102,13 @@ class Attack:
         client = self.node.create_client(kind, name)
         end, future = time.monotonic() + 60.0, None
         while future is None or not future.done():
-            assert self.process.poll() is None, self.last_words()
+            assert self.process.poll() is None, self.said.read_text(errors="replace")[-2000:]
             assert time.monotonic() < end, f"{self.name} answers no more"
             if future is None and client.service_is_ready():
                 future = client.call_async(kind.Request(**fields))
             rclpy.spin_once(self.node, timeout_sec=0.1)
         self.node.destroy_client(client)
         return future.result()
-
-    def last_words(self) -> str:
-        """The end of what it said."""
-        self.said.seek(0)
-        return self.said.read().decode(errors="replace")[-2000:]
 
     def _topics(self) -> dict[str, str]:
         """What it subscribes to, once discovery has brought nothing new for a second."""
@@ -159,7 +154,6 @@ class Attack:
             status = self.process.wait(90)
         finally:
             self.process.kill()
-            self.said.close()
             self.node.destroy_node()
         return status
 
@@ -177,7 +171,7 @@ def attack(ros: None) -> Iterator[list[Attack]]:
 def test_no_bytes_end_a_node_or_fill_its_memory(
     attack: list[Attack], recording: Path, name: str, record_property
 ) -> None:
-    attack.append(Attack(name, victims(recording)[name]))
+    attack.append(Attack(name, victims(recording)[name], recording.parent / "said"))
     a, rng = attack[0], np.random.default_rng(4)
     a.find()
     before, each = memory_bytes(a.process.pid), scaled(150, 20_000)
