@@ -52,6 +52,8 @@ EXAMPLE = """examples:
   e0 record sim source:=policy checkpoint:=checkpoint bag_dir:=data/bags --task PickCube-v1
 without a person: e0 record --help"""
 READY_S = 180.0
+CAUSE_S = 0.3
+"""An arm may first say that its controller is inactive, and only then which reflex ended it."""
 REFRESH_S, LOG_S = 0.5, 10.0
 
 
@@ -223,8 +225,10 @@ class Recorder:
 
     def _follow_arm(self) -> None:
         """An arm that stops by itself ends the take, with its reason."""
-        fault = self._takes.client.arm_fault
-        if self._session.recording and fault:
+        client = self._takes.client
+        if self._session.recording and (fault := client.arm_fault):
+            client.spin(CAUSE_S)
+            fault = client.arm_fault or fault
             self._view.say(f"the arm: {fault}; v brings it back")
             try:
                 self._end("failure", f"arm: {fault}")
