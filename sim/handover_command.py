@@ -147,8 +147,9 @@ def _measured(
     """
     path, chosen = options.out / f"runs-{source}.json", {name: str(getattr(options, name)) for name in settings}
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"settings": chosen, "runs": []}
-    if told["settings"] != chosen:
-        raise ConfigError(f"{path} was measured with {told['settings']}, now it is {chosen}; choose another --out")
+    before = told["settings"] if isinstance(told, dict) else "an older version"
+    if before != chosen:
+        raise ConfigError(f"{path} was measured with {before}, now it is {chosen}; choose another --out")
     done = {(r["strategy"], r["latency_ms"], r["seed"]): r for r in told["runs"]}
     asked = [(s, latency, seed) for seed in seeds for latency in options.latencies for s in options.strategies]
     for i, key in enumerate(asked):

@@ -37,3 +37,12 @@ def test_every_option_json_of_e0_ros_and_sim_writes_through_it() -> None:
     for folder in ("e0_ros", "sim"):
         for path in (p for p in (ROOT / folder).rglob("*.py") if "core" not in p.parts):  # cores have no options
             assert not re.search(r"options\.json\.write_text|json\.dump\(", path.read_text()), path
+
+
+def test_a_file_that_cannot_be_finished_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "f.json"
+    write_json(path, {"n": 1})
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    with pytest.raises(OSError, match="no space"):
+        write_json(path, {"n": 2})
+    assert json.loads(path.read_text()) == {"n": 1} and [p.name for p in path.parent.iterdir()] == ["f.json"]

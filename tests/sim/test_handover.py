@@ -201,6 +201,9 @@ def test_the_command_writes_table_figures_and_plot_and_goes_on(tmp_path, monkeyp
     np.savez(other, rows=np.ones((100, 8)), period_ns=50_000_000, embodiment="fr3")
     assert handover_command.main([*arguments, "--recording", str(other)]) == 2
     assert "was measured with {'recording': 'None'}, now it is" in capsys.readouterr().err
+    (tmp_path / "runs-plans.json").write_text("[]")
+    assert handover_command.main(arguments) == 2
+    assert "was measured with an older version" in capsys.readouterr().err
 
 
 def test_wrong_arguments(tmp_path, capsys) -> None:
