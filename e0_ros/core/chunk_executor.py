@@ -91,9 +91,13 @@ class ChunkExecutor(Executor):
         if leaving := self._workspace.outside(rows[past:]):
             return self._refuse(f"leaves the workspace: {leaving}", fault=True)
         accepted = replace(meant, rows=np.column_stack((rows, meant.rows[:, -1])))
-        self._wait(accepted, chunk.t0_ns - self._ahead_ns(chunk))
-        if refusal := self._engage_due(now_ns):
+        from_ns = self._counts_from_ns(accepted, chunk.t0_ns - self._ahead_ns(chunk))
+        if from_ns > now_ns + self._lead_ns:
+            self._wait(accepted, from_ns)
+        elif refusal := self._engage(accepted, now_ns):
             return refusal
+        else:
+            self._pending = []  # what waited is older
         self._admission.accept(chunk, now_ns)
         self._join_ahead()
         return None
@@ -237,13 +241,16 @@ class ChunkExecutor(Executor):
             target = self._plans.join(curve, motion.sample(commit_ns), commit_ns)
             self._joined = commit_ns, motion, curve, target
 
-    def _engage_due(self, now_ns: int) -> Refusal | None:
-        """Hand over to the newest chunk that is in force at the commit time."""
-        commit_ns = now_ns + self._lead_ns
-        chunk = self._next(commit_ns)
-        if chunk is None or self._command is None:
+    def _engage_due(self, now_ns: int) -> None:
+        """Hand over to the newest chunk that has waited until the commit time; a refusal of it is only counted."""
+        if chunk := self._next(now_ns + self._lead_ns):
+            self._engage(chunk, now_ns)
+
+    def _engage(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
+        """Hand over to a chunk that is in force at the commit time; why not, if it cannot be followed from there."""
+        if self._command is None:
             return None
-        ahead_ns = self._ahead_ns(chunk)
+        commit_ns, ahead_ns = now_ns + self._lead_ns, self._ahead_ns(chunk)
         if chunk.end_ns + chunk.period_ns <= commit_ns + ahead_ns:
             when = f"when commands act, {self._lead_ns / 1e6:.0f} ms ahead"
             return self._refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old {when}")
