@@ -150,8 +150,9 @@ def check_tasks(simulator: str, tasks: tuple[str, ...]) -> None:
 
 
 def other_instruction(simulator: str, task: str) -> str:
-    """Instruction of the first other task; empty if there is no other."""
-    return next((text for name, text in instructions(simulator).items() if name != task), "")
+    """The first instruction that is not this task's, for two tasks may be told the same; empty if there is none."""
+    known = instructions(simulator)
+    return next((text for text in known.values() if text != known[task]), "")
 
 
 class RolloutRunner:

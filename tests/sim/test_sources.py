@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Plan, PolicyOutput
@@ -8,9 +9,10 @@ from e0_policy.types import ActionChunk, NoChunk, Observation
 from sim.direct import DirectLoop
 from sim.eval_graph import rollout_of
 from sim.eval_rollouts import BLANK, ERROR, OTHER, POLICY, Job
-from sim.evaluation import disguise
+from sim.evaluation import disguise, other_instruction
 from sim.evaluator import Episode
 from sim.fr3_plant import Fr3Plant
+from sim.simulators import instructions
 from sim.sources import PolicySource
 
 ARM = load_embodiment("fr3")
@@ -80,6 +82,14 @@ def test_controls_take_pictures_or_the_instruction_away():
     assert policy.seen[0].views["base"].any()
     run(policy, disguise=disguise("maniskill", Job(POLICY, "PickCube-v1", 0)))
     assert policy.seen[0].instruction == "move every joint to its mark"
+
+
+@pytest.mark.parametrize("simulator", ["maniskill", "fr3_plant", "libero"])
+def test_the_other_instruction_is_another_though_two_tasks_are_told_the_same(simulator: str) -> None:
+    known = instructions(simulator)
+    others = {task: other_instruction(simulator, task) for task in known}
+    assert all(others.values()) == (len(set(known.values())) > 1)
+    assert not any(others[task] == text for task, text in known.items())
 
 
 def test_what_a_policy_raises_is_told_and_is_an_error_of_the_rollout():
