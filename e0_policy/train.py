@@ -220,6 +220,7 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
         raise TrainStateError(f"the data have fingerprint {now}; the run to resume has {saved.meta['data']}")
     torch.manual_seed(config.seed)
     model = E0Model(config.model).to(workers.device)
+    model.columns = data.transform.columns
     if initial:
         model.load_state_dict(load_model(initial, workers.device).state_dict())
     elif config.initial_weights and not saved:

@@ -127,6 +127,7 @@ def test_the_row_of_the_observations_own_time_is_kept_whatever_is_committed(fold
 def test_rows_of_a_benchmark_are_what_the_network_says_and_only_committed_ones_are_kept(tmp_path: Path) -> None:
     """The row of the observation's own time is still to be taken, so a new plan may change it."""
     policy = load_policy(str(tiny_step_checkpoint(tmp_path / "steps")), "cpu")
+    assert (policy._model.columns, policy._model.config.action_dim) == (7, 8)
     out = policy.infer(observation(), None)
     assert out.representation is Representation.EE_DELTA_STEP and out.rows.shape == (4, 7)
     assert (np.abs(out.rows[:, :6]) <= 1).all() and ((out.rows[:, 6] >= 0) & (out.rows[:, 6] <= 1)).all()

@@ -361,6 +361,13 @@ def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
     assert not torch.equal(perturb(batch, config, step_generator("cpu", 0, 1)).images, got.images)
 
 
+def test_dimensions_behind_those_of_the_data_are_padding(tmp_path):
+    config = make_config(tmp_path, model={"action_dim": 10}, steps=1, warmup_steps=0)
+    assert training.prepare(config, training.Workers(0, 1, torch.device("cpu")), None).model.columns == 8
+    train(config)
+    assert load_model(read_checkpoint(tmp_path / "checkpoint")).columns == 8
+
+
 def test_an_unusable_device_is_named():
     with pytest.raises(TrainConfigError, match="device is 'tpu9'"):
         training.pick_device("tpu9")
