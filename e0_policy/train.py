@@ -27,7 +27,16 @@ from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device
 from e0_policy.cpu_training import keep_memory
 from e0_policy.data_order import DataOrder
-from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
+from e0_policy.distributed import (
+    Workers,
+    accumulate,
+    any_process,
+    mean,
+    parallelize,
+    pick_device,
+    process_group,
+    with_all,
+)
 from e0_policy.insulation import autoregressive_loss
 from e0_policy.learner import Learner, learning_rate
 from e0_policy.model import E0Model
@@ -36,7 +45,7 @@ from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_control import Interrupted, precision, run_command, saved_state, stop_signal, turns
 from e0_policy.train_log import Log
 from e0_policy.train_setup import Data, check_rows, clipped_share, fingerprint, initial_checkpoint, load_data
-from e0_policy.train_state import Saved, TrainStateError, full, load_part, save
+from e0_policy.train_state import Saved, TrainStateError, gathered, load_part, save
 from e0_policy.validation import OpenLoop, open_loop
 from e0_policy.weights import load_pretrained
 
@@ -68,9 +77,10 @@ class TrainStep(nn.Module):
         loss = self.model.loss(batch, generator, cache)
         parts = {"cross_entropy": loss.cross_entropy, "accuracy": loss.accuracy}
         if written is None:
-            return loss.total, parts
+            return with_all(self, loss.total), parts
         writing = autoregressive_loss(self.model, cache, *written)
-        return loss.total + self.writing_weight * writing, {**parts, "writing": writing.detach()}
+        total = loss.total + self.writing_weight * writing
+        return with_all(self, total), {**parts, "writing": writing.detach()}
 
 
 @dataclass
@@ -111,7 +121,7 @@ class Run:
         if not any_process(self.best_loss is None or result.loss < self.best_loss, self.workers):
             return
         self.best_loss = result.loss
-        ema = {n: full(p) for n, p in self.learner.ema.items()}
+        ema = gathered(self.learner.ema.items(), self.workers.first)
         if self.workers.first:
             self._write_checkpoint("best", ema, step, result)
 
@@ -134,11 +144,11 @@ class Run:
 
     def save(self, step: int, result: OpenLoop | None) -> None:
         """Write the state, and the moving average as the policy's checkpoint."""
-        config, parts = self.config, self.learner.tensors()
-        if self.auxiliary:
-            parts["optimizer"] |= self.auxiliary.tensors()
+        config, parts = self.config, self.learner.tensors(self.workers.first)
         if not self.workers.first:
             return
+        if self.auxiliary:
+            parts["optimizer"] |= self.auxiliary.tensors()
         meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}
         meta |= {"data": fingerprint(self.data.source), "best_loss": self.best_loss}
         self._write_checkpoint("checkpoint", parts["ema"], step, result)
