@@ -21,7 +21,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.model_config import Decode, E0Config, ModelConfigError, Noise, NoiseSchedule, Sampling
+from e0_policy.types import FloatArray
 
 MAX_STEPS = 1000
 MAX_SAMPLES = 64
@@ -278,6 +280,15 @@ class Sample:
     entropy: Tensor
     flow: Tensor | None = None
     mean: Tensor | None = None
+
+    def values(self, tokenizer: ActionTokenizer) -> FloatArray:
+        """The answer, normalised `(B, H, D)`: the tokens', or what `decode` reads from the last distribution.
+
+        With a continuous block it is the average of the two, as in the release.
+        """
+        mean, flow = (None if t is None else t.double().cpu().numpy() for t in (self.mean, self.flow))
+        discrete = tokenizer.decode(self.tokens.cpu().numpy()) if mean is None else mean
+        return discrete if flow is None else 0.5 * discrete + 0.5 * flow
 
 
 Denoiser = Callable[[Tensor, float, Tensor, "Tensor | None"], Denoised]

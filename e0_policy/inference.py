@@ -240,12 +240,7 @@ class E0Policy:
         return self._model.sample(on_device(batch, self._device), self._sampler, noise)
 
     def _rows(self, sample: Sample, proprioception: FloatArray) -> FloatArray:
-        values = self._transform.tokenizer.decode(sample.tokens[0].cpu().numpy())
-        if sample.mean is not None:
-            values = sample.mean[0].double().cpu().numpy()
-        if sample.flow is not None:  # the release averages both heads
-            values = 0.5 * values + 0.5 * sample.flow[0].double().cpu().numpy()
-        return self._transform.physical(values, proprioception)
+        return self._transform.physical(sample.values(self._transform.tokenizer)[0], proprioception)
 
 
 def _engine(model: E0Model, sampler: SamplerSettings, name: str) -> Engine | None:
