@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from e0_policy.train import main, train
 from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
 from e0_policy.train_control import Interrupted, TrainingError
+from e0_policy.train_log import Log
 from e0_policy.train_setup import open_source
 from e0_policy.train_state import TrainStateError, load_part, newest, states
 from e0_policy.types import Observation
@@ -114,6 +116,18 @@ def test_a_killed_run_goes_on_with_the_same_bits(straight, tmp_path):
     for part in ("model", "ema", "optimizer"):
         one, other = load_part(newest(output), part), load_part(newest(straight), part)
         assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_a_torn_last_line_of_the_figures_is_no_obstacle(straight, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(straight, output)
+    whole = (output / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (output / "metrics.jsonl").write_bytes("".join(whole[:5]).encode() + b'{"step": 6, "ki\xff')
+    Log(output, make_config(output), 5, True).close()
+    assert (output / "metrics.jsonl").read_text() == "".join(whole[:5])
+    (output / "metrics.jsonl").write_text("".join([whole[0], whole[1][:9] + "\n", *whole[2:]]))
+    with pytest.raises(TrainStateError, match=r"metrics\.jsonl: line 2 is damaged"):
+        Log(output, make_config(output), 5, True)
 
 
 def test_samples_are_read_in_other_processes_in_the_same_order(straight, tmp_path):
