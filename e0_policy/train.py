@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from e0_policy.augmentation import without_camera
 from e0_policy.auxiliary import Auxiliary
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
@@ -212,11 +213,18 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
 
 
 def _summary(run: Run) -> str:
-    data = run.data
-    return (
+    data, config = run.data, run.config
+    text = (
         f"{run.learner.parameters / 1e6:.2f} M parameters; {len(data.dataset)} samples of {data.source.embodiment} to "
         f"train on, {len(data.validation)} held out; {clipped_share(data.dataset):.2%} of the action values clip"
     )
+    guessed = without_camera(config.augmentation, config.cameras, config.model.views) if config.augment else ()
+    if guessed:
+        text += (
+            f"\nwarning: viewpoints of {', '.join(guessed)} are perturbed as if the vertical field of view were "
+            "60 degrees; give its intrinsics as cameras, or augmentation.spherical_probability: 0"
+        )
+    return text
 
 
 def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:

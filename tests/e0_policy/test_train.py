@@ -414,6 +414,7 @@ def test_published_weights_are_loaded_and_reported(tmp_path, capsys):
     save_file({"model.language_model.embed_tokens.weight": table}, str(tmp_path / "model.safetensors"))
     config = make_config(tmp_path / "run", steps=1, warmup_steps=0, learning_rate=1e-9, initial_weights=str(tmp_path))
     train(config)
-    assert "1 tensors loaded" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 tensors loaded" in told and "warning: viewpoints of base are perturbed as if" in told
     model = load_model(read_checkpoint(tmp_path / "run" / "checkpoint"))
     torch.testing.assert_close(model.backbone.embed_tokens.weight, table[:384], atol=1e-5, rtol=0)
