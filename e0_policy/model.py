@@ -103,6 +103,11 @@ class E0Model(nn.Module):
             self.vision.compile(backend=backend)
         self.backbone.compile_layers(backend)
 
+    def checkpoint_activations(self) -> None:
+        """From now on keep no activations inside the layers of encoder, backbone and expert: compute them again."""
+        for part in (self.vision.encoder, self.backbone.language, self.backbone.expert):
+            part.checkpointing = True
+
     def prefix(self, batch: Batch) -> Cache:
         """Encode the observations; a view that no observation of the batch has costs nothing."""
         return self.backbone.prefix(*self.prefix_tokens(batch))

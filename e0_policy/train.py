@@ -246,8 +246,7 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
         if workers.first:
             print(report, flush=True)
     if config.activation_checkpointing:
-        for module in model.modules():
-            vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
+        model.checkpoint_activations()
     if config.compiled:
         model.compile_parts()
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)

@@ -262,8 +262,11 @@ def test_insulated_training_with_fast_tokens_in_bf16(tmp_path):
     )
 
 
-def test_activation_checkpointing_changes_nothing(straight, tmp_path):
+def test_activation_checkpointing_changes_nothing(straight, tmp_path, monkeypatch):
+    real, calls = training.E0Model.checkpoint_activations, []
+    monkeypatch.setattr(training.E0Model, "checkpoint_activations", lambda self: (calls.append(self), real(self)))
     train(make_config(tmp_path, activation_checkpointing=True))
+    assert len(calls) == 1
     for (_, one), (_, two) in zip(losses(straight), losses(tmp_path), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
 
