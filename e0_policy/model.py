@@ -105,8 +105,8 @@ class E0Model(nn.Module):
 
     def checkpoint_activations(self) -> None:
         """From now on keep no activations inside the layers of encoder, backbone and expert: compute them again."""
-        for part in (self.vision.encoder, self.backbone.language, self.backbone.expert):
-            part.checkpointing = True
+        self.vision.encoder.checkpointing = True
+        self.backbone.language.checkpointing = self.backbone.expert.checkpointing = True
 
     def prefix(self, batch: Batch) -> Cache:
         """Encode the observations; a view that no observation of the batch has costs nothing."""
