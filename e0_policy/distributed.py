@@ -107,8 +107,7 @@ class _WithAll(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        (gradient,) = gradients
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return gradient, *(gradient.new_zeros((), dtype=dtype).expand(shape) for dtype, shape in ctx.like)
 
 
