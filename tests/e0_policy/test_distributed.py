@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run([*command, str(script), str(folder)], capture_output=True, timeout=280, env=environment)
-    assert ran.returncode == 0, ran.stderr.decode()[-3000:]
+    assert ran.returncode == 0, ran.stderr.decode()[-9000:]
     train(make_config(folder / "alone", **PLAIN))
     return folder
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from e0_policy import train as training
@@ -42,6 +43,7 @@ def stopped(config: TrainConfig, workers: Workers) -> str:
         return "not stopped"
     except Interrupted as reason:
         training.stop_signal = real
+        dist.barrier()  # the first process has saved
         training.train(config, resume=True, workers=workers)
         return str(reason)
 
