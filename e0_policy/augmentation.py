@@ -156,6 +156,13 @@ def spherical_homography(offset: Tensor, camera: Tensor, depth_m: float) -> Tens
     return warp
 
 
+def without_camera(config: AugmentationConfig, cameras: Mapping[str, Camera], views: Sequence[str]) -> tuple[str, ...]:
+    """Views whose viewpoint is perturbed though their intrinsics are not known, so that `homographies` guesses them."""
+    if not config.spherical_probability or not (config.yaw_rad or config.pitch_rad or config.radial_m):
+        return ()
+    return tuple(name for name in views if name not in config.wrist_views and name not in cameras)
+
+
 def homographies(draw: Draw, cameras: Mapping[str, Camera], views: Sequence[str], side: int) -> Tensor:
     """Pixel maps `(B, V, 3, 3)` from the original to the augmented image: viewpoint, then rotation, then crop.
 

@@ -7,6 +7,7 @@ here; the gradient goes into the policy's own. The head is part of the run's sta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from e0_policy.scene_data import TARGETS, SceneData
 from e0_policy.train_batch import step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_control import precision
-from e0_policy.train_state import fill, fill_optimizer, full, optimizer_tensors
+from e0_policy.train_state import fill, fill_optimizer, gathered, optimizer_state
 
 _PURPOSE = 2
 """Of the step's random generators; 0 and 1 are the policy's own."""
@@ -75,8 +76,8 @@ class Auxiliary:
 
     def tensors(self) -> dict[str, Tensor]:
         """State of head and optimizer, by names of their own."""
-        head = {f"auxiliary/{name}": full(p) for name, p in self._head.named_parameters()}
-        return head | {f"auxiliary/{n}": t for n, t in optimizer_tensors(self._head, self._optimizer).items()}
+        named = chain(self._head.named_parameters(), optimizer_state(self._head, self._optimizer))
+        return gathered((f"auxiliary/{name}", tensor) for name, tensor in named)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Inverse of `tensors`; other names are left alone."""

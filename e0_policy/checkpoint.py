@@ -68,6 +68,11 @@ class Checkpoint:
     identifier: str = ""
     representation: Representation = Representation.JOINT_POSITION
 
+    @property
+    def columns(self) -> int:
+        """Real action columns; the model's dimensions behind them are padding."""
+        return len(self.transform.get("relative", range(self.model.action_dim)))
+
 
 def code_version() -> str:
     """Version of the installed distribution, or "unknown" in a bare checkout."""
@@ -187,6 +192,7 @@ def load_model(checkpoint: Checkpoint, device: torch.device | str = "cpu", dtype
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from None
     model.load_state_dict(state, assign=True)
+    model.columns = checkpoint.columns
     return model.eval().requires_grad_(False)
 
 

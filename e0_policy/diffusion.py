@@ -21,7 +21,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.model_config import Decode, E0Config, ModelConfigError, Noise, NoiseSchedule, Sampling
+from e0_policy.types import FloatArray
 
 MAX_STEPS = 1000
 MAX_SAMPLES = 64
@@ -185,6 +187,27 @@ def cross_entropy(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     return (losses * weight).sum() / weight.sum().clamp(min=1.0)
 
 
+def pad(tokens: Tensor, columns: int, bins: int) -> Tensor:
+    """Tokens `(B, H, D)` with those behind the real columns set, in place, to what training has there: the token of 0.
+
+    Nothing trains what a network predicts there, but the real tokens attend to what is fed back. The published weights
+    were trained to predict exactly this token.
+    """
+    tokens[..., columns:] = bins // 2
+    return tokens
+
+
+def euler(flow: Tensor, velocity: Tensor, start: Tensor, settings: SamplerSettings, columns: int, bins: int) -> Tensor:
+    """One of the N Euler steps of the hybrid's continuous block (eq. 3), `(B, H, D)`.
+
+    Behind the real columns the velocity is not the predicted one, which nothing trains, but that from the `start`, the
+    noise, to the middle of the bin of 0, where training's path ends.
+    """
+    velocity = velocity.clone()
+    velocity[..., columns:] = start[..., columns:] - ((bins // 2 + 0.5) / bins * 2.0 - 1.0)
+    return flow - velocity / settings.steps
+
+
 def row_entropy(logits: Tensor) -> Tensor:
     """Entropy of the predicted tokens in nats, averaged over dimensions: `(B, H, D, K)` to `(B, H)`."""
     log_p = logits.float().log_softmax(-1)
@@ -246,7 +269,7 @@ class Sample:
 
     Attributes:
         tokens: `(B, H, D)` int64.
-        entropy: `(B, H)` nats, averaged over dimensions; 0 on committed rows.
+        entropy: `(B, H)` nats, averaged over real dimensions; 0 on committed rows.
         flow: `(B, H, D)`, the continuous block's actions in [-1, 1], or None.
         mean: `(B, H, D)`, what `SamplerSettings.decode` reads from the last distribution, of no meaning on committed
             rows, or None where the tokens answer.
@@ -258,13 +281,27 @@ class Sample:
     flow: Tensor | None = None
     mean: Tensor | None = None
 
+    def values(self, tokenizer: ActionTokenizer) -> FloatArray:
+        """The answer, normalised `(B, H, D)`: the tokens', or what `decode` reads from the last distribution.
+
+        With a continuous block it is the average of the two, as in the release.
+        """
+        mean, flow = (None if t is None else t.double().cpu().numpy() for t in (self.mean, self.flow))
+        discrete = tokenizer.decode(self.tokens.cpu().numpy()) if mean is None else mean
+        return discrete if flow is None else 0.5 * discrete + 0.5 * flow
+
 
 Denoiser = Callable[[Tensor, float, Tensor, "Tensor | None"], Denoised]
 """`(x (B, H, D, K), tau, clean (B, H), flow (B, H, D) or None)` to logits."""
 
 
 def sample(
-    denoise: Denoiser, noise: NoiseDraw, settings: SamplerSettings, committed_tokens: Tensor, clean: Tensor
+    denoise: Denoiser,
+    noise: NoiseDraw,
+    settings: SamplerSettings,
+    committed_tokens: Tensor,
+    clean: Tensor,
+    columns: int | None = None,
 ) -> Sample:
     """Run the N steps of equations 7 and 10 to 12, and of the hybrid's continuous block (Euler steps of eq. 3).
 
@@ -277,9 +314,11 @@ def sample(
         settings: which sampler.
         committed_tokens: `(B, H, D)`, read where rows are clean.
         clean: `(B, H)` bool, rows that are committed: they enter at tau = 0 and come out unchanged.
+        columns: real dimensions, the first ones; those behind are padding (see `pad`). None: all of them.
 
     """
     bins = noise.eps.shape[-1]
+    columns = committed_tokens.shape[-1] if columns is None else columns
     held = clean[..., None].expand_as(committed_tokens)
     kept = one_hot(committed_tokens, bins, settings.alpha_clean)
     x, flow, tokens = noise.eps[0], noise.flow, committed_tokens
@@ -290,10 +329,10 @@ def sample(
             x = noised(tokens, eps, tau, settings.alpha) if annealed else one_hot(tokens, bins, settings.alpha) + eps
         out = denoise(torch.where(held[..., None], kept, x), tau, clean, flow)
         scores = out.logits if noise.gumbel is None else out.logits + noise.gumbel[step]
-        tokens = torch.where(held, committed_tokens, scores.argmax(-1))
-        if flow is not None and out.velocity is not None:
-            flow = flow - out.velocity / settings.steps
-    entropy = row_entropy(out.logits).masked_fill(clean, 0.0)
+        tokens = torch.where(held, committed_tokens, pad(scores.argmax(-1), columns, bins))
+        if flow is not None and noise.flow is not None and out.velocity is not None:
+            flow = euler(flow, out.velocity, noise.flow, settings, columns, bins)
+    entropy = row_entropy(out.logits[..., :columns, :]).masked_fill(clean, 0.0)
     return Sample(tokens, entropy, flow, decoded(out.logits, tokens, settings.decode))
 
 

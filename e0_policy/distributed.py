@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -70,7 +71,8 @@ def parallelize(module: nn.Module, config: TrainConfig, workers: Workers) -> nn.
     """Wrap for DDP or FSDP where there are several processes.
 
     FSDP shards weights, gradients, moving average and optimizer state over the processes and gathers the weights whole
-    for a step (in bf16 if the precision is), which fits the full model on small groups of large GPUs.
+    for a step (in bf16 if the precision is), which fits the full model on small groups of large GPUs. The loss of a
+    forward pass goes through `with_all`.
     """
     if workers.world == 1:
         return module
@@ -78,9 +80,35 @@ def parallelize(module: nn.Module, config: TrainConfig, workers: Workers) -> nn.
         # The last backbone layer's output has no reader without a second writing, dropped views leave parts unused.
         return DistributedDataParallel(module, find_unused_parameters=True)
     mesh = init_device_mesh(workers.device.type, (workers.world,))
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16) if config.precision == "bf16" else MixedPrecisionPolicy()
-    fully_shard(module, mesh=mesh, mp_policy=policy)
+    dtype = torch.bfloat16 if config.precision == "bf16" else None
+    # Gradients are summed in float32: over micro-batches and processes, bfloat16 would lose the smaller ones.
+    fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32))
     return module
+
+
+def with_all(module: nn.Module, loss: Tensor) -> Tensor:
+    """The loss; if the module is sharded, every parameter has a gradient of it, a zero where it has no part in it.
+
+    FSDP exchanges the gradients that there are, as one piece: a process whose samples lack a view would exchange
+    another piece than the others. (Its own zeros, `set_reduce_scatter_unused_params`, do not go with accumulation.)
+    """
+    if not isinstance(module, FSDPModule):
+        return loss
+    whole: Tensor = _WithAll.apply(loss, *module.parameters())
+    return whole
+
+
+class _WithAll(torch.autograd.Function):
+    """The first input, with a zero gradient for the others that takes no memory."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *others: Tensor) -> Tensor:
+        ctx.like = [(other.dtype, other.shape) for other in others]
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient, *(gradient.new_zeros((), dtype=dtype).expand(shape) for dtype, shape in ctx.like)
 
 
 def accumulate(module: nn.Module, last: bool) -> AbstractContextManager[None]:

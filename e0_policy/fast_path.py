@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear, pad, rms_norm, scaled_dot_product_attention
 
-from e0_policy import diffusion
+from e0_policy import diffusion, heads
 from e0_policy.collate import to_unit
 from e0_policy.diffusion import Sample, SamplerSettings
 from e0_policy.fused import Layer, Norm, adaptive_norms, fuse_entry, fuse_layer, plain_norms
@@ -129,7 +129,7 @@ class FastPath:
 
     def denoise(self, shape: Shape, buffers: Buffers, inputs: Inputs) -> Sample:
         """The N steps of `diffusion.sample`, in the space of projected tokens."""
-        config, settings, entry = self.config, self.settings, self.entry
+        config, settings, entry, columns = self.config, self.settings, self.entry, self.model.columns
         held = inputs.clean[..., None].expand_as(inputs.plan)
         per_token = kept = None
         if shape.committed:
@@ -148,18 +148,20 @@ class FastPath:
             if flow is not None:
                 x = torch.cat([self.model.flow_in(flow.to(x.dtype)), x], 1)
             hidden = self._expert(x, step, every, buffers)
-            if flow is not None:
-                flow = flow - self.model.flow_out(hidden[:, : self.flow_tokens]) / settings.steps
-            logits = self._logits(hidden[:, self.flow_tokens :])
+            if flow is not None and inputs.flow is not None:
+                velocity = self.model.flow_out(hidden[:, : self.flow_tokens])
+                flow = diffusion.euler(flow, velocity, inputs.flow, settings, columns, config.bins)
+            logits = self._logits(hidden[:, self.flow_tokens :], step + 1 == settings.steps)
             scores = logits if inputs.gumbel is None else logits + inputs.gumbel[step]
-            tokens = torch.where(held, inputs.plan, scores.argmax(-1)) if shape.committed else scores.argmax(-1)
-        entropy = diffusion.row_entropy(logits).masked_fill(inputs.clean, 0.0)
+            tokens = diffusion.pad(scores.argmax(-1), columns, config.bins)
+            tokens = torch.where(held, inputs.plan, tokens) if shape.committed else tokens
+        entropy = diffusion.row_entropy(logits[..., :columns, :]).masked_fill(inputs.clean, 0.0)
         drawn = Sample(tokens, entropy, flow, diffusion.decoded(logits, tokens, settings.decode))
         return diffusion.closest(drawn, settings.samples, inputs.plan, inputs.known)
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def _logits(self, hidden: Tensor, exact: bool) -> Tensor:
         config = self.config
-        logits = linear(hidden, self.model.action_out.weight, self.model.action_out.bias)
+        logits = heads.project(self.model.action_out, hidden, exact)
         return logits.reshape(self.settings.samples, config.prediction_horizon, config.action_dim, config.bins)
 
     def _expert(self, x: Tensor, step: int, clean: Tensor | None, buffers: Buffers) -> Tensor:

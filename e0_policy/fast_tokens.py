@@ -34,7 +34,7 @@ class FastTokenError(ValueError):
 
 
 class ChunkTokenizer(Protocol):
-    """A chunk `(H, D)` in [-1, 1] as ids in `[0, vocabulary)`."""
+    """A chunk `(H, D)` in [-1, 1], or its first rows where an episode ends, as ids in `[0, vocabulary)`."""
 
     @property
     def vocabulary(self) -> int:
@@ -116,15 +116,18 @@ class FastTokenizer:
         return self.alphabet + len(self.merges)
 
     def encode(self, chunk: FloatArray) -> list[int]:
-        """Ids of a chunk `(H, D)`.
+        """Ids of a chunk `(H, D)`, or of fewer rows: then of their own, shorter transform.
 
         Raises:
             FastTokenError: another shape, or a number that is not finite.
 
         """
-        if chunk.shape != (self.rows, self.columns) or not np.isfinite(chunk).all():
-            raise FastTokenError(f"chunk of shape {chunk.shape}; needed is {(self.rows, self.columns)}, all finite")
-        symbols = np.rint(_dct(self.rows) @ chunk * self.scale).astype(np.int64) - self.lowest
+        rows = len(chunk)
+        if not 1 <= rows <= self.rows or chunk.shape != (rows, self.columns) or not np.isfinite(chunk).all():
+            raise FastTokenError(
+                f"chunk of shape {chunk.shape}; needed is {(self.rows, self.columns)} or fewer rows, all finite"
+            )
+        symbols = np.rint(_dct(rows) @ chunk * self.scale).astype(np.int64) - self.lowest
         ids: list[int] = np.clip(symbols, 0, self.alphabet - 1).ravel().tolist()
         ranks: Mapping[tuple[int, int], int] = self._ranks  # type: ignore[attr-defined]
         while len(ids) > 1:
@@ -135,10 +138,10 @@ class FastTokenizer:
         return ids
 
     def decode(self, tokens: Sequence[int]) -> FloatArray:
-        """Chunk `(H, D)` of ids.
+        """Chunk `(H, D)` of ids, or of fewer rows if those were written.
 
         Raises:
-            FastTokenError: an unknown id, or ids that make another number of coefficients.
+            FastTokenError: an unknown id, or ids that make no whole number of rows, or too many.
 
         """
         symbols: list[int] = []
@@ -151,12 +154,14 @@ class FastTokenizer:
                 symbols.append(token)
             else:
                 stack.extend(reversed(self.merges[token - self.alphabet]))
-        if len(symbols) != self.rows * self.columns:
+        rows, rest = divmod(len(symbols), self.columns)
+        if rest or not 1 <= rows <= self.rows:
             raise FastTokenError(
-                f"{len(symbols)} coefficients; a chunk of {self.rows} x {self.columns} needs their product"
+                f"{len(symbols)} coefficients; a chunk of {self.rows} x {self.columns} needs their product, a shorter "
+                "one fewer rows"
             )
-        coefficients = (np.array(symbols, float) + self.lowest).reshape(self.rows, self.columns) / self.scale
-        chunk: FloatArray = _dct(self.rows).T @ coefficients
+        coefficients = (np.array(symbols, float) + self.lowest).reshape(rows, self.columns) / self.scale
+        chunk: FloatArray = _dct(rows).T @ coefficients
         return chunk
 
     def to_json(self) -> dict[str, Any]:

@@ -9,8 +9,8 @@ rows enter as clean one-hots, as they do there. Shape letters as in `e0_policy.b
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn.functional import l1_loss, mse_loss
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss, linear, mse_loss
 
 from e0_policy import diffusion
 from e0_policy.diffusion import Sample
@@ -23,6 +23,17 @@ def outputs(config: E0Config) -> int:
     """Numbers that the network answers per action token: K per value, or one if it is regressed."""
     values = 1 if config.token_layout == "dim_token" else config.action_dim
     return values if config.head in REGRESSION else values * config.bins
+
+
+def project(out: nn.Linear, hidden: Tensor, exact: bool) -> Tensor:
+    """Logits of the expert's last hidden states, `(B, T, E)` to `(B, T, outputs)`.
+
+    `exact` is for those that the answer is read from: in float32 whatever the weights are. Logits of 8 to 16 in
+    bfloat16 are 0.06 apart; likely bins are then equal, and argmax takes the lowest.
+    """
+    if exact:
+        return linear(hidden.float(), out.weight.float(), out.bias.float())
+    return linear(hidden, out.weight, out.bias)
 
 
 def start(config: E0Config, tokens: Tensor, clean: Tensor) -> Tensor:

@@ -170,7 +170,8 @@ class E0Policy:
         self._check(observation)
         proprioception = np.append(observation.joint_positions, observation.gripper_opening)
         inputs = self._transform.inputs(observation.views, proprioception, observation.instruction)
-        in_force, committed = self._in_force(observation.stamp_ns, plan)
+        in_force, fixed = self._in_force(observation.stamp_ns, plan)
+        committed = min(fixed, self._model.config.committed_max)
         targets = self._targets(in_force, proprioception)
         seed = self._settings.seed + self._calls
         self._calls += 1
@@ -183,7 +184,7 @@ class E0Policy:
         if not (np.isfinite(entropy).all() and np.isfinite(rows).all()):
             raise InferenceError(f"the network's answer is not finite; the weights of {self.checkpoint} are damaged")
         what = self._checkpoint.period_ns, self._checkpoint.representation
-        return PolicyOutput(rows[:count], *what, uncertainty=entropy, seed=seed)
+        return PolicyOutput(rows[:count], *what, uncertainty=entropy, seed=seed, rows_not_kept=fixed - committed)
 
     def _check(self, observation: Observation) -> None:
         arm, got = self._arm, observation.embodiment
@@ -222,8 +223,7 @@ class E0Policy:
         rows = resample(plan, times)
         steps = self._checkpoint.representation is Representation.EE_DELTA_STEP
         fixed_ns = plan.committed_until_ns if steps else max(plan.committed_until_ns, stamp_ns)
-        committed = min(int((times <= fixed_ns).sum()), len(rows), config.committed_max)
-        return rows, committed
+        return rows, min(int((times <= fixed_ns).sum()), len(rows))
 
     def _targets(self, rows: FloatArray, proprioception: FloatArray) -> Targets:
         """The plan in force as tokens; nothing is known of rows behind its end."""
@@ -240,12 +240,7 @@ class E0Policy:
         return self._model.sample(on_device(batch, self._device), self._sampler, noise)
 
     def _rows(self, sample: Sample, proprioception: FloatArray) -> FloatArray:
-        values = self._transform.tokenizer.decode(sample.tokens[0].cpu().numpy())
-        if sample.mean is not None:
-            values = sample.mean[0].double().cpu().numpy()
-        if sample.flow is not None:  # the release averages both heads
-            values = 0.5 * values + 0.5 * sample.flow[0].double().cpu().numpy()
-        return self._transform.physical(values, proprioception)
+        return self._transform.physical(sample.values(self._transform.tokenizer)[0], proprioception)
 
 
 def _engine(model: E0Model, sampler: SamplerSettings, name: str) -> Engine | None:

@@ -48,7 +48,10 @@ class ActionWriting:
             raise InsulationError(f"{self.actions.vocabulary} action tokens and two marks: {error}") from None
 
     def write(self, chunks: Sequence[FloatArray]) -> tuple[Tensor, Tensor]:
-        """Ids and mask `(B, T)` of chunks `(H, D)` in [-1, 1], padded with 0 to the longest."""
+        """Ids and mask `(B, T)` of chunks `(H, D)` in [-1, 1], padded with 0 to the longest.
+
+        Of a chunk that an episode's end cuts, give the real rows alone: every token counts in the loss.
+        """
         lines = [[BEGIN, *(2 + token for token in self.actions.encode(chunk)), END] for chunk in chunks]
         ids = np.zeros((len(lines), max(map(len, lines))), np.int64)
         for row, line in zip(ids, lines, strict=True):

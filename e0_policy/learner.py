@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from e0_policy.train_config import TrainConfig
 from e0_policy.train_control import TrainingError
-from e0_policy.train_state import Saved, fill, fill_optimizer, full, load_part, optimizer_tensors
+from e0_policy.train_state import Saved, fill, fill_optimizer, full, gathered, load_part, optimizer_state
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -79,13 +79,11 @@ class Learner:
             finally:
                 self._copy(own)
 
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything as the parts of a saved state; with sharded parameters all processes must call."""
-        return {
-            "model": {name: full(p) for name, p in self.module.named_parameters()},
-            "ema": {name: full(p) for name, p in self.ema.items()},
-            "optimizer": optimizer_tensors(self.module, self.optimizer),
-        }
+    def tensors(self, keep: bool = True) -> dict[str, dict[str, Tensor]]:
+        """Everything as the parts of a saved state, empty in a process that does not `keep` it; see `gathered`."""
+        state = optimizer_state(self.module, self.optimizer)
+        named = {"model": self.module.named_parameters(), "ema": self.ema.items(), "optimizer": state}
+        return {part: gathered(tensors, keep) for part, tensors in named.items()}
 
     def restore(self, saved: Saved) -> None:
         """Inverse of `tensors`."""

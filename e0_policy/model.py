@@ -58,11 +58,17 @@ class TimeEmbedding(nn.Module):
 
 
 class E0Model(nn.Module):
-    """The E0 policy network at any size."""
+    """The E0 policy network at any size.
+
+    Attributes:
+        columns: real action dimensions, the first of `config.action_dim`; those behind are padding, which data decide:
+            whoever trains or loads a model says so. All of them until then.
+
+    """
 
     def __init__(self, config: E0Config) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.columns = config, config.action_dim
         wide, narrow = config.width, config.expert_width
         self.vision = make_tower(config)
         self.projector = nn.Linear(config.vision_width, wide)
@@ -96,6 +102,11 @@ class E0Model(nn.Module):
         if self.projector.weight.is_cuda:
             self.vision.compile(backend=backend)
         self.backbone.compile_layers(backend)
+
+    def checkpoint_activations(self) -> None:
+        """From now on keep no activations inside the layers of encoder, backbone and expert: compute them again."""
+        self.vision.encoder.checkpointing = True
+        self.backbone.language.checkpointing = self.backbone.expert.checkpointing = True
 
     def prefix(self, batch: Batch) -> Cache:
         """Encode the observations; a view that no observation of the batch has costs nothing."""
@@ -149,7 +160,13 @@ class E0Model(nn.Module):
         return self.proprio_embedding(index + torch.arange(proprio.shape[1], device=proprio.device) * bins)
 
     def denoise(
-        self, cache: Cache, x: Tensor, tau: Tensor, clean: Tensor | None = None, flow: Tensor | None = None
+        self,
+        cache: Cache,
+        x: Tensor,
+        tau: Tensor,
+        clean: Tensor | None = None,
+        flow: Tensor | None = None,
+        exact: bool = False,
     ) -> Denoised:
         """Logits of every action token (eq. 5, 10).
 
@@ -159,14 +176,21 @@ class E0Model(nn.Module):
             tau: `(B,)` diffusion time of the noisy rows.
             clean: `(B, H)` bool, rows that are committed and therefore at tau = 0, or None.
             flow: `(B, H, D)` noisy continuous actions (hybrid only).
+            exact: see `heads.project`.
 
         """
         rows = self.action_in.weight.dtype
         tokens = self.action_in(x.flatten(1, 2).to(rows) if self._by_dimension else x.flatten(2).to(rows))
-        return self.denoise_tokens(cache, tokens, tau, clean, flow)
+        return self.denoise_tokens(cache, tokens, tau, clean, flow, exact)
 
     def denoise_tokens(
-        self, cache: Cache, tokens: Tensor, tau: Tensor, clean: Tensor | None, flow: Tensor | None
+        self,
+        cache: Cache,
+        tokens: Tensor,
+        tau: Tensor,
+        clean: Tensor | None,
+        flow: Tensor | None,
+        exact: bool = False,
     ) -> Denoised:
         """`denoise` from projected tokens `(B, T, E)`, T = H * D or H."""
         config = self.config
@@ -185,7 +209,7 @@ class E0Model(nn.Module):
             tokens = self.action_time_out(silu(self.action_time_in(torch.cat([tokens, time], -1))))
         adaptive = condition if config.time_cond == "adarms" else None
         hidden = self.backbone.suffix(tokens, cache, adaptive, blocks)
-        logits = self.action_out(hidden[:, -config.action_tokens :])
+        logits = heads.project(self.action_out, hidden[:, -config.action_tokens :], exact)
         shape = (config.prediction_horizon, config.action_dim, -1)
         velocity = self.flow_out(hidden[:, : config.prediction_horizon]) if flow is not None else None
         return Denoised(logits.reshape(len(logits), *shape), velocity)
@@ -253,14 +277,17 @@ class E0Model(nn.Module):
         clean = diffusion.clean_rows(batch.committed, self.config.prediction_horizon)
         repeated = [t.repeat_interleave(settings.samples, 0) for t in (plan, clean)]
 
+        last = diffusion.tau_schedule(settings.steps)[-1]
+
         def denoise(x: Tensor, tau: float, clean: Tensor, flow: Tensor | None) -> Denoised:
-            return self.denoise(cache, x, torch.full((len(x),), tau, device=x.device), clean, flow)
+            times = torch.full((len(x),), tau, device=x.device)
+            return self.denoise(cache, x, times, clean, flow, exact=tau == last)
 
         if self.config.head in heads.REGRESSION:
             start = heads.start(self.config, *repeated)
             drawn = heads.answer(self.config, denoise(start, 1.0, repeated[1], None).logits, *repeated)
         else:
-            drawn = diffusion.sample(denoise, noise, settings, *repeated)
+            drawn = diffusion.sample(denoise, noise, settings, *repeated, self.columns)
         return diffusion.closest(drawn, settings.samples, plan, known)
 
     @property

@@ -29,7 +29,8 @@ class PolicyOutput:
     """A policy's answer. `rows` `(rows, columns)` are absolute, unless they are a benchmark's own; row 0 is in force
     from the observation's stamp.
 
-    `uncertainty` is `(rows,)`, entropy in nats averaged over columns.
+    `uncertainty` is `(rows,)`, entropy in nats averaged over columns. `rows_not_kept`: committed rows of the plan in
+    force that the answer may differ from, because the policy was not trained to keep so many.
     """
 
     rows: FloatArray
@@ -37,6 +38,7 @@ class PolicyOutput:
     representation: Representation = Representation.JOINT_POSITION
     uncertainty: NDArray[np.float32] | None = None
     seed: int = 0
+    rows_not_kept: int = 0
 
 
 class Policy(Protocol):

@@ -21,13 +21,23 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from e0_policy.augmentation import without_camera
 from e0_policy.auxiliary import Auxiliary
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
 from e0_policy.collate import on_device
 from e0_policy.cpu_training import keep_memory
 from e0_policy.data_order import DataOrder
-from e0_policy.distributed import Workers, accumulate, any_process, mean, parallelize, pick_device, process_group
+from e0_policy.distributed import (
+    Workers,
+    accumulate,
+    any_process,
+    mean,
+    parallelize,
+    pick_device,
+    process_group,
+    with_all,
+)
 from e0_policy.insulation import autoregressive_loss
 from e0_policy.learner import Learner, learning_rate
 from e0_policy.model import E0Model
@@ -36,7 +46,7 @@ from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_control import Interrupted, precision, run_command, saved_state, stop_signal, turns
 from e0_policy.train_log import Log
 from e0_policy.train_setup import Data, check_rows, clipped_share, fingerprint, initial_checkpoint, load_data
-from e0_policy.train_state import Saved, TrainStateError, full, load_part, save
+from e0_policy.train_state import Saved, TrainStateError, gathered, load_part, save
 from e0_policy.validation import OpenLoop, open_loop
 from e0_policy.weights import load_pretrained
 
@@ -68,9 +78,10 @@ class TrainStep(nn.Module):
         loss = self.model.loss(batch, generator, cache)
         parts = {"cross_entropy": loss.cross_entropy, "accuracy": loss.accuracy}
         if written is None:
-            return loss.total, parts
+            return with_all(self, loss.total), parts
         writing = autoregressive_loss(self.model, cache, *written)
-        return loss.total + self.writing_weight * writing, {**parts, "writing": writing.detach()}
+        total = loss.total + self.writing_weight * writing
+        return with_all(self, total), {**parts, "writing": writing.detach()}
 
 
 @dataclass
@@ -111,7 +122,7 @@ class Run:
         if not any_process(self.best_loss is None or result.loss < self.best_loss, self.workers):
             return
         self.best_loss = result.loss
-        ema = {n: full(p) for n, p in self.learner.ema.items()}
+        ema = gathered(self.learner.ema.items(), self.workers.first)
         if self.workers.first:
             self._write_checkpoint("best", ema, step, result)
 
@@ -134,11 +145,11 @@ class Run:
 
     def save(self, step: int, result: OpenLoop | None) -> None:
         """Write the state, and the moving average as the policy's checkpoint."""
-        config, parts = self.config, self.learner.tensors()
-        if self.auxiliary:
-            parts["optimizer"] |= self.auxiliary.tensors()
+        config, parts = self.config, self.learner.tensors(self.workers.first)
         if not self.workers.first:
             return
+        if self.auxiliary:
+            parts["optimizer"] |= self.auxiliary.tensors()
         meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}
         meta |= {"data": fingerprint(self.data.source), "best_loss": self.best_loss}
         self._write_checkpoint("checkpoint", parts["ema"], step, result)
@@ -202,11 +213,18 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
 
 
 def _summary(run: Run) -> str:
-    data = run.data
-    return (
+    data, config = run.data, run.config
+    text = (
         f"{run.learner.parameters / 1e6:.2f} M parameters; {len(data.dataset)} samples of {data.source.embodiment} to "
         f"train on, {len(data.validation)} held out; {clipped_share(data.dataset):.2%} of the action values clip"
     )
+    guessed = without_camera(config.augmentation, config.cameras, config.model.views) if config.augment else ()
+    if guessed:
+        text += (
+            f"\nwarning: viewpoints of {', '.join(guessed)} are perturbed as if the vertical field of view were "
+            "60 degrees; give its intrinsics as cameras, or augmentation.spherical_probability: 0"
+        )
+    return text
 
 
 def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
@@ -220,6 +238,7 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
         raise TrainStateError(f"the data have fingerprint {now}; the run to resume has {saved.meta['data']}")
     torch.manual_seed(config.seed)
     model = E0Model(config.model).to(workers.device)
+    model.columns = data.transform.columns
     if initial:
         model.load_state_dict(load_model(initial, workers.device).state_dict())
     elif config.initial_weights and not saved:
@@ -227,8 +246,7 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
         if workers.first:
             print(report, flush=True)
     if config.activation_checkpointing:
-        for module in model.modules():
-            vars(module).update({"checkpointing": True} if "checkpointing" in vars(module) else {})
+        model.checkpoint_activations()
     if config.compiled:
         model.compile_parts()
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)

@@ -32,7 +32,8 @@ class Collator:
         if self.writing is None:
             return as_batch(inputs, targets), None
         chunks = self.transform.tokenizer.decode(targets.tokens)[..., : self.transform.columns]
-        return as_batch(inputs, targets), self.writing.write(list(chunks))
+        real = targets.mask[..., 0].sum(-1)  # rows behind an episode's end are held ones: nothing to write
+        return as_batch(inputs, targets), self.writing.write([c[:n] for c, n in zip(chunks, real, strict=True)])
 
 
 def step_generator(device: torch.device | str, *key: int) -> torch.Generator:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from e0_policy.train_config import TrainConfig
+from e0_policy.train_state import TrainStateError
 
 
 class Log:
@@ -22,8 +24,8 @@ class Log:
 
         output.mkdir(parents=True, exist_ok=True)
         self._path = output / "metrics.jsonl"
-        lines = self._path.read_text(encoding="utf-8").splitlines() if first and self._path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= first]
+        before = self._path.read_text(encoding="utf-8", errors="replace") if first and self._path.exists() else ""
+        kept = [line for line, figures in _whole(self._path, before.splitlines()) if figures["step"] <= first]
         self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         (output / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=first + 1)
@@ -65,3 +67,18 @@ class Log:
             stream.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _whole(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lines with what they say, without a last one that a kill or a loss of power tore while it was written.
+
+    Raises:
+        TrainStateError: another line is damaged.
+
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line, json.loads(line)
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise TrainStateError(f"{path}: line {number} is damaged ({error}); delete it to go on") from None

@@ -240,9 +240,16 @@ def check_rows(initial: Checkpoint, source: Source) -> None:
     """Refuse demonstrations with other rows than those that a checkpoint predicts, whose transform is kept.
 
     Raises:
-        TrainConfigError: names both.
+        TrainConfigError: another embodiment, period or kind of rows; names both sides.
 
     """
+    sides = (initial.embodiment, initial.period_ns), (source.embodiment, source.period_ns)
+    if sides[0] != sides[1]:
+        told, got = (f"{arm} with a row each {period_ns / 1e6:g} ms" for arm, period_ns in sides)
+        raise TrainConfigError(
+            f"initial_weights {initial.folder} is of {told}, and its statistics are kept; the data are of {got}: give "
+            "a checkpoint of the same, or none"
+        )
     theirs = initial.representation, tuple(initial.transform["actions"]["names"])
     ours = source.representation, source.action_names
     steps = Representation.EE_DELTA_STEP in (theirs[0], ours[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,29 @@ def fill(target: Tensor, value: Tensor) -> None:
         target.copy_(value)
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def gathered(named: Iterable[tuple[str, Tensor]], keep: bool = True) -> dict[str, Tensor]:
+    """Whole tensors on the CPU by name; nothing in a process that does not `keep` them.
+
+    If they are sharded all processes must call, and each holds one whole tensor at a time beside those that it keeps.
+    """
+    whole = {}
+    for name, tensor in named:
+        if keep:
+            whole[name] = full(tensor)
+        elif isinstance(tensor, DTensor):
+            tensor.full_tensor()
+    return whole
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     """The optimizer's state by `slot/parameter`."""
-    tensors = {}
     for name, parameter in model.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{slot}/{name}"] = full(value)
-    return tensors
+            yield f"{slot}/{name}", value
 
 
 def fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`."""
+    """Inverse of `optimizer_state`, gathered."""
     for name, parameter in model.named_parameters():
         state = {}
         for slot in ("step", "exp_avg", "exp_avg_sq"):

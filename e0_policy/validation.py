@@ -10,7 +10,7 @@ import torch
 
 from e0_policy.collate import as_batch, on_device
 from e0_policy.dataset import ChunkDataset
-from e0_policy.diffusion import Sample, SamplerSettings, draw_noise
+from e0_policy.diffusion import SamplerSettings, draw_noise
 from e0_policy.kinematics import tcp_position_m
 from e0_policy.model import E0Model
 from e0_policy.train_setup import GRIPPER
@@ -66,7 +66,7 @@ def open_loop(
         losses.append(float(loss.cross_entropy) * len(part))
         right.append(float(loss.accuracy) * len(part))
         noise = draw_noise(model.config, settings, len(part) * settings.samples, generator)
-        values = _values(dataset, model.sample(batch, settings, noise))
+        values = model.sample(batch, settings, noise).values(dataset.transform.tokenizer)
         for index, chunk in zip(part, values, strict=True):
             proprioception, rows = dataset.numbers(index)
             wanted.append(rows)
@@ -74,13 +74,6 @@ def open_loop(
     count = len(indices)
     errors = _errors(dataset, np.concatenate(predicted), np.concatenate(wanted))
     return OpenLoop(count, sum(losses) / count, sum(right) / count, *errors)
-
-
-def _values(dataset: ChunkDataset, sample: Sample) -> FloatArray:
-    """Normalised chunks `(B, H, D)`: the tokens', or what the sampler was asked to read from its last distribution."""
-    if sample.mean is not None:
-        return sample.mean.double().cpu().numpy()
-    return dataset.transform.tokenizer.decode(sample.tokens.cpu().numpy())
 
 
 def _errors(

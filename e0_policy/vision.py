@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from e0_policy.model_config import E0Config
 
@@ -86,11 +87,13 @@ class Encoder(nn.Module):
         super().__init__()
         layer = (config.vision_width, config.vision_heads, config.vision_mlp)
         self.layers = nn.ModuleList(EncoderLayer(*layer) for _ in range(config.vision_depth))
+        self.checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
         """`(M, T, width)` to the same."""
+        again = self.checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
-            x = layer(x)
+            x = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
         return x
 
 

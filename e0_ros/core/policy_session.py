@@ -120,6 +120,8 @@ class PolicySession:
         started_ns = self._steady_ns()
         output = self.policy.infer(observation, plan)
         self.latency_ns = self._steady_ns() - started_ns
+        if output is not None:
+            self.counts["committed rows not kept"] += output.rows_not_kept
         chunk = None if output is None else self._keeper.chunk(output, observation, self.latency_ns)
         self.error = ""
         return chunk or "nothing to plan"

@@ -237,7 +237,7 @@ class PolicyNode(Node):
         self._chunks.publish(chunk_to_msg(self._session.none(stamp_ns, answer), self._now_ns()))
 
     def _diagnose(self) -> None:
-        names = ("plans", "kept", "none", "errors", "stale", "too old", "replaced")
+        names = ("plans", "kept", "none", "errors", "stale", "too old", "replaced", "committed rows not kept")
         session = self._session
         values: dict[str, object] = {name: session.counts[name] for name in names}
         values["latency [ms]"], values["observation age [ms]"] = session.latency_ns / 1e6, session.age_ns / 1e6

@@ -123,6 +123,17 @@ def test_live_the_rows_that_run_while_the_policy_thinks_are_committed() -> None:
     assert plan is not None and plan.committed_until_ns == at + 23_000_000
 
 
+def test_committed_rows_that_a_policy_does_not_keep_are_counted() -> None:
+    class Short(Fake):
+        def infer(self, observation: Observation, plan: Plan | None) -> PolicyOutput:
+            return PolicyOutput(np.zeros((4, 8)), PERIOD, rows_not_kept=3)
+
+    s = session(fake=Short())
+    for k in range(2):
+        s.answer(seen(SECOND + 2 * k * PERIOD), 0, none_in_force)
+    assert (s.counts["plans"], s.counts["committed rows not kept"]) == (2, 6)
+
+
 def test_a_plan_in_doubt_is_due_to_be_replaced_sooner() -> None:
     class Doubting(Fake):
         execution_horizon = 4

@@ -16,6 +16,7 @@ from e0_policy.augmentation import (
     draw_augmentation,
     homographies,
     spherical_homography,
+    without_camera,
 )
 
 SIDE = 48
@@ -151,3 +152,10 @@ def test_bad_settings_and_sizes_are_named():
     draw = draw_augmentation(OFF, VIEWS, 2, torch.Generator())
     with pytest.raises(AugmentationError, match=r"images \(3, 2, 3, 48, 48\)"):
         augment(_images(3), draw, homographies(draw, {}, VIEWS, SIDE))
+
+
+def test_views_that_are_warped_by_guessed_intrinsics_are_named() -> None:
+    views, known = ("base", "side", "wrist"), {"side": Camera.from_fov(1.0)}
+    assert without_camera(AugmentationConfig(), known, views) == ("base",)
+    assert without_camera(AugmentationConfig(spherical_probability=0.0), known, views) == ()
+    assert without_camera(AugmentationConfig(yaw_rad=0.0, pitch_rad=0.0), known, views) == ()

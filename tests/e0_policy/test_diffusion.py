@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from e0_policy import diffusion
+from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.diffusion import Denoised, NoiseDraw, SamplerSettings
 from e0_policy.model_config import E0Config, ModelConfigError, preset
 
@@ -155,6 +157,31 @@ def test_steps_follow_equation_12_and_committed_rows_stay_clean() -> None:
             want = tau * eps + (1 - tau) * 0.5 * torch.tensor([0.0, 1.0, 0.0])
             torch.testing.assert_close(x[0, 1, 0], want)
             torch.testing.assert_close(x[0, 0, 0], torch.tensor([0.0, 0.0, 1.0]))
+
+
+def test_padding_is_fed_back_as_training_shows_it() -> None:
+    """Behind the real columns stands the token of 0 from the second step on, whatever the network says there."""
+    chosen = SamplerSettings(steps=4, alpha=0.5)
+    noise = diffusion.draw_noise(config_of(1, 3, 8, hybrid_continuous=True), chosen, 2, generator())
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def denoise(x: Tensor, tau: float, clean: Tensor, flow: Tensor | None) -> Denoised:
+        assert flow is not None
+        seen.append((x, flow))
+        return Denoised(torch.randn(2, 1, 3, 8, generator=generator()), torch.full((2, 1, 3), 7.0))
+
+    plan, clean = torch.zeros(2, 1, 3, dtype=torch.long), torch.zeros(2, 1, dtype=torch.bool)
+    out = diffusion.sample(denoise, noise, chosen, plan, clean, columns=1)
+    zero, tokenizer = np.zeros((2, 1, 2)), ActionTokenizer(8)
+    token = torch.from_numpy(tokenizer.encode(zero).tokens)
+    middle = torch.from_numpy(tokenizer.decode(token.numpy())).float()
+    assert torch.equal(out.tokens[..., 1:], token) and noise.flow is not None
+    for (x, flow), tau in zip(seen, (1.0, 0.75, 0.5, 0.25), strict=True):
+        torch.testing.assert_close(x[..., 1:, :], diffusion.noised(token, noise.eps[0][..., 1:, :], tau, 0.5))
+        torch.testing.assert_close(flow[..., 1:], tau * noise.flow[..., 1:] + (1.0 - tau) * middle)
+    torch.testing.assert_close(out.flow[..., 0], noise.flow[..., 0] - 7.0)
+    real = torch.randn(2, 1, 3, 8, generator=generator())[..., :1, :]
+    torch.testing.assert_close(out.entropy, diffusion.row_entropy(real))
 
 
 def test_released_rule_does_not_anneal() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from e0_policy import diffusion, fused
+from e0_policy import diffusion, fused, heads
 from e0_policy.diffusion import SamplerSettings
 from e0_policy.engine import SHAPES_KEPT, Engine, EngineError
 from e0_policy.model import E0Model
@@ -27,6 +27,8 @@ CASES = [
     ({"proprio_form": "special", "proprio_bins": 16}, {}),
     ({"proprio_form": "text", "mask_absent_views": False}, {}),
     ({"vision": "siglip", "patch_size": 8, "vision_depth": 1, "kv_heads": 2}, {}),
+    ({"columns": 2}, {"samples": 2}),
+    ({"columns": 1, "token_layout": "step_token", "hybrid_continuous": True}, {"decode": "mean"}),
 ]
 
 
@@ -74,6 +76,67 @@ def test_a_wrong_time_is_noticed() -> None:
     engine = engine_of(model)
     engine._path.norms = [*engine._path.norms[1:], engine._path.norms[-1]]
     assert agreement(model, engine) < 0.999
+
+
+def test_padding_that_is_fed_back_as_predicted_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: the engine takes every column for real."""
+    model = tiny_model(columns=2)
+    engine, pad = engine_of(model), diffusion.pad
+    sample = engine._path.denoise
+
+    def unpadded(*inputs):
+        with monkeypatch.context() as patch:
+            patch.setattr(diffusion, "pad", lambda tokens, columns, bins: tokens)
+            return sample(*inputs)
+
+    monkeypatch.setattr(engine._path, "denoise", unpadded)
+    assert agreement(model, engine) < 0.999
+    assert diffusion.pad is pad
+
+
+@pytest.mark.parametrize("engine", ["fast", "eager"])
+@pytest.mark.parametrize("changes", [{"token_layout": "step_token"}, {"hybrid_continuous": True}])
+def test_what_is_predicted_behind_the_real_columns_changes_nothing(engine: str, changes: dict[str, object]) -> None:
+    """Weights that predict padding alone: nothing trains them, and the real tokens attend to what is fed back."""
+    drawn = []
+    for shift in (0.0, 5.0):
+        model = tiny_model(columns=2, **changes)
+        last = model.flow_out if model.config.hybrid_continuous else model.action_out
+        with torch.no_grad():
+            last.weight[len(last.weight) // 3 * 2 :] += shift
+            last.bias[len(last.bias) // 3 * 2 :] += shift * torch.randn(len(last.bias) // 3)
+        fast = engine_of(model)
+        for batch, generator in observations(model, 4, committed=2):
+            noise = diffusion.draw_noise(model.config, fast.settings, 1, generator)
+            drawn.append(fast.sample(batch, noise) if engine == "fast" else model.sample(batch, fast.settings, noise))
+    for one, two in zip(drawn[:4], drawn[4:], strict=True):
+        assert torch.equal(one.tokens[..., :2], two.tokens[..., :2]) and torch.equal(one.entropy, two.entropy)
+        assert (one.flow is None) == (two.flow is None)
+        assert one.flow is None or torch.equal(one.flow, two.flow)
+
+
+@pytest.mark.parametrize("engine", ["fast", "eager"])
+def test_the_answer_is_read_in_float32(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of bfloat16 weights too, whose logits around 12 tie."""
+    model, project, seen = tiny_model(bins=256).bfloat16(), heads.project, []
+    torch.nn.init.normal_(model.action_out.weight, std=0.02)
+    torch.nn.init.constant_(model.action_out.bias, 12.0)
+
+    def recorded(out, hidden, exact):
+        seen.append((hidden, exact))
+        return project(out, hidden, exact)
+
+    monkeypatch.setattr(heads, "project", recorded)
+    fast = engine_of(model)
+    ((batch, generator),) = observations(model, 1)
+    noise = diffusion.draw_noise(model.config, fast.settings, 1, generator)
+    got = fast.sample(batch, noise) if engine == "fast" else model.sample(batch, fast.settings, noise)
+    assert [exact for _, exact in seen] == [False, False, False, True]
+    parts = seen[-1][0], model.action_out.weight, model.action_out.bias
+    kinds = torch.float64, torch.bfloat16
+    with torch.inference_mode():
+        best, tied = (torch.nn.functional.linear(*(t.to(kind) for t in parts)).argmax(-1).flatten() for kind in kinds)
+    assert torch.equal(got.tokens.flatten(), best) and (best != tied).float().mean() > 0.3
 
 
 def test_a_stale_cache_row_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -28,6 +29,16 @@ def test_a_chunk_comes_back_within_the_rounding_of_its_coefficients():
     for chunk in smooth_chunks(50, seed=0):
         error = tokenizer.decode(tokenizer.encode(chunk)) - chunk
         assert np.sqrt((error**2).sum(0)).max() <= 0.5 / 10 * np.sqrt(10) + 1e-9
+
+
+def test_fewer_rows_are_written_by_their_own_transform():
+    tokenizer = FastTokenizer.fit(smooth_chunks(200), vocabulary=256)
+    for rows, chunk in itertools.product((1, 4, 9), smooth_chunks(10, seed=0)):
+        cut = chunk[:rows]
+        error = tokenizer.decode(tokenizer.encode(cut)) - cut
+        assert error.shape == cut.shape and np.sqrt((error**2).sum(0)).max() <= 0.5 / 10 * np.sqrt(rows) + 1e-9
+    with pytest.raises(FastTokenError, match=r"or fewer rows"):
+        tokenizer.encode(chunk[:0])
 
 
 def test_merges_shorten_and_lose_nothing():

@@ -124,9 +124,22 @@ def test_the_row_of_the_observations_own_time_is_kept_whatever_is_committed(fold
     assert out.uncertainty[0] == 0 and out.uncertainty[1] > 0
 
 
+@pytest.mark.parametrize(("most", "until", "not_kept"), [(3, 12, 0), (3, 13, 1), (0, 0, 1), (0, 11, 2)])
+def test_committed_rows_beyond_what_was_trained_are_counted(
+    tmp_path: Path, most: int, until: int, not_kept: int
+) -> None:
+    """A policy that was trained without committed rows keeps not even the one of the observation's time."""
+    model = tiny_model(**{**SIZES, "committed_max": most})
+    made = Checkpoint(model.config, transform().to_json(), "panda", PERIOD, 2)
+    save_checkpoint(tmp_path / "own", model.state_dict(), made)
+    out = load_policy(str(tmp_path / "own"), "cpu").infer(observation(), plan_at(9 * PERIOD, 8, until * PERIOD))
+    assert out.rows_not_kept == not_kept
+
+
 def test_rows_of_a_benchmark_are_what_the_network_says_and_only_committed_ones_are_kept(tmp_path: Path) -> None:
     """The row of the observation's own time is still to be taken, so a new plan may change it."""
     policy = load_policy(str(tiny_step_checkpoint(tmp_path / "steps")), "cpu")
+    assert (policy._model.columns, policy._model.config.action_dim) == (7, 8)
     out = policy.infer(observation(), None)
     assert out.representation is Representation.EE_DELTA_STEP and out.rows.shape == (4, 7)
     assert (np.abs(out.rows[:, :6]) <= 1).all() and ((out.rows[:, 6] >= 0) & (out.rows[:, 6] <= 1)).all()

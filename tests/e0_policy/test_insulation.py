@@ -10,6 +10,9 @@ from e0_policy.insulation import ActionWriting, InsulationError, autoregressive_
 from e0_policy.model import E0Model
 from e0_policy.model_config import preset
 from e0_policy.text_tokenizer import WordTokenizer
+from e0_policy.train_batch import Collator
+from e0_policy.train_config import TrainConfig
+from e0_policy.train_setup import load_data
 
 torch.set_num_threads(1)
 TINY = {
@@ -130,6 +133,29 @@ def test_padding_counts_for_nothing():
         torch.testing.assert_close(
             autoregressive_loss(model, cache, *wider), autoregressive_loss(model, cache, ids, mask)
         )
+
+
+@pytest.mark.parametrize("action_writing", ["naive", "fast"])
+def test_held_rows_behind_an_episodes_end_are_not_written(action_writing: str):
+    """As in the diffusion loss, whose mask is the batch's."""
+    config = TrainConfig(
+        model=preset("nano", image_size=32, vocab_size=512),
+        synthetic_episodes=4,
+        constant_dimensions="hold",
+        action_writing=action_writing,
+        writing_vocabulary=200,
+    )
+    data = load_data(config, None)
+    dataset, collate = data.dataset, Collator(data.transform, data.writing)
+    ends = [i for i in range(len(dataset)) if len(dataset.numbers(i)[1]) == 3][:2]
+    inputs, targets = dataset.batch(ends)
+    targets.tokens[:, 3:] = targets.tokens[:, :1]
+    (batch, written), (_, other) = collate(dataset.batch(ends)), collate((inputs, targets))
+    assert batch.action_mask[:, :3].all() and not batch.action_mask[:, 3:].any()
+    for one, two in zip(written, other, strict=True):
+        assert torch.equal(one, two), "what stands behind the end has no part in it"
+    if action_writing == "naive":
+        assert written[1].sum(1).tolist() == [2 + 3 * 8] * 2
 
 
 def test_writing_uses_special_tokens_between_marks():

@@ -137,7 +137,12 @@ def engine_with_kernels(model: E0Model, **changes: object) -> Engine:
 
 @pytest.mark.parametrize(
     ("model_changes", "changes", "committed"),
-    [({}, {"steps": 2}, 0), ({}, {"samples": 2}, 2), ({"token_layout": "step_token"}, {"sampling": "sampled"}, 2)],
+    [
+        ({}, {"steps": 2}, 0),
+        ({}, {"samples": 2}, 2),
+        ({"token_layout": "step_token"}, {"sampling": "sampled"}, 2),
+        ({"columns": 2}, {"steps": 2}, 2),
+    ],
 )
 def test_kernels_equal_eager(model_changes: dict[str, object], changes: dict[str, object], committed: int) -> None:
     """The whole way, prefix and steps, in float32."""

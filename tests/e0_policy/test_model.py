@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -202,13 +204,28 @@ def test_hybrid_flow_follows_euler_steps() -> None:
     torch.testing.assert_close(out.flow, noise.flow - 2.0)
 
 
-def test_checkpointing_changes_nothing() -> None:
-    model = tiny_model()
-    batch = random_batch(model.config)
-    want = torch.autograd.grad(model.loss(batch, generator()).total, model.action_in.weight)[0]
-    model.backbone.language.checkpointing = model.backbone.expert.checkpointing = True
-    got = torch.autograd.grad(model.loss(batch, generator()).total, model.action_in.weight)[0]
-    torch.testing.assert_close(got, want)
+@pytest.mark.parametrize("changes", [{}, {"vision": "siglip", "patch_size": 8, "vision_depth": 2}])
+def test_checkpointing_computes_every_layer_again_and_changes_nothing(changes: dict[str, object]) -> None:
+    model = tiny_model(**changes)
+    batch, runs = random_batch(model.config), Counter[str]()
+    for name, module in model.named_modules():
+        if re.fullmatch(r"vision\.encoder\.layers\.\d+|backbone\.\w+\.layers\.\d+\.mlp", name):
+            module.register_forward_pre_hook(lambda *_, name=name: runs.update([name]))
+    found = []
+    for _ in range(2):
+        runs.clear()
+        model.zero_grad()
+        model.loss(batch, generator()).total.backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        once = dict(runs)
+        model.checkpoint_activations()
+    depth, views = model.config.depth, len(model.config.views)
+    layers = [f"vision.encoder.layers.{i}" for i in range(model.config.vision_depth)]
+    assert set(once) == {*layers, *(f"backbone.language.layers.{i}.mlp" for i in range(depth - 1))} | {
+        f"backbone.expert.layers.{i}.mlp" for i in range(depth)
+    }, "the last layer of the prefix stops at its keys and values"
+    assert once == {name: 2 * (views if name in layers else 1) for name in once}
+    torch.testing.assert_close(found[1], found[0])
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("nano", 1e6, 3e6), ("small", 10e6, 25e6), ("full", 3.3e9, 3.4e9)])

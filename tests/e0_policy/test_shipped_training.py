@@ -52,6 +52,15 @@ def test_model_has_the_size_that_its_name_promises(name: str) -> None:
     assert low < sum(p.numel() for p in model.parameters()) / 1e6 < high
 
 
+def test_every_policy_learns_to_keep_committed_rows() -> None:
+    """Without them real-time chunking is off, and nobody is told while training."""
+    policies = {path for path in (config_dir() / "train").glob("*.yaml") if path.stem != "pretrain"}
+    assert len(policies) >= 8
+    for path in policies:
+        config = load_config(path)
+        assert config.model.committed_max >= min(config.execution_horizon, config.model.prediction_horizon // 4), path
+
+
 def test_libero_is_for_the_rows_of_its_controller() -> None:
     config = load_config(config_dir() / "train" / "libero.yaml")
     assert (config.model.action_dim, config.drop_idle_rad) == (len(OSC_POSE), 0.0)

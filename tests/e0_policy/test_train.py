@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from e0_policy.train import main, train
 from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
 from e0_policy.train_control import Interrupted, TrainingError
+from e0_policy.train_log import Log
 from e0_policy.train_setup import open_source
 from e0_policy.train_state import TrainStateError, load_part, newest, states
 from e0_policy.types import Observation
@@ -114,6 +116,18 @@ def test_a_killed_run_goes_on_with_the_same_bits(straight, tmp_path):
     for part in ("model", "ema", "optimizer"):
         one, other = load_part(newest(output), part), load_part(newest(straight), part)
         assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_a_torn_last_line_of_the_figures_is_no_obstacle(straight, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(straight, output)
+    whole = (output / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (output / "metrics.jsonl").write_bytes("".join(whole[:5]).encode() + b'{"step": 6, "ki\xff')
+    Log(output, make_config(output), 5, True).close()
+    assert (output / "metrics.jsonl").read_text() == "".join(whole[:5])
+    (output / "metrics.jsonl").write_text("".join([whole[0], whole[1][:9] + "\n", *whole[2:]]))
+    with pytest.raises(TrainStateError, match=r"metrics\.jsonl: line 2 is damaged"):
+        Log(output, make_config(output), 5, True)
 
 
 def test_samples_are_read_in_other_processes_in_the_same_order(straight, tmp_path):
@@ -248,8 +262,11 @@ def test_insulated_training_with_fast_tokens_in_bf16(tmp_path):
     )
 
 
-def test_activation_checkpointing_changes_nothing(straight, tmp_path):
+def test_activation_checkpointing_changes_nothing(straight, tmp_path, monkeypatch):
+    real, calls = training.E0Model.checkpoint_activations, []
+    monkeypatch.setattr(training.E0Model, "checkpoint_activations", lambda self: (calls.append(self), real(self)))
     train(make_config(tmp_path, activation_checkpointing=True))
+    assert len(calls) == 1
     for (_, one), (_, two) in zip(losses(straight), losses(tmp_path), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
 
@@ -361,6 +378,13 @@ def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
     assert not torch.equal(perturb(batch, config, step_generator("cpu", 0, 1)).images, got.images)
 
 
+def test_dimensions_behind_those_of_the_data_are_padding(tmp_path):
+    config = make_config(tmp_path, model={"action_dim": 10}, steps=1, warmup_steps=0)
+    assert training.prepare(config, training.Workers(0, 1, torch.device("cpu")), None).model.columns == 8
+    train(config)
+    assert load_model(read_checkpoint(tmp_path / "checkpoint")).columns == 8
+
+
 def test_an_unusable_device_is_named():
     with pytest.raises(TrainConfigError, match="device is 'tpu9'"):
         training.pick_device("tpu9")
@@ -393,6 +417,7 @@ def test_published_weights_are_loaded_and_reported(tmp_path, capsys):
     save_file({"model.language_model.embed_tokens.weight": table}, str(tmp_path / "model.safetensors"))
     config = make_config(tmp_path / "run", steps=1, warmup_steps=0, learning_rate=1e-9, initial_weights=str(tmp_path))
     train(config)
-    assert "1 tensors loaded" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 tensors loaded" in told and "warning: viewpoints of base are perturbed as if" in told
     model = load_model(read_checkpoint(tmp_path / "run" / "checkpoint"))
     torch.testing.assert_close(model.backbone.embed_tokens.weight, table[:384], atol=1e-5, rtol=0)

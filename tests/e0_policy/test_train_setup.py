@@ -114,6 +114,10 @@ def test_a_checkpoint_goes_on_with_rows_of_its_own_alone():
     with pytest.raises(TrainConfigError, match=r"predicts ee_delta_step \(dy, dy, .*data are ee_delta_step \(dx, dy"):
         check_rows(other, steps)
     check_rows(replace(other, transform={"actions": {"names": list(OSC_POSE)}}), steps)
+    with pytest.raises(TrainConfigError, match=r"is of fr3 with a row each 50 ms.*the data are of panda"):
+        check_rows(replace(made, embodiment="fr3"), joints.source)
+    with pytest.raises(TrainConfigError, match=r"with a row each 100 ms.*the data are of panda .* 50 ms"):
+        check_rows(replace(made, period_ns=100_000_000), joints.source)
 
 
 def test_what_cannot_be_trained_is_named():

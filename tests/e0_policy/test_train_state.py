@@ -5,7 +5,16 @@ import json
 import pytest
 import torch
 
-from e0_policy.train_state import TrainStateError, fill_optimizer, load_part, newest, optimizer_tensors, save, states
+from e0_policy.train_state import (
+    TrainStateError,
+    fill_optimizer,
+    gathered,
+    load_part,
+    newest,
+    optimizer_state,
+    save,
+    states,
+)
 
 
 def _parts(value: float) -> dict[str, dict[str, torch.Tensor]]:
@@ -61,7 +70,7 @@ def test_an_optimizer_comes_back_whole():
     again, fresh = make()
     step(again, torch.optim.SGD(again.parameters(), lr=0.0))
     again.load_state_dict(model.state_dict())
-    fill_optimizer(again, fresh, optimizer_tensors(model, optimizer))
+    fill_optimizer(again, fresh, gathered(optimizer_state(model, optimizer)))
     step(model, optimizer)
     step(again, fresh)
     for a, b in zip(model.parameters(), again.parameters(), strict=True):

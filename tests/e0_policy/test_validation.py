@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_errors_are_in_radians_and_metres_over_real_rows(dataset):
     assert got.tcp_m == pytest.approx(
         np.linalg.norm(tcp_position_m(a[:, :7]) - tcp_position_m(b[:, :7]), axis=1).mean()
     )
+
+
+def test_a_hybrid_is_judged_by_the_average_that_it_answers_with(dataset):
+    class Hybrid(Oracle):
+        def sample(self, batch, settings, noise):
+            drawn = super().sample(batch, settings, noise)
+            values = [dataset.transform.tokenizer.decode(t.numpy()) for t in (batch.action_tokens, drawn.tokens)]
+            return replace(drawn, flow=torch.from_numpy(2.0 * values[0] - values[1]))
+
+    exact, off = (open_loop(Oracle(shift), dataset, [0, 5], torch.device("cpu")) for shift in (0, 8))
+    got = open_loop(Hybrid(8), dataset, [0, 5], torch.device("cpu"))
+    assert got.joint_rad == pytest.approx(exact.joint_rad) and got.joint_rad < 0.2 * off.joint_rad
 
 
 def test_another_arm_has_no_error_in_metres(dataset, monkeypatch):

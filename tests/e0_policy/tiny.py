@@ -51,10 +51,11 @@ def tiny_config(**changes: Any) -> E0Config:
     return E0Config.from_dict({**values, **changes})
 
 
-def tiny_model(seed: int = 0, **changes: Any) -> E0Model:
-    """A model whose every weight is random, also those that start at zero."""
+def tiny_model(seed: int = 0, columns: int | None = None, **changes: Any) -> E0Model:
+    """A model whose every weight is random, also those that start at zero; `columns`: real action columns."""
     torch.manual_seed(seed)
     model = E0Model(tiny_config(**changes)).eval()
+    model.columns = model.columns if columns is None else columns
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model
