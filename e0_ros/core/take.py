@@ -21,6 +21,8 @@ from e0_ros.interfaces import GRIPPER_STATES, JOINT_STATES, camera_topic, compre
 
 Int64Array = NDArray[np.int64]
 _STAMP = struct.Struct("<iI"), struct.Struct(">iI")
+STAMPED_BYTES = 12
+"""The least size of a serialised message that begins with a stamp."""
 _HEADER_BYTES = 64
 """The stamp and what else differs between two copies of an image lies within this."""
 
@@ -92,7 +94,9 @@ class Gatherer:
         return tuple(self._streams)
 
     def add(self, message: BagMessage, decode: Any) -> None:
-        """Take in a message; `decode(message)` is called for some of the joint states."""
+        """Take in a message, if it has a stamp; `decode(message)` is called for some of the joint states."""
+        if len(message.data) < STAMPED_BYTES:
+            return
         name = self._streams[message.topic]
         rows, stamp = self._rows[name], stamp_ns(message.data)
         rows.sequence.append(message.sequence)
@@ -100,8 +104,10 @@ class Gatherer:
         rows.received_ns.append(message.log_ns)
         if name == JOINTS:
             if not rows.value_stamps_ns or stamp - rows.value_stamps_ns[-1] >= self._every_ns:
-                rows.value_stamps_ns.append(stamp)
-                rows.values.append(np.array(decode(message).position, np.float64))
+                positions = np.array(decode(message).position, np.float64)
+                if not rows.values or len(positions) == len(rows.values[0]):
+                    rows.value_stamps_ns.append(stamp)
+                    rows.values.append(positions)
         elif name != GRIPPER:
             rows.fingerprints.append(zlib.crc32(message.data[_HEADER_BYTES:]))
 
@@ -118,30 +124,29 @@ def stamp_ns(data: bytes) -> int:
 
 
 def read_take(bag: Bag, views: tuple[str, ...]) -> Take:
-    """The take that a bag holds; its time is that from the first to the last message of the recorder.
+    """The take that a bag holds.
 
     Raises:
         BagReadError: damage, unless the bag was opened to be salvaged.
 
     """
-    gatherer, first, last = Gatherer(views), None, 0
-    wanted = set(gatherer.topics)
-    for message in bag.messages():
-        first = message.log_ns if first is None else min(first, message.log_ns)
-        last = max(last, message.log_ns)
-        if message.topic in wanted:
-            gatherer.add(message, bag.decode)
-    return take_of(bag, gatherer, first or 0, last)
+    gatherer = Gatherer(views)
+    for message in bag.messages(gatherer.topics, as_written=True):
+        gatherer.add(message, bag.decode)
+    return take_of(bag, gatherer)
 
 
-def take_of(bag: Bag, gatherer: Gatherer, start_ns: int, end_ns: int) -> Take:
-    """The take of what was gathered from a bag, as `read_take`, which does the reading too."""
+def take_of(bag: Bag, gatherer: Gatherer) -> Take:
+    """The take of what was gathered from a bag in the order of writing, as `read_take`, which does the reading too.
+
+    Its time is that from the first to the last message of the recorder.
+    """
     counts = json.loads(bag.custom.get("lost_by_topic") or "{}").items()
     lost = {str(topic): int(count) for topic, count in counts if count is not None}  # null: not known
     fault = bag.custom.get("fault") or "; ".join(bag.damage)
     if not fault and bag.custom.get("recovered_from"):
         fault = f"recovered from {bag.custom['recovered_from']}, which did not finish"
-    return gatherer.take(start_ns, end_ns, lost, fault)
+    return gatherer.take(*bag.span_ns, lost, fault)
 
 
 def stream_config(bag: Bag) -> SyncConfig:
