@@ -37,7 +37,8 @@ class DatasetError(ValueError):
 class Episode:
     """Numbers of one episode of T frames; row t of `actions` is the set-point in force from frame t on.
 
-    `take` names what was recorded in one go: the same for all parts of a take that is cut where its instruction changes.
+    `take` names what was recorded in one go: all parts of a take that is cut where its instruction changes have the
+    same one.
 
     `proprioception` is `(T, P)`, in rad, `actions` `(T, columns)`, both with the gripper in [0, 1] last. Actions are
     absolute, unless they are a benchmark's own rows (`Source.representation`).

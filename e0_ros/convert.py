@@ -65,8 +65,9 @@ class Report:
         if self.flagged:
             kinds = Counter(flag.split()[0].rstrip(":") for entry in self.flagged for flag in entry["flags"])
             counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-            lines.append(f"{len(self.flagged)} of the new episodes are flagged ({counts}); --flagged refuse leaves such out:")
-            lines += [f"  {entry['bag']}: {'; '.join(entry['flags'])}" for entry in self.flagged[:50]]
+            many = len(self.flagged)
+            lines.append(f"{many} of the new episodes are flagged ({counts}); --flagged refuse leaves such out:")
+            lines += [f"  {entry['bag']}: {flag}" for entry in self.flagged[:50] for flag in entry["flags"]]
         if self.left_out:
             lines.append(f"{len(self.left_out)} bags left out:")
             lines += [f"  {entry['bag']}: {entry['reason']}" for entry in self.left_out[:50]]

@@ -17,8 +17,8 @@ from typing import Any
 
 import cv2
 
-from e0_ros.config import ConfigError, to_mapping
 from e0_policy.files import sha256
+from e0_ros.config import ConfigError, to_mapping
 from e0_ros.core.bag_reader import bags_in, mcap_files
 from e0_ros.core.bag_writer import DISCARDED
 from e0_ros.core.dataset_bag import bag_digest
@@ -70,8 +70,8 @@ def find_bags(places: Sequence[Path]) -> list[Path]:
 def jobs(bags: Sequence[Path], work: Path, plan: Plan) -> list[Job]:
     """A work folder per bag; a bag, a setting, an arm's file or code that changed gets another one."""
     arm = Path(plan.config.embodiment)
-    depends = [to_mapping(plan.config), to_mapping(plan.selection), code_version(), sha256(arm) if arm.is_file() else ""]
-    common = json.dumps(depends, sort_keys=True)
+    content = sha256(arm) if arm.is_file() else ""
+    common = json.dumps([to_mapping(plan.config), to_mapping(plan.selection), content, code_version()], sort_keys=True)
     return [Job(bag, work / f"{_slug(bag.name)}-{_key(bag, common)}") for bag in bags]
 
 

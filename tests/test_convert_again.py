@@ -80,7 +80,7 @@ def test_an_arm_of_ones_own_that_is_mended_is_read_again(tmp_path: Path, capsys)
     good = (config_dir() / "embodiment" / "fr3.yaml").read_text()
     for faulty in (good.replace("velocity: [2.62,", "velocity: ["), "joint_names: ["):
         arm.write_text(faulty)
-        with pytest.raises(EmbodimentError, match="arm.yaml"):
+        with pytest.raises(EmbodimentError, match=r"arm\.yaml"):
             run(bags, out, embodiment=str(arm))
         assert main([str(bags), "--out", str(out), "--embodiment", str(arm), "--jobs", "1"]) == 1
         assert "arm.yaml" in capsys.readouterr().err

@@ -16,7 +16,8 @@ class Facts:
 
     `lost` messages are known to be lost, and are all if `lost_counted`. `flags` is the verdict of `grading`, None where
     nobody judges (bags of other recorders, imports); `gap_bounds_ms` are the longest times without a sample that it
-    allows each stream. `step_names` are the columns of actions that are a benchmark's own rows; empty: actions are joint positions.
+    allows each stream. `step_names` are the columns of actions that are a benchmark's own rows; empty: actions are
+    joint positions.
     """
 
     bag: str

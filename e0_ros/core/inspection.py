@@ -70,9 +70,9 @@ class Motion:
 class TakeReport:
     """One take. `fault` tells why it cannot be read; then the rest may be empty. Images are JPEG, the plot is SVG.
 
-    `lost` messages are known to be lost, and are all if `lost_counted`. `flags` is the verdict of `grading`, on a bag of
-    this project (`graded`) or kept in its dataset; `findings` is all that is suspicious. `ages_ms` is the largest age of
-    each stream in a dataset's frames, `age_bounds_ms` what is allowed.
+    `lost` messages are known to be lost, and are all if `lost_counted`. `flags` is the verdict of `grading`, on a bag
+    of this project (`graded`) or kept in its dataset; `findings` is all that is suspicious. `ages_ms` is the largest
+    age of each stream in a dataset's frames, `age_bounds_ms` what is allowed.
     """
 
     name: str

@@ -95,8 +95,8 @@ def test_a_gap_that_was_held_shows_in_the_ages(tmp_path, stream):
     assert take.age_bounds_ms[stream] == pytest.approx(flag.bound / nearest)
     assert 400 / nearest < take.ages_ms[stream] <= flag.value / nearest
     assert str(flag) in take.findings
-    aged = [finding for finding in take.findings if "ms old" in finding]
-    assert aged == [f"{stream}: a sample is {take.ages_ms[stream]:.0f} ms old; allowed are {flag.bound / nearest:.0f} ms"]
+    (aged,) = (finding for finding in take.findings if "ms old" in finding)
+    assert aged.startswith(f"{stream}: a sample is {take.ages_ms[stream]:.0f} ms old; allowed are ")
 
 
 def test_ages_are_judged_by_the_usual_bounds_where_the_dataset_tells_none(tmp_path):

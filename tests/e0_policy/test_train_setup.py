@@ -43,7 +43,7 @@ def test_statistics_come_from_the_training_episodes_alone():
 
 
 def test_parts_of_one_take_are_not_split_between_training_and_validation(tmp_path):
-    """Each of 6 takes has two instructions; the first run fills the cache, the last one finds that of an older version."""
+    """Each of 6 takes has two instructions; the first run fills the cache, the others find one that tells no takes."""
     for name in ("one", "two"):
         write_folder(tmp_path / name, (6,) * 3, per_file=3, side=16)
         path = tmp_path / name / "data/chunk-000/file-000.parquet"
