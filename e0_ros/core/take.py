@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -141,12 +142,18 @@ def take_of(bag: Bag, gatherer: Gatherer) -> Take:
 
     Its time is that from the first to the last message of the recorder.
     """
-    counts = json.loads(bag.custom.get("lost_by_topic") or "{}").items()
-    lost = {str(topic): int(count) for topic, count in counts if count is not None}  # null: not known
     fault = bag.custom.get("fault") or "; ".join(bag.damage)
     if not fault and bag.custom.get("recovered_from"):
         fault = f"recovered from {bag.custom['recovered_from']}, which did not finish"
-    return gatherer.take(*bag.span_ns, lost, fault)
+    return gatherer.take(*bag.span_ns, _lost(bag.custom.get("lost_by_topic", "")), fault)
+
+
+def _lost(text: str) -> dict[str, int]:
+    """Lost messages by topic, as the recorder wrote them; a topic whose losses are not known (null) is left out."""
+    try:
+        return {str(topic): int(count) for topic, count in json.loads(text or "{}").items() if count is not None}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def stream_config(bag: Bag) -> SyncConfig:
@@ -162,9 +169,14 @@ def stream_config(bag: Bag) -> SyncConfig:
 
 
 def attached_graph(bag: Bag) -> dict[str, Any]:
-    """The configuration of the graph that was recorded; empty if none is attached or it cannot be read."""
+    """The configuration of the graph that was recorded, to read only; empty if none is attached or it is damaged."""
+    return _graph(bag.attachments.get("configuration.yaml", ""))
+
+
+@lru_cache(maxsize=1)
+def _graph(text: str) -> dict[str, Any]:
     try:
-        graph = yaml.safe_load(bag.attachments.get("configuration.yaml", ""))
+        graph = yaml.safe_load(text)
     except yaml.YAMLError:
         return {}
     return graph if isinstance(graph, dict) else {}
