@@ -93,8 +93,8 @@ def _described(dataset: Dataset, row: Mapping[str, Any]) -> TakeReport:
     take.embodiment = short(str(dataset.ours.get("embodiment") or dataset.info.get("robot_type") or ""))
     take.views = tuple(short(view) for view in dataset.views)
     take.frames = int(row["length"])
-    take.lost, take.lost_counted = int(source.get("lost") or 0), bool(source.get("lost_counted"))
-    flags, bounds = source.get("flags"), source.get("gap_bounds_ms")
+    lost, flags, bounds = (source.get(key) for key in ("lost", "flags", "gap_bounds_ms"))
+    take.lost, take.lost_counted = lost if isinstance(lost, int) else 0, source.get("lost_counted") is True
     take.flags = [short(str(flag)) for flag in flags] if isinstance(flags, list) else []
     take.age_bounds_ms = _age_bounds_ms(dataset, bounds if isinstance(bounds, dict) else {})
     return take
@@ -111,7 +111,7 @@ def _age_bounds_ms(dataset: Dataset, told: Mapping[str, Any]) -> dict[str, float
     rates = dict.fromkeys(views, usual.camera_rate_hz)
     rates |= {JOINTS: usual.joint_rate_hz, GRIPPER: usual.gripper_rate_hz}
     bounds = {name: usual.silent_ms(rate_hz) for name, rate_hz in rates.items()}
-    bounds |= {name: float(told[name]) for name in bounds if name in told}
+    bounds |= {name: float(told[name]) for name in bounds if isinstance(told.get(name), int | float)}
     return bounds | {JOINTS: bounds[JOINTS] / 2}
 
 

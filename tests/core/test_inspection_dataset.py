@@ -113,6 +113,14 @@ def test_ages_are_judged_by_the_usual_bounds_where_the_dataset_tells_none(tmp_pa
     assert len(take.findings) == 2
 
 
+def test_nonsense_in_the_files_of_others_is_no_obstacle(tmp_path):
+    root = write_dataset(tmp_path)
+    nonsense = {"lost": "many", "flags": 3, "gap_bounds_ms": {"front": [1]}}
+    (root / "meta/e0.json").write_text(json.dumps({"episodes": [nonsense, {"gap_bounds_ms": 3}, None]}))
+    takes = inspect_episodes(open_dataset(root), [0, 1, 2], pictures=False)
+    assert [(take.fault, take.lost, take.flags, take.ages_ms) for take in takes] == [("", 0, [], {})] * 3
+
+
 def test_a_dataset_without_gaps_has_no_ages_to_flag(tmp_path):
     SyntheticEpisode(seconds=1.5).write(tmp_path / "bags")
     convert([tmp_path / "bags"], tmp_path / "out", ConvertConfig(), Selection())
