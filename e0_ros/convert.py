@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from e0_policy.embodiment import EmbodimentError, load_embodiment
+from e0_policy.embodiment import EmbodimentError
 from e0_policy.files import sync
 from e0_ros.config import add_arguments, from_arguments, to_mapping
 from e0_ros.convert_bags import ERROR, THERE, Job, Plan, convert_all, find_bags, jobs
@@ -101,8 +101,6 @@ def _convert(
 ) -> Report:
     begin = time.monotonic()
     finish_exchange(out, work)
-    if config.embodiment:
-        load_embodiment(config.embodiment)
     existing = load_existing(out) if out.exists() else None
     plan = Plan(config, selection, frozenset(existing.digests) if existing else frozenset())
     todo = jobs(find_bags(places), work / "episodes", plan)

@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
-from e0_policy.files import sha256
+from e0_policy.embodiment import Embodiment, load_embodiment
 from e0_ros.config import ConfigError, to_mapping
 from e0_ros.core.bag_reader import bags_in, mcap_files
 from e0_ros.core.bag_writer import DISCARDED
@@ -68,10 +69,14 @@ def find_bags(places: Sequence[Path]) -> list[Path]:
 
 
 def jobs(bags: Sequence[Path], work: Path, plan: Plan) -> list[Job]:
-    """A work folder per bag; a bag, a setting, an arm's file or code that changed gets another one."""
-    arm = Path(plan.config.embodiment)
-    content = sha256(arm) if arm.is_file() else ""
-    common = json.dumps([to_mapping(plan.config), to_mapping(plan.selection), content, code_version()], sort_keys=True)
+    """A work folder per bag; a bag, a setting, an arm of one's own or code that changed gets another one.
+
+    Raises:
+        EmbodimentError: the arm cannot be read.
+
+    """
+    arm = _values(load_embodiment(plan.config.embodiment)) if plan.config.embodiment else {}
+    common = json.dumps([to_mapping(plan.config), to_mapping(plan.selection), arm, code_version()], sort_keys=True)
     return [Job(bag, work / f"{_slug(bag.name)}-{_key(bag, common)}") for bag in bags]
 
 
@@ -156,6 +161,10 @@ def _bags(place: Path) -> Iterator[Path]:
     for child in place.iterdir():
         if child.is_dir() and child.name != DISCARDED:
             yield from _bags(child)
+
+
+def _values(arm: Embodiment) -> dict[str, Any]:
+    return {field.name: np.asarray(getattr(arm, field.name)).tolist() for field in fields(arm)}
 
 
 def _slug(name: str) -> str:

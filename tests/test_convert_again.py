@@ -9,7 +9,7 @@ import pytest
 
 import e0_ros.convert_bags
 import e0_ros.core.dataset_episode
-from e0_policy.embodiment import EmbodimentError
+from e0_policy.embodiment import EmbodimentError, load_embodiment
 from e0_policy.resources import config_dir
 from e0_ros.convert import main
 from e0_ros.convert_bags import Plan, jobs
@@ -90,16 +90,18 @@ def test_an_arm_of_ones_own_that_is_mended_is_read_again(tmp_path: Path, capsys)
 
 def test_work_that_is_kept_depends_on_bag_settings_arm_and_code(tmp_path: Path, monkeypatch) -> None:
     bag, arm = TICKS.write(tmp_path), tmp_path / "arm.yaml"
-    arm.write_text("name: a")
+    text = (config_dir() / "embodiment" / "fr3.yaml").read_text()
+    arm.write_text(text)
 
     def folder(**settings) -> str:
+        load_embodiment.cache_clear()  # as in another process
         plan = Plan(ConvertConfig(embodiment=str(arm), **settings), ALL)
         return jobs([bag], tmp_path, plan)[0].work.name
 
     first = folder()
     assert folder() == first
     seen = {first, folder(fps=10)}
-    arm.write_text("name: b")
+    arm.write_text(text.replace("gripper_width_m: 0.08", "gripper_width_m: 0.07"))
     seen.add(folder())
     monkeypatch.setattr(e0_ros.convert_bags, "code_version", lambda: "another")
     seen.add(folder())
