@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,8 +55,26 @@ class DataOrder:
             step += 1
 
 
+def split_takes(takes: Sequence[str], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Training and validation episodes; whole takes, so that no validation frame has a twin in training.
+
+    Args:
+        takes: of each episode; episodes of one take are on the same side.
+        fraction: of the takes that is held out.
+        seed: of the draw.
+
+    Raises:
+        DatasetError: too few takes for the fraction.
+
+    """
+    names = list(dict.fromkeys(takes))
+    parts = split_episodes(len(names), fraction, seed)
+    training, held = ({names[place] for place in part} for part in parts)
+    return [e for e, take in enumerate(takes) if take in training], [e for e, take in enumerate(takes) if take in held]
+
+
 def split_episodes(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Training and validation episodes; whole episodes, so that no validation frame has a twin in training.
+    """Training and validation episodes, of which each is a take of its own.
 
     Raises:
         DatasetError: too few episodes for the fraction.

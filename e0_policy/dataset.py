@@ -37,6 +37,9 @@ class DatasetError(ValueError):
 class Episode:
     """Numbers of one episode of T frames; row t of `actions` is the set-point in force from frame t on.
 
+    `take` names what was recorded in one go: all parts of a take that is cut where its instruction changes have the
+    same one.
+
     `proprioception` is `(T, P)`, in rad, `actions` `(T, columns)`, both with the gripper in [0, 1] last. Actions are
     absolute, unless they are a benchmark's own rows (`Source.representation`).
     """
@@ -45,8 +48,11 @@ class Episode:
     instruction: str
     proprioception: FloatArray
     actions: FloatArray
+    take: str = ""
 
     def __post_init__(self) -> None:
+        if not self.take:
+            object.__setattr__(self, "take", self.identifier)
         p, a = self.proprioception, self.actions
         if p.ndim != 2 or a.ndim != 2 or len(p) != len(a) or not len(p):
             raise DatasetError(
@@ -240,7 +246,9 @@ class PackedSource:
         actions = _load(folder / "actions.npy", total, len(self.action_names))
         self._images = {view: _map_view(folder, view, total) for view in self.views}
         self.episodes: Sequence[Episode] = [
-            Episode(str(e["identifier"]), str(e["instruction"]), proprioception[a:b], actions[a:b])
+            Episode(
+                str(e["identifier"]), str(e["instruction"]), proprioception[a:b], actions[a:b], str(e.get("take", ""))
+            )
             for e, a, b in zip(data["episodes"], self._start[:-1], self._start[1:], strict=True)
         ]
 
@@ -325,7 +333,9 @@ def write_packed(
         "action_names": list(source.action_names),
         "representation": source.representation.label,
         "episodes": [
-            {"identifier": e.identifier, "instruction": e.instruction, "frames": len(e)} for e in source.episodes
+            {"identifier": e.identifier, "instruction": e.instruction, "frames": len(e)}
+            | ({"take": e.take} if e.take != e.identifier else {})
+            for e in source.episodes
         ],
     }
     (partial / "index.json").write_text(json.dumps(index), encoding="utf-8")

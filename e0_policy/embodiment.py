@@ -99,7 +99,11 @@ def load_embodiment(name: str) -> Embodiment:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise EmbodimentError(f"no embodiment {name!r}; shipped are {', '.join(known)}{hint}")
-    return _parse(path, yaml.safe_load(path.read_text(encoding="utf-8")))
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EmbodimentError(f"{path}: no YAML: {error}") from None
+    return _parse(path, data)
 
 
 def _parse(path: Path, data: Any) -> Embodiment:

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,10 @@ def cached(
                     write_packed(Scaled(source, views, side), target, progress, len(os.sched_getaffinity(0)))
         except OSError as error:
             raise DatasetError(f"{folder} cannot be written ({error.strerror}); give another cache_dir") from None
-    return PackedSource(target)
+    found = PackedSource(target)
+    takes = [episode.take for episode in source.episodes]  # which older caches do not know
+    found.episodes = [replace(e, take=take) for e, take in zip(found.episodes, takes, strict=True)]
+    return found
 
 
 def _check_room(folder: Path, needed: int) -> None:

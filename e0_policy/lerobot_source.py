@@ -158,7 +158,7 @@ class LeRobotSource:
                 name = f"{expected[0]}" if len(cuts) == 2 else f"{expected[0]}.{a}"
                 if (task := int(tasks[a])) not in instructions:
                     raise DatasetError(f"{self.folder}: episode {expected[0]} has task {task}, which has no text")
-                made.append(Episode(name, instructions[task], states[part], actions[part]))
+                made.append(Episode(name, instructions[task], states[part], actions[part], f"{expected[0]}"))
                 self._part.append((row_number, a))
 
     def _episode_rows(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,7 +32,10 @@ class Selection:
         self.representation = first.representation
         self.views = tuple(dict.fromkeys(view for source in sources for view in source.views))
         self._sources, self._parts = sources, list(episodes)
-        self.episodes: Sequence[Episode] = [_cut(sources[s].episodes[e], frames) for s, e, frames in self._parts]
+        prefixes = [f"{s}/" for s in range(len(sources))] if len(sources) > 1 else [""]
+        self.episodes: Sequence[Episode] = [
+            _cut(sources[s].episodes[e], frames, prefixes[s]) for s, e, frames in self._parts
+        ]
         self._source_of = np.array([s for s, _, _ in self._parts], np.int64)
         self._episode_of = np.array([e for _, e, _ in self._parts], np.int64)
 
@@ -110,10 +114,12 @@ def _all(index: int, source: Source) -> list[tuple[int, int, IndexArray]]:
     return [(index, e, np.arange(len(episode))) for e, episode in enumerate(source.episodes)]
 
 
-def _cut(episode: Episode, frames: IndexArray) -> Episode:
+def _cut(episode: Episode, frames: IndexArray, source: str) -> Episode:
+    """An episode's frames; `source` tells its take from one of that name in another source."""
     if len(frames) == len(episode):
-        return episode
-    return Episode(episode.identifier, episode.instruction, episode.proprioception[frames], episode.actions[frames])
+        return replace(episode, take=source + episode.take) if source else episode
+    states, actions = episode.proprioception[frames], episode.actions[frames]
+    return Episode(episode.identifier, episode.instruction, states, actions, source + episode.take)
 
 
 def _matches(instruction: str, patterns: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.checkpoint import CONFIG, MAX_CONFIG_BYTES, Checkpoint, read_checkpoint
-from e0_policy.data_order import split_episodes
+from e0_policy.data_order import split_takes
 from e0_policy.dataset import ChunkDataset, DatasetError, PackedSource, Source, fit_statistics
 from e0_policy.fast_tokens import FastTokenizer, NaiveTokenizer
 from e0_policy.image_cache import cached
@@ -66,7 +66,8 @@ def load_data(config: TrainConfig, transform: Mapping[str, Any] | None) -> Data:
 
     """
     source = open_source(config)
-    training, held_out = split_episodes(len(source.episodes), config.validation_fraction, config.seed)
+    takes = [episode.take for episode in source.episodes]
+    training, held_out = split_takes(takes, config.validation_fraction, config.seed)
     text_file = Path(config.text_tokenizer) if config.text_tokenizer else None
     used = PolicyTransform.from_json(transform, text_file) if transform else fit_transform(config, source, training)
     size = used.prompt.tokenizer.vocabulary

@@ -8,15 +8,18 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from e0_policy.embodiment import EmbodimentError
 from e0_policy.files import sync
 from e0_ros.config import add_arguments, from_arguments, to_mapping
-from e0_ros.convert_bags import ERROR, Job, convert_all, find_bags, jobs
+from e0_ros.convert_bags import ERROR, THERE, Job, Plan, convert_all, find_bags, jobs
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_facts import Facts
 from e0_ros.core.dataset_layout import DatasetError, Existing, check_alike, load_existing
@@ -43,6 +46,7 @@ class Report:
     held: int
     intervened: int
     different: int
+    flagged: list[dict[str, Any]]
     seconds: float
     recorded_s: float
 
@@ -58,6 +62,12 @@ class Report:
             lines.append(f"{self.intervened} frames where a human had taken over: e0.intervention is 1")
         if self.different:
             lines.append(f"{self.different} frames differ from what the policy was fed live; see meta/e0.json")
+        if self.flagged:
+            kinds = Counter(flag.split()[0].rstrip(":") for entry in self.flagged for flag in entry["flags"])
+            counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+            many = len(self.flagged)
+            lines.append(f"{many} of the new episodes are flagged ({counts}); --flagged refuse leaves such out:")
+            lines += [f"  {entry['bag']}: {flag}" for entry in self.flagged[:50] for flag in entry["flags"]]
         if self.left_out:
             lines.append(f"{len(self.left_out)} bags left out:")
             lines += [f"  {entry['bag']}: {entry['reason']}" for entry in self.left_out[:50]]
@@ -72,6 +82,7 @@ def convert(
     Raises:
         ConfigError: nothing to convert, or wrong settings.
         DatasetError: `out` exists and cannot grow by these episodes, or no bag became an episode.
+        EmbodimentError: the arm of the settings cannot be read.
 
     """
     out = out.absolute()
@@ -91,8 +102,9 @@ def _convert(
     begin = time.monotonic()
     finish_exchange(out, work)
     existing = load_existing(out) if out.exists() else None
-    todo = jobs(find_bags(places), work / "episodes", config, selection)
-    results = _convert_bags(todo, config, selection, processes, ray)
+    plan = Plan(config, selection, frozenset(existing.digests) if existing else frozenset())
+    todo = jobs(find_bags(places), work / "episodes", plan)
+    results = _convert_bags(todo, plan, processes, ray)
     taken, left_out = _choose(todo, results, existing)
     if existing is None and not taken:
         reasons = "\n".join(f"  {entry['bag']}: {entry['reason']}" for entry in left_out[:50])
@@ -118,6 +130,7 @@ def _convert(
         held=sum(f.held for f in facts),
         intervened=sum(f.intervened for f in facts),
         different=sum(f.different for f in facts),
+        flagged=[{"bag": f.bag, "flags": f.flags} for f in facts if f.flags],
         seconds=time.monotonic() - begin,
         recorded_s=sum(f.frames / f.fps for f in facts),
     )
@@ -151,12 +164,10 @@ def finish_exchange(out: Path, work: Path) -> None:
         replaced.rename(out)
 
 
-def _convert_bags(
-    todo: Sequence[Job], config: ConvertConfig, selection: Selection, processes: int, ray: str
-) -> dict[Job, Facts]:
+def _convert_bags(todo: Sequence[Job], plan: Plan, processes: int, ray: str) -> dict[Job, Facts]:
     results: dict[Job, Facts] = {}
     progress = Progress(len(todo), "bags")
-    for job, facts in convert_all(todo, config, selection, processes, ray):
+    for job, facts in convert_all(todo, plan, processes, ray):
         results[job] = facts
         progress.advance(facts.bag)
         if facts.damage:
@@ -174,7 +185,7 @@ def _choose(
     seen = existing.digests if existing else set()
     for job in todo:
         facts = results[job]
-        reason = facts.left_out or ("it is in the dataset already" if facts.digest in seen else "")
+        reason = facts.left_out or (THERE if facts.digest in seen else "")
         if reason:
             left_out.append({"bag": facts.bag, "digest": facts.digest, "reason": reason})
         else:
@@ -206,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenProcessPool:
         print("e0 convert: a process was killed (out of memory?); fewer --jobs; the next run goes on", file=sys.stderr)
         return 1
-    except (DatasetError, VideoError, OSError) as error:
+    except (DatasetError, EmbodimentError, VideoError, OSError) as error:
         print(f"e0 convert: {error}", file=sys.stderr)
         return 1
     print(report.text())

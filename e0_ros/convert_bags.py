@@ -11,21 +11,27 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
+from e0_policy.embodiment import Embodiment, load_embodiment
 from e0_ros.config import ConfigError, to_mapping
+from e0_ros.core.bag_reader import bags_in, mcap_files
 from e0_ros.core.bag_writer import DISCARDED
+from e0_ros.core.dataset_bag import bag_digest
 from e0_ros.core.dataset_config import ConvertConfig, Selection
 from e0_ros.core.dataset_episode import convert_bag
-from e0_ros.core.dataset_facts import Facts
+from e0_ros.core.dataset_facts import Facts, read_facts
 from e0_ros.ray_cluster import cluster
+from e0_ros.version import code_version
 
 ERROR = "ERROR"
 """Begins the reason of a bag that an error of the code left out."""
+THERE = "it is in the dataset already"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,15 @@ class Job:
 
     bag: Path
     work: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of every bag. `there` are the digests of those that are in the dataset, which are not converted."""
+
+    config: ConvertConfig
+    selection: Selection
+    there: frozenset[str] = frozenset()
 
 
 def find_bags(places: Sequence[Path]) -> list[Path]:
@@ -53,15 +68,19 @@ def find_bags(places: Sequence[Path]) -> list[Path]:
     return sorted(found, key=lambda path: (path.name, str(path)))
 
 
-def jobs(bags: Sequence[Path], work: Path, config: ConvertConfig, selection: Selection) -> list[Job]:
-    """A work folder per bag; a bag or a setting that changed gets another one."""
-    settings = json.dumps([to_mapping(config), to_mapping(selection)], sort_keys=True)
-    return [Job(bag, work / f"{_slug(bag.name)}-{_key(bag, settings)}") for bag in bags]
+def jobs(bags: Sequence[Path], work: Path, plan: Plan) -> list[Job]:
+    """A work folder per bag; a bag, a setting, an arm of one's own or code that changed gets another one.
+
+    Raises:
+        EmbodimentError: the arm cannot be read.
+
+    """
+    arm = _values(load_embodiment(plan.config.embodiment)) if plan.config.embodiment else {}
+    common = json.dumps([to_mapping(plan.config), to_mapping(plan.selection), arm, code_version()], sort_keys=True)
+    return [Job(bag, work / f"{_slug(bag.name)}-{_key(bag, common)}") for bag in bags]
 
 
-def convert_all(
-    todo: Sequence[Job], config: ConvertConfig, selection: Selection, processes: int, ray: str = ""
-) -> Iterator[tuple[Job, Facts]]:
+def convert_all(todo: Sequence[Job], plan: Plan, processes: int, ray: str = "") -> Iterator[tuple[Job, Facts]]:
     """Convert bags side by side; gives each result as it comes. `ray` is a cluster's address, empty for processes.
 
     Raises:
@@ -69,14 +88,14 @@ def convert_all(
 
     """
     if ray:
-        yield from _on_ray(todo, config, selection, ray)
+        yield from _on_ray(todo, plan, ray)
     elif processes == 1 or len(todo) < 2:
         for job in todo:
-            yield job, one(job, config, selection)
+            yield job, one(job, plan)
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(processes, len(todo)), context, _follow, (os.getpid(),)) as pool:
-            futures = {pool.submit(one, job, config, selection): job for job in todo}
+            futures = {pool.submit(one, job, plan): job for job in todo}
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
@@ -84,8 +103,10 @@ def convert_all(
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def one(job: Job, config: ConvertConfig, selection: Selection) -> Facts:
-    """Convert one bag with one thread. An error of the code costs this bag alone, and it is tried again next time.
+def one(job: Job, plan: Plan) -> Facts:
+    """Convert one bag with one thread, unless an earlier run did or it is in the dataset.
+
+    An error of the code costs this bag alone, and it is tried again next time.
 
     Raises:
         OSError: the file system refuses.
@@ -93,19 +114,23 @@ def one(job: Job, config: ConvertConfig, selection: Selection) -> Facts:
     """
     cv2.setNumThreads(1)
     try:
-        return convert_bag(job.bag, job.work, config, selection)
+        if (found := read_facts(job.work)) is not None:
+            return found
+        digest = bag_digest(job.bag)
+        if digest in plan.there:
+            return Facts(job.bag.name, left_out=THERE, digest=digest)
+        return convert_bag(job.bag, job.work, plan.config, plan.selection, digest)
     except OSError:
         raise
     except Exception as error:
         return Facts(job.bag.name, left_out=f"{ERROR}: {type(error).__name__}: {error}")
 
 
-def _on_ray(
-    todo: Sequence[Job], config: ConvertConfig, selection: Selection, address: str
-) -> Iterator[tuple[Job, Facts]]:
+def _on_ray(todo: Sequence[Job], plan: Plan, address: str) -> Iterator[tuple[Job, Facts]]:
     with cluster(address) as ray:
         remote: Any = ray.remote(num_cpus=1)(one)
-        waiting = {remote.remote(job, config, selection): job for job in todo}
+        shared = ray.put(plan)
+        waiting = {remote.remote(job, shared): job for job in todo}
         while waiting:
             ready, _ = ray.wait(list(waiting))
             for reference in ready:
@@ -129,20 +154,24 @@ def _bags(place: Path) -> Iterator[Path]:
         if place.suffix == ".mcap":
             yield place
         return
-    if any(place.glob("*.mcap")):
-        yield place
+    found = bags_in(place)
+    yield from found
+    if found == [place]:
         return
     for child in place.iterdir():
         if child.is_dir() and child.name != DISCARDED:
             yield from _bags(child)
 
 
+def _values(arm: Embodiment) -> dict[str, Any]:
+    return {field.name: np.asarray(getattr(arm, field.name)).tolist() for field in fields(arm)}
+
+
 def _slug(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)[:48]
 
 
-def _key(bag: Path, settings: str) -> str:
-    file = bag if bag.is_file() else next(iter(sorted(bag.glob("*.mcap"))))
-    stat = file.stat()
-    text = f"{bag}\n{stat.st_size}\n{stat.st_mtime_ns}\n{settings}"
+def _key(bag: Path, common: str) -> str:
+    stats = [file.stat() for file in ([bag] if bag.is_file() else mcap_files(bag))]
+    text = "\n".join([str(bag), *(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats), common])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from e0_ros.core.bag_reader import bags_in
 from e0_ros.core.bag_writer import DISCARDED
 from e0_ros.core.inspection import TakeReport, short
 from e0_ros.core.inspection_bag import inspect_bag
@@ -84,11 +85,10 @@ def _find(path: Path, depth: int = 0) -> Iterator[Job | TakeReport]:
     elif path.is_file() and path.suffix == ".mcap":
         yield (path.name, _bags, ([path],), 1)
     elif path.is_dir():
-        files = sorted(path.glob("*.mcap"))
-        bag = (len(files) == 1 and (path / "metadata.yaml").exists()) or path.name.endswith(".partial")
-        for job in [path] if bag and files else files:
-            yield (job.name, _bags, ([job],), 1)
-        if not files and depth < MAX_DEPTH:
+        bags = bags_in(path)
+        for bag in bags:
+            yield (bag.name, _bags, ([bag],), 1)
+        if bags != [path] and depth < MAX_DEPTH:
             for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.is_symlink()):
                 if not folder.name.startswith(".") and folder.name != DISCARDED:
                     yield from _find(folder, depth + 1)

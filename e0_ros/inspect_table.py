@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from e0_ros.core.inspection import Motion, TakeReport
 from e0_ros.core.inspection_totals import Totals
+from e0_ros.core.pairing import GRIPPER, JOINTS
 
 COLUMNS = (
     ("take", "", "name of the bag, or dataset and episode", ""),
@@ -17,6 +18,7 @@ COLUMNS = (
     ("rate", "Hz", "images of the reference view per second", ".1f"),
     ("gap", "ms", "longest time between two images of a view or two joint samples", ".0f"),
     ("skew", "ms", "largest distance from a reference image to the nearest one of another view", ".1f"),
+    ("age", "ms", "largest age of a view in a dataset's frame", ".0f"),
     ("stale", "", "observations that could not be made", ".0f"),
     ("error", "mrad", "largest distance between commanded and measured joint positions", ".1f"),
     ("lag", "ms", "delay after which measured follows commanded best", ".0f"),
@@ -38,6 +40,7 @@ def figures(take: TakeReport) -> list[tuple[float | None, str]]:
         reference.rate_hz if reference else None,
         max((s.gap_ms for s in timed), default=None),
         max(skews, default=None),
+        max((ms for name, ms in take.ages_ms.items() if name not in (JOINTS, GRIPPER)), default=None),
         float(sum(take.stale.values())) if take.observations else None,
         1e3 * max(motion.error_max) if motion.error_max else None,
         motion.lag_ms,

@@ -60,6 +60,8 @@ class SyntheticEpisode:
     embodiment: str = "fr3"
     teleop: bool = False
     privileged: int = 0
+    observation_images: bool = False
+    """The bag keeps the pixels of observations, as the recorder does if it is told so."""
     watched: bool = False
     """A policy watches, which plans what is done."""
     missing: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -174,16 +176,20 @@ class _Writer:
         self._bag.write(topic.name + "/compressed", COMPRESSED_IMAGE, Qos(), stored, t, t, 0)
 
     def _observation(self, t: int) -> None:
-        e, none, arm = self._e, np.empty(0, np.uint8), self._arm
+        e, arm = self._e, self._arm
         names, fingers = arm.gripper_joint_names, self._fingers(t)
-        image = self._d.new(
-            IMAGE, header=self._header(t), height=e.size, width=e.size, encoding="rgb8", is_bigendian=0,
-            step=3 * e.size, data=none,
-        )  # fmt: skip
+        views = [e.image(view, t).reshape(-1) if e.observation_images else np.empty(0, np.uint8) for view in e.views]
+        images = [
+            self._d.new(
+                IMAGE, header=self._header(t), height=e.size, width=e.size, encoding="rgb8", is_bigendian=0,
+                step=3 * e.size, data=data,
+            )
+            for data in views
+        ]  # fmt: skip
         self._put(
             OBSERVATION, t, header=self._header(t), status=0, sequence=0, stale_stream="", stale_reason="",
             stale_age_ns=0, embodiment=e.embodiment, instruction=e.instruction, view_names=list(e.views),
-            views=[image] * len(e.views), view_skew_ns=np.zeros(len(e.views), np.int64),
+            views=images, view_skew_ns=np.zeros(len(e.views), np.int64),
             joint_names=list(self._arm.joint_names), joint_positions=e.position(t), joint_skew_ns=0,
             gripper_opening=gripper_opening(names, fingers, names, arm.gripper_width_m), gripper_age_ns=0, age_ns=0,
         )  # fmt: skip

@@ -128,8 +128,8 @@ def _same_signal(config: ConvertConfig, trajectory: Trajectory, begun: bool) -> 
 
 def _episode(trajectory: Trajectory, file: str, digest: str, work: Path, config: ConvertConfig, noops: bool) -> Facts:
     """The episode in its work folder, made now or before; `leading` counts the steps that were left out."""
-    if (work / "episode.json").is_file():
-        return read_facts(work)
+    if (found := read_facts(work)) is not None:
+        return found
     whole = len(trajectory.states)
     kept = trajectory if noops else trajectory.without_noops()
     arm, name = load_embodiment(trajectory.embodiment), f"{file}/{trajectory.name}"

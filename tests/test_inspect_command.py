@@ -1,14 +1,19 @@
 import json
 import re
+import weakref
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from episode_bags import make_episode
 from lerobot_folders import write_dataset
 
+from e0_ros.core.bag_reader import Bag, BagMessage
+from e0_ros.core.inspection_bag import inspect_bag
 from e0_ros.inspect_command import inspect, main
+from e0_ros.synthetic_episode import SyntheticEpisode
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
 
@@ -51,6 +56,60 @@ def test_every_take_is_looked_at_and_the_bad_ones_come_first(bags):
 
 def test_processes_find_what_one_process_finds(bags):
     assert inspect([bags], pictures=True, processes=3) == inspect([bags], pictures=True)
+
+
+class Held:
+    """Counts the images of cameras and observations that are in memory while bags are read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._alive: list[weakref.ref[BagMessage]] = []
+        self._arrays: list[weakref.ref[np.ndarray]] = []
+        self.most = 0
+        messages, decode = Bag.messages, Bag.decode
+
+        def counted(bag, *arguments, **options):
+            for message in messages(bag, *arguments, **options):
+                yield self._noted(message)
+
+        def decoded(bag, message):
+            found = decode(bag, message)
+            for view in getattr(found, "views", []):
+                self._arrays.append(weakref.ref(view.data))
+            return found
+
+        monkeypatch.setattr(Bag, "messages", counted)
+        monkeypatch.setattr(Bag, "decode", decoded)
+
+    def _noted(self, message: BagMessage) -> BagMessage:
+        if message.type.endswith("Image"):
+            self._alive.append(weakref.ref(message))
+        self._alive = [held for held in self._alive if held() is not None]
+        self._arrays = [held for held in self._arrays if held() is not None]
+        self.most = max(self.most, len(self._alive) + len(self._arrays))
+        return message
+
+
+@pytest.mark.parametrize(("pictures", "bound"), [(False, 1), (True, 2 * 3 + 1)])
+@pytest.mark.parametrize("salvage", [False, True])
+def test_few_images_are_held_however_long_the_take_is(tmp_path, monkeypatch, pictures, bound, salvage):
+    """Without pictures the one that is read; with them three of each of two views too."""
+    episode = SyntheticEpisode(seconds=2.0, joint_hz=50.0, observation_images=True)
+    bag = episode.write(tmp_path, crash=salvage)
+    held = Held(monkeypatch)
+    take = inspect_bag(bag, pictures=pictures)
+    assert take.frames > 50 and 0 < held.most <= bound
+    assert {view: len(jpegs) for view, jpegs in take.thumbnails.items()} == (
+        dict.fromkeys(episode.views, 3) if pictures else {}
+    )
+
+
+def test_thumbnails_are_the_first_the_middle_and_the_last_image(tmp_path):
+    path = make_episode(tmp_path, "a", count=9)
+    shown = [
+        float(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[:4].mean())
+        for jpeg in inspect_bag(path).thumbnails["wrist"]
+    ]
+    assert shown == pytest.approx([0, 4 * 4, 4 * 8], abs=3)
 
 
 def test_the_exit_status_can_be_trusted(bags, tmp_path, capsys):

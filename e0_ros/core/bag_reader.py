@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import struct
 import zlib
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from mcap.exceptions import McapError
 from mcap.reader import SeekingReader
 from mcap.records import Attachment, Channel, Chunk, Footer, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.summary import Summary
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from e0_ros.core.bag_writer import PARTIAL
 
+METADATA = "metadata.yaml"
 RECORD_LIMIT = 2**28
 ATTACHMENT_LIMIT = 2**20
 _DAMAGE = (
@@ -47,7 +50,9 @@ class BagMessage:
 
 
 class Bag:
-    """A bag: a folder of rosbag2's layout, or an .mcap file.
+    """A bag: a folder of rosbag2's layout, split into files or not, or an .mcap file.
+
+    `counts` are its messages by topic, and `span_ns` the log times of the first and the last one, as its index says.
 
     Args:
         salvage: read a partial or damaged bag linearly, in the order of writing, and skip what is damaged; `damage`
@@ -59,17 +64,19 @@ class Bag:
     """
 
     def __init__(self, path: Path, *, salvage: bool = False) -> None:
-        self.path, self.file = path, _mcap_file(path)
+        self.path, self.files = path, _files(path)
         self.damage: list[str] = []
         self.custom: dict[str, str] = {}
         self.attachments: dict[str, str] = {}
         self.topics: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.span_ns = (0, 0)
         self._salvage = salvage
         self._store = get_typestore(Stores.EMPTY)
         self._definitions: dict[str, Schema] = {}
         if salvage:
             self.custom.update(_label(path))
-            deque(self._salvaged(set()), maxlen=0)
+            self._count(self._salvaged(None))
         else:
             self._open_whole()
 
@@ -102,21 +109,44 @@ class Bag:
 
     def _open_whole(self) -> None:
         if self.path.is_dir():
-            _check_layout(self.path, self.file)
+            _check_layout(self.path, self.files)
         try:
-            with self.file.open("rb") as stream:
-                reader = SeekingReader(stream, record_size_limit=RECORD_LIMIT)
-                for channel, schema in _index(reader):
-                    self._know(channel, schema)
-                for record in reader.iter_metadata():
-                    self._note(record)
-                for attachment in reader.iter_attachments():
-                    self._note(attachment)
+            for file in self.files:
+                with file.open("rb") as stream:
+                    self._open_file(file, SeekingReader(stream, record_size_limit=RECORD_LIMIT))
         except _DAMAGE as error:
             raise _damaged(self.path, error) from None
 
+    def _open_file(self, file: Path, reader: SeekingReader) -> None:
+        summary = _summary(reader)
+        for channel, schema in _index(summary):
+            self._know(channel, schema)
+        for record in reader.iter_metadata():
+            self._note(record)
+        for attachment in reader.iter_attachments():
+            self._note(attachment)
+        if (told := summary.statistics) is None:
+            self._count(self._whole_file(file, None, True))
+        elif told.message_count:
+            for channel_id, count in told.channel_message_counts.items():
+                self.counts[summary.channels[channel_id].topic] += count
+            self._widen(told.message_start_time, told.message_end_time)
+
+    def _count(self, messages: Iterable[BagMessage]) -> None:
+        for message in messages:
+            self._widen(message.log_ns, message.log_ns)
+            self.counts[message.topic] += 1
+
+    def _widen(self, first_ns: int, last_ns: int) -> None:
+        known = self.span_ns if self.span_ns != (0, 0) else (first_ns, last_ns)
+        self.span_ns = min(known[0], first_ns), max(known[1], last_ns)
+
     def _whole(self, wanted: set[str] | None, as_written: bool) -> Iterator[BagMessage]:
-        with self.file.open("rb") as stream:
+        parts = [self._whole_file(file, wanted, as_written) for file in self.files]
+        return chain.from_iterable(parts) if as_written else heapq.merge(*parts, key=lambda message: message.log_ns)
+
+    def _whole_file(self, file: Path, wanted: set[str] | None, as_written: bool) -> Iterator[BagMessage]:
+        with file.open("rb") as stream:
             reader = SeekingReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT)
             try:
                 for schema, channel, message in reader.iter_messages(topics=wanted, log_time_order=not as_written):
@@ -126,9 +156,14 @@ class Bag:
                 raise _damaged(self.path, error) from None
 
     def _salvaged(self, wanted: set[str] | None) -> Iterator[BagMessage]:
+        self.damage = []
+        for file in self.files:
+            yield from self._salvaged_file(file, wanted)
+
+    def _salvaged_file(self, file: Path, wanted: set[str] | None) -> Iterator[BagMessage]:
         schemas: dict[int, Schema] = {}
         channels: dict[int, Channel] = {}
-        for record in chain(self._salvaged_index(), self._salvaged_records()):
+        for record in chain(_salvaged_index(file), self._salvaged_records(file)):
             if isinstance(record, Schema):
                 schemas[record.id] = record
             elif isinstance(record, Channel) and record.schema_id in schemas:
@@ -141,16 +176,8 @@ class Bag:
                 if wanted is None or channel.topic in wanted:
                     yield _message(schemas[channel.schema_id], channel, record)
 
-    def _salvaged_index(self) -> Iterator[Any]:
-        """Schemas and channels from the summary, if there is one: a damaged chunk may have held them."""
-        with suppress(*_DAMAGE), self.file.open("rb") as stream:
-            for channel, schema in _index(SeekingReader(stream, record_size_limit=RECORD_LIMIT)):
-                yield schema
-                yield channel
-
-    def _salvaged_records(self) -> Iterator[Any]:
-        self.damage = []
-        with self.file.open("rb") as stream:
+    def _salvaged_records(self, file: Path) -> Iterator[Any]:
+        with file.open("rb") as stream:
             try:
                 for record in StreamReader(stream, emit_chunks=True, record_size_limit=RECORD_LIMIT).records:
                     if not isinstance(record, Chunk):
@@ -186,20 +213,48 @@ def verify(path: Path) -> None:
     """
     bag = Bag(path)
     try:
-        with bag.file.open("rb") as stream:
-            footer = None
-            for record in StreamReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT).records:
-                footer = record if isinstance(record, Footer) else footer
-            _check_summary(stream, footer)
+        for file in bag.files:
+            with file.open("rb") as stream:
+                footer = None
+                for record in StreamReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT).records:
+                    footer = record if isinstance(record, Footer) else footer
+                _check_summary(stream, footer)
     except _DAMAGE as error:
         raise _damaged(path, error) from None
 
 
-def _index(reader: SeekingReader) -> list[tuple[Channel, Schema]]:
+def mcap_files(folder: Path) -> list[Path]:
+    """The .mcap files in a folder, in the order in which a split bag's are counted (`_2` before `_10`)."""
+    return sorted(folder.glob("*.mcap"), key=lambda file: (len(file.name), file.name))
+
+
+def bags_in(folder: Path) -> list[Path]:
+    """The bags that lie in a folder: the folder itself if it is one, else each of its .mcap files."""
+    files = mcap_files(folder)
+    return [folder] if files and _is_bag(folder) else files
+
+
+def _is_bag(folder: Path) -> bool:
+    return (folder / METADATA).is_file() or folder.name.endswith(PARTIAL)
+
+
+def _summary(reader: SeekingReader) -> Summary:
     summary = reader.get_summary()
     if summary is None:
         raise ValueError("no index")
+    return summary
+
+
+def _index(summary: Summary) -> list[tuple[Channel, Schema]]:
     return [(channel, summary.schemas[channel.schema_id]) for channel in summary.channels.values()]
+
+
+def _salvaged_index(file: Path) -> Iterator[Any]:
+    """Schemas and channels from the summary, if there is one: a damaged chunk may have held them."""
+    with suppress(*_DAMAGE), file.open("rb") as stream:
+        for channel, schema in _index(_summary(SeekingReader(stream, record_size_limit=RECORD_LIMIT))):
+            yield schema
+            yield channel
 
 
 def _check_summary(stream: Any, footer: Footer | None) -> None:
@@ -212,32 +267,35 @@ def _check_summary(stream: Any, footer: Footer | None) -> None:
         raise ValueError("checksum of the summary")
 
 
-def _mcap_file(path: Path) -> Path:
+def _files(path: Path) -> list[Path]:
     if path.is_file() and path.suffix == ".mcap":
-        return path
-    files = sorted(path.glob("*.mcap")) if path.is_dir() else []
-    if len(files) != 1:
-        found = f"it holds {len(files)} .mcap files" if path.is_dir() else "there is no such folder or .mcap file"
+        return [path]
+    files = mcap_files(path) if path.is_dir() else []
+    if not files:
+        found = "it holds 0 .mcap files" if path.is_dir() else "there is no such folder or .mcap file"
         raise BagReadError(f"{path}: not a bag; {found}")
-    return files[0]
+    if len(files) > 1 and not _is_bag(path):
+        raise BagReadError(f"{path}: not a bag; it holds {len(files)} .mcap files and no {METADATA}: give them singly")
+    return files
 
 
-def _check_layout(folder: Path, file: Path) -> None:
-    if folder.name.endswith(PARTIAL) or not (folder / "metadata.yaml").is_file():
+def _check_layout(folder: Path, files: list[Path]) -> None:
+    if folder.name.endswith(PARTIAL) or not (folder / METADATA).is_file():
         raise BagReadError(f"{folder}: its recording did not finish; what it holds can be salvaged: e0 bag repair")
     try:
-        information = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
-        names = information["rosbag2_bagfile_information"]["relative_file_paths"]
+        information = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))
+        names = sorted(information["rosbag2_bagfile_information"]["relative_file_paths"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise _damaged(folder / "metadata.yaml", error) from None
-    if names != [file.name]:
-        raise BagReadError(f"{folder}: metadata.yaml names {names}, but the folder holds {file.name}")
+        raise _damaged(folder / METADATA, error) from None
+    if names != sorted(file.name for file in files):
+        held = ", ".join(file.name for file in files)
+        raise BagReadError(f"{folder}: {METADATA} names {names}, but the folder holds {held}")
 
 
 def _label(folder: Path) -> dict[str, str]:
     """The custom data of `metadata.yaml`, if it can be read: damage may have taken the file's own."""
     with suppress(yaml.YAMLError, UnicodeDecodeError, OSError, KeyError, TypeError, AttributeError):
-        text = (folder / "metadata.yaml").read_text(encoding="utf-8")
+        text = (folder / METADATA).read_text(encoding="utf-8")
         custom = yaml.safe_load(text)["rosbag2_bagfile_information"]["custom_data"]
         return {k: v for k, v in custom.items() if isinstance(k, str) and isinstance(v, str)}
     return {}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from e0_ros.core.bag_reader import Bag, BagReadError
+from e0_policy.files import sha256
+from e0_ros.core.bag_reader import Bag, BagReadError, mcap_files
+from e0_ros.core.losses import read_losses
 from e0_ros.core.pairing import SyncConfig
 from e0_ros.core.step_rows import STEP_NAMES
 from e0_ros.core.take import attached_graph, stream_config
@@ -20,6 +24,7 @@ _CAMERA = re.compile(r"/cameras/([a-zA-Z][a-zA-Z0-9_]{0,63})/color/image_raw(/co
 class BagInfo:
     """An episode's label and how it was observed; `sync` holds the live graph's bounds and views, reference first.
 
+    `lost` messages are known to be lost; more may be unless they are `lost_counted` (`losses.read_losses`).
     `step_names` are the columns of the rows that moved a stepped simulator; empty: set-points moved an arm.
     """
 
@@ -29,6 +34,7 @@ class BagInfo:
     instruction: str
     outcome: str
     lost: int
+    lost_counted: bool
     code_version: str
     embodiment: str
     lockstep: bool
@@ -53,13 +59,15 @@ def describe_bag(bag: Bag) -> BagInfo:
     if not node:
         sync = replace(sync, lockstep=CLOCK.name in bag.topics)
     custom = bag.custom
+    lost, counted = read_losses(custom.get("lost", ""))
     return BagInfo(
         episode_id=custom.get("episode_id", bag.path.stem)[:MAX_TEXT],
         task=custom.get("task", "")[:MAX_TEXT],
         seed=_integer(custom.get("seed", "")),
         instruction=custom.get("instruction", "")[:MAX_TEXT],
         outcome=custom.get("outcome", "unlabelled"),
-        lost=_integer(custom.get("lost", "")),
+        lost=lost,
+        lost_counted=counted,
         code_version=custom.get("code_version", "")[:MAX_TEXT],
         embodiment=str(node.get("embodiment", "")),
         lockstep=sync.lockstep,
@@ -68,6 +76,14 @@ def describe_bag(bag: Bag) -> BagInfo:
         sync=sync,
         step_names=_step_names(bag),
     )
+
+
+def bag_digest(path: Path) -> str:
+    """SHA-256 of a bag's file; of a split bag's that of its files' digests. Empty if there is no file."""
+    digests = [sha256(file) for file in ([path] if path.is_file() else mcap_files(path))]
+    if len(digests) < 2:
+        return "".join(digests)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def view_topics(bag: Bag, view: str) -> str:

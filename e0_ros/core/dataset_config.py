@@ -58,6 +58,11 @@ class Selection:
     outcomes: tuple[str, ...] = setting(("success",), "outcomes to take (success failure unlabelled, or all)")
     tasks: tuple[str, ...] = setting((), "tasks to take, as patterns (Pick*); empty: any")
     instructions: tuple[str, ...] = setting((), "instructions to take, as patterns; empty: any")
+    flagged: str = setting(
+        "take",
+        "takes that the verdict of e0 record and e0 inspect flags are taken and named, or left out",
+        choices=("take", "refuse"),
+    )
 
     def __post_init__(self) -> None:
         check(self)

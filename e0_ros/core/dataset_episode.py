@@ -1,7 +1,7 @@
 """One bag to one episode's work folder: a table of numbers, a video per view, and `episode.json`.
 
 The folder gets its name only when all of it is written and its videos have been counted; a folder of that name is
-whole. It may also say why the bag was left out.
+whole. A bag that is left out leaves none.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e0_policy.embodiment import Embodiment, EmbodimentError, embodiment_names, load_embodiment
-from e0_policy.files import sha256
 from e0_policy.types import FloatArray, Observation, Stale
 from e0_ros.core.bag_reader import Bag, BagReadError
-from e0_ros.core.dataset_bag import BagInfo, describe_bag
+from e0_ros.core.dataset_bag import BagInfo, bag_digest, describe_bag
 from e0_ros.core.dataset_config import ConvertConfig, Selection
-from e0_ros.core.dataset_facts import Facts, read_facts
+from e0_ros.core.dataset_facts import Facts
 from e0_ros.core.dataset_frames import NS_PER_S, EpisodeReader
 from e0_ros.core.dataset_stats import histogram
 from e0_ros.core.dataset_table import NS_PER_MS, state_of
 from e0_ros.core.dataset_video import VideoError, VideoFormat, VideoWriter
 from e0_ros.core.dataset_work import finish_episode, write_episode
+from e0_ros.core.grading import gap_bounds_ms, grade, is_graded
+from e0_ros.core.inspection import short
+from e0_ros.core.take import Gatherer, read_take, stream_config, take_of
 from e0_ros.interfaces import OBSERVATION
 
 MAX_FRAMES = 1_000_000
@@ -35,24 +37,30 @@ class LeftOut(ValueError):
     """The bag is no episode; the message says why."""
 
 
-def convert_bag(path: Path, work: Path, config: ConvertConfig, selection: Selection) -> Facts:
-    """Convert one bag into the folder `work`, or find the result of an earlier run there.
+def convert_bag(path: Path, work: Path, config: ConvertConfig, selection: Selection, digest: str = "") -> Facts:
+    """Convert one bag into the folder `work`, which must not exist.
 
     Whatever is wrong with the bag is an answer (`left_out`), never an exception, so that one bag cannot end the others'
-    conversion. A file system that refuses is an exception.
+    conversion, and leaves no folder, so that the next run looks again. A file system that refuses is an exception.
+
+    Args:
+        path: of the bag.
+        work: folder to make.
+        config: settings.
+        selection: which bags are taken.
+        digest: `bag_digest` of the bag, if it is known already.
+
     """
-    if (work / "episode.json").is_file():
-        return read_facts(work)
     partial = work.with_name(work.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    facts = Facts(str(path.resolve().name))
+    facts = Facts(str(path.resolve().name), digest=digest or bag_digest(path))
     try:
         _Episode(path, partial, config, selection, facts).convert()
     except (LeftOut, BagReadError, VideoError, EmbodimentError) as error:
         facts.left_out = str(error)
-        for file in partial.iterdir():
-            file.unlink()
+        shutil.rmtree(partial)
+        return facts
     finish_episode(partial, work, facts)
     return facts
 
@@ -73,13 +81,16 @@ class _Episode:
         info = describe_bag(bag)
         arm = self._describe(bag, info)
         self._at = self._at_observations(info)
-        self._reader = EpisodeReader(bag, info, arm, self._config, self._at)
+        gatherer = Gatherer(stream_config(bag).views) if is_graded(bag) else None
+        self._reader = EpisodeReader(bag, info, arm, self._config, self._at, gatherer)
         self.facts.views, self.facts.step_names = list(self._reader.views), list(self._reader.step_names)
         if self.facts.step_names and (self._config.action == "teleop" or not self._at):
             raise LeftOut("rows of control steps lie at observations and are commanded; frames=auto, action=commanded")
         try:
             gap = self._read()
             self._reader_checks(gap)
+            if gatherer is not None:
+                self._judge(bag, gatherer)
             actions = self._actions(arm)
         finally:
             for writer in self._writers.values():
@@ -87,13 +98,10 @@ class _Episode:
         self._write(arm, actions)
 
     def _open(self) -> Bag:
-        file = self._path if self._path.is_file() else next(iter(sorted(self._path.glob("*.mcap"))), None)
-        if file is not None:
-            self.facts.digest = sha256(file)
         try:
             return Bag(self._path)
         except BagReadError:
-            if not self._config.salvage or file is None:
+            if not self._config.salvage or not self.facts.digest:
                 raise
         bag = Bag(self._path, salvage=True)
         self.facts.salvaged, self.facts.damage = True, bag.damage[:20] or ["its recording did not finish"]
@@ -101,7 +109,7 @@ class _Episode:
 
     def _describe(self, bag: Bag, info: BagInfo) -> Embodiment:
         facts = self.facts
-        for name in ("episode_id", "task", "seed", "instruction", "outcome", "lost", "lockstep"):
+        for name in ("episode_id", "task", "seed", "instruction", "outcome", "lost", "lost_counted", "lockstep"):
             setattr(facts, name, getattr(info, name))
         facts.recorded_by = info.code_version
         if reason := self._selection.refusal(info.outcome, info.task, info.instruction):
@@ -195,6 +203,18 @@ class _Episode:
         if len(self._stamps) < MIN_FRAMES:
             cause = "" if self._reader.set_points.start_ns else f" (no set-point of signal {self._config.action})"
             raise LeftOut(f"{len(self._stamps)} frames; at least {MIN_FRAMES} are needed{cause}")
+
+    def _judge(self, bag: Bag, gatherer: Gatherer) -> None:
+        """The verdict on the bag, of which a damaged one was read up to its first gap only: it is read again."""
+        streams = stream_config(bag)
+        if self.facts.salvaged:
+            take = read_take(Bag(self._path, salvage=True), streams.views)
+        else:
+            take = take_of(bag, gatherer)
+        self.facts.flags = [short(str(flag)) for flag in grade(take, streams)]
+        self.facts.gap_bounds_ms = {name: round(ms, 3) for name, ms in gap_bounds_ms(take, streams).items()}
+        if self.facts.flags and self._selection.flagged == "refuse":
+            raise LeftOut(f"it is flagged: {'; '.join(self.facts.flags)}")
 
     def _actions(self, arm: Embodiment) -> FloatArray:
         if self._config.action == "measured_next":

@@ -12,9 +12,12 @@ from e0_policy.types import Representation
 
 @dataclass
 class Facts:
-    """What `episode.json` says. `left_out` is the reason why the bag is no episode; empty if it is one.
+    """What is known of a bag. `left_out` is the reason why it is no episode; empty if it is one.
 
-    `step_names` are the columns of actions that are a benchmark's own rows; empty: actions are joint positions.
+    `lost` messages are known to be lost, and are all if `lost_counted`. `flags` is the verdict of `grading`, None where
+    nobody judges (bags of other recorders, imports); `gap_bounds_ms` are the longest times without a sample that it
+    allows each stream. `step_names` are the columns of actions that are a benchmark's own rows; empty: actions are
+    joint positions.
     """
 
     bag: str
@@ -42,11 +45,14 @@ class Facts:
     held: int = 0
     intervened: int = 0
     lost: int = 0
+    lost_counted: bool = True
     compared: int = 0
     different: int = 0
     salvaged: bool = False
     damage: list[str] = field(default_factory=list)
     recorded_by: str = ""
+    flags: list[str] | None = None
+    gap_bounds_ms: dict[str, float] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     step_names: list[str] = field(default_factory=list)
 
@@ -61,6 +67,9 @@ class Facts:
         return self.step_names or [*self.joint_names, "gripper"]
 
 
-def read_facts(work: Path) -> Facts:
-    """The `episode.json` of a work folder."""
-    return Facts(**json.loads((work / "episode.json").read_text(encoding="utf-8")))
+def read_facts(work: Path) -> Facts | None:
+    """The `episode.json` of a work folder; None if the folder is not whole."""
+    try:
+        return Facts(**json.loads((work / "episode.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None

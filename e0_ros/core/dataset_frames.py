@@ -22,6 +22,7 @@ from e0_ros.core.joint_names import gripper_opening, pick_joints
 from e0_ros.core.observation_sync import ObservationSync
 from e0_ros.core.resample import Grid, GridSync, Result
 from e0_ros.core.step_rows import StepPoints
+from e0_ros.core.take import STAMPED_BYTES, Gatherer
 from e0_ros.core.take import stamp_ns as header_ns
 from e0_ros.core.traces import stamp_ns
 from e0_ros.interfaces import (
@@ -66,11 +67,20 @@ class EpisodeReader:
 
     Args:
         at_observations: frames lie at the observations' stamps (else on a grid).
+        gatherer: takes in what a verdict on the take needs, in the same pass; None: nobody judges.
 
     """
 
-    def __init__(self, bag: Bag, info: BagInfo, arm: Embodiment, config: ConvertConfig, at_observations: bool) -> None:
-        self._bag, self._arm = bag, arm
+    def __init__(
+        self,
+        bag: Bag,
+        info: BagInfo,
+        arm: Embodiment,
+        config: ConvertConfig,
+        at_observations: bool,
+        gatherer: Gatherer | None = None,
+    ) -> None:
+        self._bag, self._arm, self._gatherer = bag, arm, gatherer
         views = config.views or info.views
         self.views = views
         self._height = config.image_height or info.image_height
@@ -101,11 +111,15 @@ class EpisodeReader:
             BagReadError: damage, or a message that contradicts its definition.
 
         """
+        judged = self._gatherer.topics if self._gatherer is not None else ()
+        sampled = {*self._topics, *STATES}
         # as written: in lock-step log times are those of /clock, which tells the order of topics only coarsely
-        for message in self._bag.messages({*self._topics, *STATES, *SIGNALS}, as_written=True):
+        for message in self._bag.messages({*sampled, *SIGNALS, *judged}, as_written=True):
+            if self._gatherer is not None and message.topic in judged:
+                self._gatherer.add(message, self._bag.decode)
             if message.topic in SIGNALS:
                 self._signal(message)
-            else:
+            elif message.topic in sampled:
                 yield from self._sample(message)
         if isinstance(self._core, GridSync):
             yield from self._core.finish()
@@ -115,7 +129,7 @@ class EpisodeReader:
         return next((text for since_ns, text in reversed(self._instructions) if since_ns <= t), "")
 
     def _sample(self, message: BagMessage) -> list[Result]:
-        if len(message.data) < 12:
+        if len(message.data) < STAMPED_BYTES:
             return []
         stamp = header_ns(message.data)
         self.last_ns = max(self.last_ns, stamp)

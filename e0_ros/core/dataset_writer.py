@@ -240,8 +240,8 @@ class _Dataset:
 
 _OWN = (
     *("bag", "digest", "episode_id", "task", "seed", "instructions", "outcome", "frames", "start_ns", "period_ns"),
-    *("at_observations", "lockstep", "sources", "leading", "held", "intervened", "lost", "compared", "different"),
-    *("salvaged", "damage", "recorded_by"),
+    *("at_observations", "lockstep", "sources", "leading", "held", "intervened", "lost", "lost_counted"),
+    *("compared", "different", "salvaged", "damage", "recorded_by", "flags", "gap_bounds_ms"),
 )
 
 

@@ -19,6 +19,7 @@ from e0_ros.config import check, setting
 from e0_ros.core.bag_reader import Bag
 from e0_ros.core.pairing import GRIPPER, JOINTS, SyncConfig
 from e0_ros.core.take import Int64Array, Samples, Take, read_take, stream_config
+from e0_ros.interfaces import EPISODE_EVENT
 
 MS, S = 1e6, 1e9
 LOCKSTEP_PERIODS = 1.5
@@ -60,9 +61,7 @@ def grade(take: Take, streams: SyncConfig, config: GradeConfig | None = None) ->
     if take.fault:
         flags.append(Flag("fault", "", take.fault))
     flags += [Flag("loss", topic, f"{n} messages lost", n) for topic, n in sorted(take.lost.items()) if n > 0]
-    rates = dict.fromkeys(streams.views, streams.camera_rate_hz)
-    rates |= {JOINTS: streams.joint_rate_hz, GRIPPER: streams.gripper_rate_hz}
-    for name, rate_hz in rates.items():
+    for name, rate_hz in rates_hz(streams).items():
         samples = take.streams.get(name)
         if samples is None or not len(samples.stamps_ns):
             flags.append(Flag("missing", name, "nothing was recorded"))
@@ -85,10 +84,34 @@ def grade_bag(bag: Bag, config: GradeConfig | None = None) -> list[Flag]:
     return grade(read_take(bag, streams.views), streams, config)
 
 
+def is_graded(bag: Bag) -> bool:
+    """Whether a bag is of this project's recorder, whose configuration tells what was to be expected of it."""
+    return EPISODE_EVENT.name in bag.topics
+
+
+def gap_bounds_ms(take: Take, streams: SyncConfig) -> dict[str, float]:
+    """The longest time that each stream of a take may be without a sample [ms]."""
+    rates = rates_hz(streams)
+    found = {name: samples for name, samples in take.streams.items() if len(samples.stamps_ns)}
+    return {name: _gap_bound_ns(samples, rates[name], streams) / MS for name, samples in found.items()}
+
+
+def rates_hz(streams: SyncConfig) -> dict[str, float]:
+    """The configured rate of each stream."""
+    rates = dict.fromkeys(streams.views, streams.camera_rate_hz)
+    return rates | {JOINTS: streams.joint_rate_hz, GRIPPER: streams.gripper_rate_hz}
+
+
 def period_ns(samples: Samples, rate_hz: float, lockstep: bool) -> float:
     """A stream's period: the configured one, in lock-step its own median [ns]."""
     steps = np.diff(np.unique(samples.stamps_ns))
     return float(np.median(steps)) if lockstep and len(steps) else S / rate_hz
+
+
+def _gap_bound_ns(samples: Samples, rate_hz: float, streams: SyncConfig) -> float:
+    if streams.lockstep:
+        return LOCKSTEP_PERIODS * period_ns(samples, rate_hz, True)
+    return streams.silent_ms(rate_hz) * MS
 
 
 def _gap_bounds_ns(take: Take, name: str, count: int, rate_hz: float, streams: SyncConfig) -> FloatArray:
@@ -96,10 +119,9 @@ def _gap_bounds_ns(take: Take, name: str, count: int, rate_hz: float, streams: S
 
     In lock-step the first control step comes a step after the start, whatever the stream's own period.
     """
-    period = period_ns(take.streams[name], rate_hz, streams.lockstep)
+    bounds = np.full(count, _gap_bound_ns(take.streams[name], rate_hz, streams))
     if not streams.lockstep:
-        return np.full(count, streams.patience_periods * period + streams.slack_ms * MS)
-    bounds = np.full(count, LOCKSTEP_PERIODS * period)
+        return bounds
     slowest = max(period_ns(s, rate_hz, True) for s in take.streams.values() if len(s.stamps_ns))
     bounds[0] = LOCKSTEP_PERIODS * slowest
     return bounds

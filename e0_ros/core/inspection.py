@@ -70,7 +70,9 @@ class Motion:
 class TakeReport:
     """One take. `fault` tells why it cannot be read; then the rest may be empty. Images are JPEG, the plot is SVG.
 
-    `flags` is the verdict of `grading` on a bag of this project (`graded`); `findings` is all that is suspicious.
+    `lost` messages are known to be lost, and are all if `lost_counted`. `flags` is the verdict of `grading`, on a bag
+    of this project (`graded`) or kept in its dataset; `findings` is all that is suspicious. `ages_ms` is the largest
+    age of each stream in a dataset's frames, `age_bounds_ms` what is allowed.
     """
 
     name: str
@@ -88,12 +90,15 @@ class TakeReport:
     messages: int = 0
     size_bytes: int = 0
     lost: int = 0
+    lost_counted: bool = False
     observations: int = 0
     stale: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     holds: dict[str, float] = field(default_factory=dict)
     views: tuple[str, ...] = ()
     streams: list[Stream] = field(default_factory=list)
+    ages_ms: dict[str, float] = field(default_factory=dict)
+    age_bounds_ms: dict[str, float] = field(default_factory=dict)
     motion: Motion | None = None
     graded: bool = False
     flags: list[str] = field(default_factory=list)

@@ -13,14 +13,15 @@ import numpy as np
 
 from e0_ros.core.bag_reader import Bag, BagMessage, BagReadError
 from e0_ros.core.decode import fingerprint
-from e0_ros.core.grading import grade
+from e0_ros.core.grading import grade, is_graded
 from e0_ros.core.inspection import Stream, TakeReport, arm_named, frozen_ms, motion_of, short, skew_ms, stream_of
 from e0_ros.core.inspection_findings import findings_of
 from e0_ros.core.inspection_images import camera_views, image_pixels, thumbnail
 from e0_ros.core.inspection_plot import plot
+from e0_ros.core.losses import read_losses
 from e0_ros.core.take import Gatherer, stream_config, take_of
 from e0_ros.core.traces import TRACED, Traces, traces_of
-from e0_ros.interfaces import EPISODE_EVENT, EXECUTOR_STATE, OBSERVATION
+from e0_ros.interfaces import EXECUTOR_STATE, OBSERVATION
 
 _WITHOUT_STAMP = ("rosgraph_msgs/", "std_msgs/", "tf2_msgs/")
 
@@ -57,27 +58,27 @@ def _fill(take: TakeReport, bag: Bag, pictures: bool) -> None:
     rows: dict[str, list[Any]] = {topic: [] for topic in TRACED}
     views = camera_views(bag)
     images: dict[str, list[BagMessage]] = {topic: [] for _, topic in views}
+    shown = {topic: _shown(bag.counts[topic]) if pictures else frozenset() for _, topic in views}
     bounds = stream_config(bag)
     gatherer = Gatherer(bounds.views)
     graded = set(gatherer.topics)
-    received: list[int] = []
-    for message in bag.messages():
-        received.append(message.log_ns)
+    for message in bag.messages(as_written=True):
         topic = heard.setdefault(message.topic, _Heard(message.type))
         topic.stamps_ns.append(header_stamp_ns(message))
         if message.topic in images:
+            if len(topic.prints) in shown[message.topic]:
+                images[message.topic].append(message)
             topic.prints.append(_print(message))
-            images[message.topic].append(message)
         decoded = bag.decode(message) if message.topic in rows else None
         if decoded is not None:
-            rows[message.topic].append(decoded)
+            rows[message.topic].append(_light(decoded) if message.topic == OBSERVATION.name else decoded)
         if message.topic in graded:
             gatherer.add(message, lambda _, known=decoded: known)
     _describe(take, bag, heard, dict(views))
     _count(take, rows)
-    if EPISODE_EVENT.name in bag.topics:
+    if is_graded(bag):
         take.graded = True
-        flags = grade(take_of(bag, gatherer, min(received, default=0), max(received, default=0)), bounds)
+        flags = grade(take_of(bag, gatherer), bounds)
         take.flags = [short(str(flag)) for flag in flags if not (flag.kind == "fault" and take.fault)]
     traces = _traces(bag, rows)
     if traces is not None:
@@ -92,12 +93,21 @@ def _fill(take: TakeReport, bag: Bag, pictures: bool) -> None:
         take.plot = plot(traces, arm_named(take.embodiment), intervals) if traces is not None else ""
 
 
+def _light(observation: Any) -> Any:
+    """An observation without its pictures, and with arrays of its own instead of views of the message's bytes."""
+    observation.views = []
+    for name, value in vars(observation).items():
+        if isinstance(value, np.ndarray):
+            setattr(observation, name, value.copy())
+    return observation
+
+
 def _describe(take: TakeReport, bag: Bag, heard: dict[str, _Heard], views: dict[str, str]) -> None:
     custom = bag.custom
     for key in ("task", "seed", "instruction", "outcome", "note"):
         setattr(take, key, short(custom.get(key, "")))
     take.name = short(custom.get("episode_id", take.name))
-    take.lost = int(custom["lost"]) if custom.get("lost", "").isdigit() else 0
+    take.lost, take.lost_counted = read_losses(custom.get("lost", ""))
     take.views = tuple(views)
     take.messages = sum(len(h.stamps_ns) for h in heard.values())
     every = np.array([t for h in heard.values() for t in h.stamps_ns if t > 0], np.int64)
@@ -133,11 +143,13 @@ def _traces(bag: Bag, rows: dict[str, list[Any]]) -> Traces | None:
         return None
 
 
+def _shown(count: int) -> frozenset[int]:
+    """Which of a view's images have a thumbnail: the first, the middle and the last one."""
+    return frozenset({0, count // 2, count - 1})
+
+
 def _thumbnails(bag: Bag, messages: list[BagMessage]) -> list[bytes]:
-    if not messages:
-        return []
-    chosen = [messages[i] for i in sorted({0, len(messages) // 2, len(messages) - 1})]
-    return [thumbnail(image_pixels(bag.decode(m))) for m in chosen]
+    return [thumbnail(image_pixels(bag.decode(m))) for m in messages]
 
 
 def header_stamp_ns(message: BagMessage) -> int:

@@ -17,9 +17,11 @@ from e0_ros.core.inspection_findings import findings_of
 from e0_ros.core.inspection_images import thumbnail
 from e0_ros.core.inspection_lerobot import BAD_DATA, Dataset
 from e0_ros.core.inspection_plot import plot
+from e0_ros.core.pairing import GRIPPER, JOINTS, SyncConfig
 from e0_ros.core.traces import Trace, Traces
 
 STATE, ACTION = "observation.state", "action"
+AGE, SKEW = "e0.age_ms.", "e0.skew_ms."
 EPISODES_PER_JOB = 32
 MAX_COLUMNS = 32
 
@@ -91,7 +93,26 @@ def _described(dataset: Dataset, row: Mapping[str, Any]) -> TakeReport:
     take.embodiment = short(str(dataset.ours.get("embodiment") or dataset.info.get("robot_type") or ""))
     take.views = tuple(short(view) for view in dataset.views)
     take.frames = int(row["length"])
+    lost, flags, bounds = (source.get(key) for key in ("lost", "flags", "gap_bounds_ms"))
+    take.lost, take.lost_counted = lost if isinstance(lost, int) else 0, source.get("lost_counted") is True
+    take.flags = [short(str(flag)) for flag in flags] if isinstance(flags, list) else []
+    take.age_bounds_ms = _age_bounds_ms(dataset, bounds if isinstance(bounds, dict) else {})
     return take
+
+
+def _age_bounds_ms(dataset: Dataset, told: Mapping[str, Any]) -> dict[str, float]:
+    """How old each stream's sample may be: as long as the check of its bag allows a gap to be.
+
+    What the conversion told counts, else the rates and bounds that a bag without a configuration is judged by. The age
+    of joints, which are interpolated, is that of the nearer of two samples: half of the gap between them.
+    """
+    views = [view.rsplit(".", 1)[-1] for view in dataset.views]
+    usual = SyncConfig()
+    rates = dict.fromkeys(views, usual.camera_rate_hz)
+    rates |= {JOINTS: usual.joint_rate_hz, GRIPPER: usual.gripper_rate_hz}
+    bounds = {name: usual.silent_ms(rate_hz) for name, rate_hz in rates.items()}
+    bounds |= {name: float(told[name]) for name in bounds if isinstance(told.get(name), int | float)}
+    return bounds | {JOINTS: bounds[JOINTS] / 2}
 
 
 def _source(dataset: Dataset, index: int) -> dict[str, Any]:
@@ -110,6 +131,8 @@ def _fill(take: TakeReport, dataset: Dataset, row: Mapping[str, Any], table: pa.
     if not take.instruction and "task_index" in table.column_names:
         take.instruction = short(dataset.tasks.get(int(table["task_index"][0].as_py()), ""))
     take.streams = list(_streams(dataset, table, stamps))
+    ages = {name: AGE + name for name in take.age_bounds_ms if AGE + name in table.column_names}
+    take.ages_ms = {name: float(_matrix(table, column).max()) for name, column in ages.items()}
     traces = _traces(take, dataset, times, table)
     if traces is not None:
         take.motion = motion_of(traces, arm_named(take.embodiment))
@@ -122,7 +145,7 @@ def _fill(take: TakeReport, dataset: Dataset, row: Mapping[str, Any], table: pa.
 def _streams(dataset: Dataset, table: pa.Table, stamps: Any) -> Iterator[Stream]:
     yield stream_of("frames", "rows", stamps, int(stamps[0]))
     for view in dataset.views:
-        skew = f"e0.skew_ms.{view.rsplit('.', 1)[-1]}"
+        skew = SKEW + view.rsplit(".", 1)[-1]
         known = skew in table.column_names
         largest = float(np.abs(_matrix(table, skew)).max()) if known else None
         yield stream_of(short(view), "video", stamps, int(stamps[0]), skew_ms=largest)
@@ -187,7 +210,7 @@ def _table(dataset: Dataset, row: Mapping[str, Any]) -> pa.Table:
     chunk, file = _data_file(row)
     source = pq.ParquetFile(dataset.file("data_path", chunk_index=chunk, file_index=file))
     wanted = {"timestamp", "episode_index", "task_index", STATE, ACTION}
-    columns = [c for c in source.schema_arrow.names if c in wanted or c.startswith("e0.skew_ms.")]
+    columns = [c for c in source.schema_arrow.names if c in wanted or c.startswith((SKEW, AGE))]
     return source.read(columns=columns, use_threads=False)
 
 

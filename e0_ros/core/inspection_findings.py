@@ -26,8 +26,8 @@ def findings_of(take: TakeReport) -> list[str]:
     """What one take shows by itself."""
     if take.fault and not take.streams:
         return []
-    timing = take.flags if take.graded else _timing(take)
-    found = [*timing, *_counts(take)]
+    timing = [] if take.graded else [*_timing(take), *_ages(take)]
+    found = [*take.flags, *timing, *_counts(take)]
     if take.motion is not None:
         found += _motion(take.motion, take.embodiment)
         if not take.graded and take.motion.low and _moved_rad(take.motion) < STILL_RAD:
@@ -73,6 +73,15 @@ def _timing(take: TakeReport) -> list[str]:
         if s.frozen_ms is not None and s.frozen_ms > FROZEN_MS:
             found.append(f"{s.name}: the same pixels for {s.frozen_ms / 1000:.1f} s")
     return found
+
+
+def _ages(take: TakeReport) -> list[str]:
+    """Streams of a dataset that are held over a gap: its rows alone have none."""
+    return [
+        f"{name}: a sample is {age:.0f} ms old; allowed are {bound:.0f} ms"
+        for name, bound in take.age_bounds_ms.items()
+        if (age := take.ages_ms.get(name, 0.0)) > bound
+    ]
 
 
 def _counts(take: TakeReport) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 
@@ -68,3 +69,12 @@ def describe_losses(lost: int, unnumbered: int) -> str:
     if not unnumbered:
         return str(lost)
     return f"at least {lost}" if lost else "unknown"
+
+
+def read_losses(text: str) -> tuple[int, bool]:
+    """What `describe_losses` said: messages known to be lost, and whether these are all of them.
+
+    `3` is (3, True), `at least 3` (3, False); `unknown`, and anything else, is (0, False).
+    """
+    found = re.fullmatch(r"(at least )?([0-9]{1,19})", text, re.ASCII)
+    return (int(found.group(2)), not found.group(1)) if found else (0, False)

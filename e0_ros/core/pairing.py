@@ -55,6 +55,10 @@ class SyncConfig:
                 f"SyncConfig.camera_latency_ms has {len(self.camera_latency_ms)} numbers for {len(self.views)} views"
             )
 
+    def silent_ms(self, rate_hz: float) -> float:
+        """How long a stream of that rate may be without a sample before it counts as silent [ms]."""
+        return self.patience_periods * 1e3 / rate_hz + self.slack_ms
+
     def captured_ns(self, view: str, stamp_ns: int) -> int:
         """When an image that is stamped so was captured, by what is known of its camera."""
         if not self.camera_latency_ms:

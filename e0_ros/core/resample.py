@@ -26,7 +26,7 @@ import numpy as np
 from e0_policy.types import FloatArray, ImageArray, Observation, Stale
 from e0_ros.core.pairing import GRIPPER, JOINTS, SyncConfig
 from e0_ros.core.stamped_buffer import StampedBuffer
-from e0_ros.core.stream import NS_PER_MS, NS_PER_S
+from e0_ros.core.stream import NS_PER_MS
 
 IMAGES_KEPT = 256
 STATES_KEPT = 65536
@@ -166,4 +166,4 @@ class GridSync:
 
 def _bound_ns(sync: SyncConfig, rate_hz: float) -> int:
     """How far a stream may fall behind before it counts as silent, as live."""
-    return round(sync.patience_periods * NS_PER_S / rate_hz + sync.slack_ms * NS_PER_MS)
+    return round(sync.silent_ms(rate_hz) * NS_PER_MS)

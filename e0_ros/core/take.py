@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from e0_ros.interfaces import GRIPPER_STATES, JOINT_STATES, camera_topic, compre
 
 Int64Array = NDArray[np.int64]
 _STAMP = struct.Struct("<iI"), struct.Struct(">iI")
+STAMPED_BYTES = 12
+"""The least size of a serialised message that begins with a stamp."""
 _HEADER_BYTES = 64
 """The stamp and what else differs between two copies of an image lies within this."""
 
@@ -92,7 +95,9 @@ class Gatherer:
         return tuple(self._streams)
 
     def add(self, message: BagMessage, decode: Any) -> None:
-        """Take in a message; `decode(message)` is called for some of the joint states."""
+        """Take in a message, if it has a stamp; `decode(message)` is called for some of the joint states."""
+        if len(message.data) < STAMPED_BYTES:
+            return
         name = self._streams[message.topic]
         rows, stamp = self._rows[name], stamp_ns(message.data)
         rows.sequence.append(message.sequence)
@@ -100,8 +105,10 @@ class Gatherer:
         rows.received_ns.append(message.log_ns)
         if name == JOINTS:
             if not rows.value_stamps_ns or stamp - rows.value_stamps_ns[-1] >= self._every_ns:
-                rows.value_stamps_ns.append(stamp)
-                rows.values.append(np.array(decode(message).position, np.float64))
+                positions = np.array(decode(message).position, np.float64)
+                if not rows.values or len(positions) == len(rows.values[0]):
+                    rows.value_stamps_ns.append(stamp)
+                    rows.values.append(positions)
         elif name != GRIPPER:
             rows.fingerprints.append(zlib.crc32(message.data[_HEADER_BYTES:]))
 
@@ -118,30 +125,35 @@ def stamp_ns(data: bytes) -> int:
 
 
 def read_take(bag: Bag, views: tuple[str, ...]) -> Take:
-    """The take that a bag holds; its time is that from the first to the last message of the recorder.
+    """The take that a bag holds.
 
     Raises:
         BagReadError: damage, unless the bag was opened to be salvaged.
 
     """
-    gatherer, first, last = Gatherer(views), None, 0
-    wanted = set(gatherer.topics)
-    for message in bag.messages():
-        first = message.log_ns if first is None else min(first, message.log_ns)
-        last = max(last, message.log_ns)
-        if message.topic in wanted:
-            gatherer.add(message, bag.decode)
-    return take_of(bag, gatherer, first or 0, last)
+    gatherer = Gatherer(views)
+    for message in bag.messages(gatherer.topics, as_written=True):
+        gatherer.add(message, bag.decode)
+    return take_of(bag, gatherer)
 
 
-def take_of(bag: Bag, gatherer: Gatherer, start_ns: int, end_ns: int) -> Take:
-    """The take of what was gathered from a bag, as `read_take`, which does the reading too."""
-    counts = json.loads(bag.custom.get("lost_by_topic") or "{}").items()
-    lost = {str(topic): int(count) for topic, count in counts if count is not None}  # null: not known
+def take_of(bag: Bag, gatherer: Gatherer) -> Take:
+    """The take of what was gathered from a bag in the order of writing, as `read_take`, which does the reading too.
+
+    Its time is that from the first to the last message of the recorder.
+    """
     fault = bag.custom.get("fault") or "; ".join(bag.damage)
     if not fault and bag.custom.get("recovered_from"):
         fault = f"recovered from {bag.custom['recovered_from']}, which did not finish"
-    return gatherer.take(start_ns, end_ns, lost, fault)
+    return gatherer.take(*bag.span_ns, _lost(bag.custom.get("lost_by_topic", "")), fault)
+
+
+def _lost(text: str) -> dict[str, int]:
+    """Lost messages by topic, as the recorder wrote them; a topic whose losses are not known (null) is left out."""
+    try:
+        return {str(topic): int(count) for topic, count in json.loads(text or "{}").items() if count is not None}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def stream_config(bag: Bag) -> SyncConfig:
@@ -157,9 +169,14 @@ def stream_config(bag: Bag) -> SyncConfig:
 
 
 def attached_graph(bag: Bag) -> dict[str, Any]:
-    """The configuration of the graph that was recorded; empty if none is attached or it cannot be read."""
+    """The configuration of the graph that was recorded, to read only; empty if none is attached or it is damaged."""
+    return _graph(bag.attachments.get("configuration.yaml", ""))
+
+
+@lru_cache(maxsize=1)
+def _graph(text: str) -> dict[str, Any]:
     try:
-        graph = yaml.safe_load(bag.attachments.get("configuration.yaml", ""))
+        graph = yaml.safe_load(text)
     except yaml.YAMLError:
         return {}
     return graph if isinstance(graph, dict) else {}

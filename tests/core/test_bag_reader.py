@@ -1,3 +1,4 @@
+import functools
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from mcap.reader import make_reader
 from synthetic_bags import clock, fill, make_bag, open_bag
 
+from e0_ros.core import bag_writer
 from e0_ros.core.bag_reader import Bag, BagReadError, verify
 from e0_ros.interfaces import CLOCK, JOINT_STATES
 
@@ -32,6 +34,20 @@ def test_messages_come_in_log_order_with_times_and_decode_without_ros(bag: Path)
     assert read.decode(joint).position.tolist() == [41.0] * 7
     assert read.topics == {JOINT_STATES.name: JOINT_STATES.type, CLOCK.name: CLOCK.type}
     assert read.custom == {"episode_id": "a", "outcome": "success", "seed": "3"}
+
+
+def test_counts_and_span_are_known_before_anything_is_read(bag: Path, tmp_path: Path, monkeypatch) -> None:
+    for read in (Bag(bag), Bag(bag, salvage=True), Bag(_without_statistics(tmp_path, monkeypatch))):
+        assert read.counts == {JOINT_STATES.name: 100, CLOCK.name: 10}
+        assert read.span_ns == (1_000_000_000, 1_099_000_000)
+    empty = open_bag(tmp_path, "empty").close({}).path
+    assert (Bag(empty).counts.total(), Bag(empty).span_ns) == (0, (0, 0))
+
+
+def _without_statistics(root: Path, monkeypatch) -> Path:
+    with monkeypatch.context() as patch:
+        patch.setattr(bag_writer, "Writer", functools.partial(bag_writer.Writer, use_statistics=False))
+        return make_bag(root, count=100)
 
 
 def test_only_the_wanted_topics(bag: Path) -> None:

@@ -1,11 +1,18 @@
+import json
+
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from lerobot_folders import VIEW, write_dataset, write_video
 
+from e0_ros.convert import convert
+from e0_ros.core.bag_reader import Bag
+from e0_ros.core.dataset_config import ConvertConfig, Selection
+from e0_ros.core.grading import grade_bag
 from e0_ros.core.inspection_dataset import inspect_episodes, inspect_videos, jobs
 from e0_ros.core.inspection_lerobot import DatasetReadError, open_dataset
+from e0_ros.synthetic_episode import SyntheticEpisode
 
 
 def brightness(jpeg: bytes) -> float:
@@ -74,3 +81,48 @@ def test_a_dataset_cannot_lead_out_of_its_folder(tmp_path):
     assert all("leads out of the dataset" in take.fault for take in inspect_episodes(dataset, [0]))
     dataset = open_dataset(write_dataset(tmp_path / "inside", data_path="{chunk_index.__class__.__mro__}"))
     assert inspect_episodes(dataset, [0])[0].fault
+
+
+@pytest.mark.parametrize("stream", ["wrist", "gripper", "joints"])
+def test_a_gap_that_was_held_shows_in_the_ages(tmp_path, stream):
+    """Rows and videos are regular: only `e0.age_ms.*` tells, beyond the bound of the bag's own check."""
+    episode = SyntheticEpisode(seconds=1.5, missing={stream: (0.4, 0.9)})
+    bag = episode.write(tmp_path / "bags")
+    convert([bag], tmp_path / "out", ConvertConfig(gaps="hold"), Selection())
+    (take,) = inspect_episodes(open_dataset(tmp_path / "out"), [0], pictures=False)
+    (flag,) = (f for f in grade_bag(Bag(bag)) if f.kind == "gap" and f.stream == stream)
+    nearest = 2 if stream == "joints" else 1
+    assert take.age_bounds_ms[stream] == pytest.approx(flag.bound / nearest)
+    assert 400 / nearest < take.ages_ms[stream] <= flag.value / nearest
+    assert str(flag) in take.findings
+    (aged,) = (finding for finding in take.findings if "ms old" in finding)
+    assert aged.startswith(f"{stream}: a sample is {take.ages_ms[stream]:.0f} ms old; allowed are ")
+
+
+def test_ages_are_judged_by_the_usual_bounds_where_the_dataset_tells_none(tmp_path):
+    """Both views at once: the skew between them stays as it was."""
+    SyntheticEpisode(seconds=1.5, missing=dict.fromkeys(("base", "wrist"), (0.4, 0.9))).write(tmp_path / "bags")
+    convert([tmp_path / "bags"], tmp_path / "out", ConvertConfig(gaps="hold"), Selection())
+    path = tmp_path / "out/meta/e0.json"
+    told = json.loads(path.read_text())
+    for episode in told["episodes"]:
+        del episode["gap_bounds_ms"], episode["flags"]
+    path.write_text(json.dumps(told))
+    (take,) = inspect_episodes(open_dataset(tmp_path / "out"), [0], pictures=False)
+    assert [f.split(":")[0] for f in take.findings if f.endswith("ms old; allowed are 140 ms")] == ["base", "wrist"]
+    assert len(take.findings) == 2
+
+
+def test_nonsense_in_the_files_of_others_is_no_obstacle(tmp_path):
+    root = write_dataset(tmp_path)
+    nonsense = {"lost": "many", "flags": 3, "gap_bounds_ms": {"front": [1]}}
+    (root / "meta/e0.json").write_text(json.dumps({"episodes": [nonsense, {"gap_bounds_ms": 3}, None]}))
+    takes = inspect_episodes(open_dataset(root), [0, 1, 2], pictures=False)
+    assert [(take.fault, take.lost, take.flags, take.ages_ms) for take in takes] == [("", 0, [], {})] * 3
+
+
+def test_a_dataset_without_gaps_has_no_ages_to_flag(tmp_path):
+    SyntheticEpisode(seconds=1.5).write(tmp_path / "bags")
+    convert([tmp_path / "bags"], tmp_path / "out", ConvertConfig(), Selection())
+    (take,) = inspect_episodes(open_dataset(tmp_path / "out"), [0], pictures=False)
+    assert take.findings == [] and 0 < take.ages_ms["wrist"] < 50 and (take.lost, take.lost_counted) == (0, True)

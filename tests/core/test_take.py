@@ -102,6 +102,24 @@ def test_what_the_recorder_says_of_losses_and_faults(tmp_path):
     assert verdict(path) == [("fault", ""), ("loss", "/e0/observation")]
 
 
+def test_losses_that_cannot_be_read_are_no_obstacle(tmp_path):
+    assert verdict(record(tmp_path, GRAPH, lost_by_topic='{"/a": [1')) == []
+
+
+def test_messages_that_are_no_samples_are_left_out(tmp_path):
+    """One without a stamp, and joint states of another length: another publisher on the topic."""
+    folder = record(tmp_path, GRAPH)
+    bag, writer = Bag(folder), open_bag(tmp_path, "b")
+    writer.attach("configuration.yaml", bag.attachments["configuration.yaml"], START)
+    for m in bag.messages():
+        writer.write(m.topic, m.type, JOINT_STATES.qos, m.data, m.log_ns, m.publish_ns, m.sequence)
+    writer.write(GRIPPER_STATES.name, GRIPPER_STATES.type, GRIPPER_STATES.qos, b"\0\1\0\0", START + 5, START, 0)
+    stamp = START + 2_000 * MS
+    late = joint_state(stamp + 30 * MS, [0.0] * 2)
+    writer.write(JOINT_STATES.name, JOINT_STATES.type, JOINT_STATES.qos, late, stamp, stamp, 202)
+    assert verdict(writer.close({"outcome": "success"}).path) == []
+
+
 def test_a_partial_bag_is_at_fault(tmp_path):
     path = record(tmp_path, GRAPH)
     (path / "metadata.yaml").unlink()

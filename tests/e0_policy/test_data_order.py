@@ -3,8 +3,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from e0_policy.data_order import DataOrder, split_episodes
+from e0_policy.data_order import DataOrder, split_episodes, split_takes
 from e0_policy.dataset import DatasetError
 
 
@@ -33,3 +35,12 @@ def test_split_is_by_episode_and_repeatable():
     assert split_episodes(5, 0.0, 0)[1] == [] and len(split_episodes(5, 0.01, 0)[1]) == 1
     with pytest.raises(DatasetError, match="1 episodes with 10% held out leave none"):
         split_episodes(1, 0.1, 0)
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=12), st.integers(0, 5))
+def test_the_parts_of_a_take_are_on_one_side(parts, seed):
+    takes = [f"{take}" for take, count in enumerate(parts) for _ in range(count)]
+    training, held = split_takes(takes, 0.25, seed)
+    assert sorted(training + held) == list(range(len(takes))) and training and held
+    assert not {takes[e] for e in training} & {takes[e] for e in held}
+    assert split_takes([f"{e}" for e in range(len(takes))], 0.25, seed) == split_episodes(len(takes), 0.25, seed)

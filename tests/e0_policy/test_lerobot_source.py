@@ -72,6 +72,7 @@ def test_a_change_of_task_cuts_an_episode(tmp_path):
         ("1", "push the cube", 4),
     ]  # fmt: skip
     assert [number_of(source.images(e, 0)["base"], 0) for e in range(4)] == [0, 2, 5, 6]
+    assert [e.take for e in source.episodes] == ["0", "0", "0", "1"]
 
 
 def test_a_dataset_of_others_needs_a_layout(tmp_path):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from lerobot_folder import write_folder
 
 from e0_policy import train_setup
 from e0_policy.checkpoint import Checkpoint
@@ -37,6 +40,26 @@ def test_statistics_come_from_the_training_episodes_alone():
     assert seen and len(data.dataset) + len(data.validation) == sum(map(len, data.source.episodes))
     again = fit_transform(_config(), data.source, [e for e in range(8) if e not in (0, 1)])
     assert again.actions.to_json() != fit_transform(_config(), data.source, range(8)).actions.to_json()
+
+
+def test_parts_of_one_take_are_not_split_between_training_and_validation(tmp_path):
+    """Each of 6 takes has two instructions; the first run fills the cache, the others find one that tells no takes."""
+    for name in ("one", "two"):
+        write_folder(tmp_path / name, (6,) * 3, per_file=3, side=16)
+        path = tmp_path / name / "data/chunk-000/file-000.parquet"
+        table = pq.read_table(path)
+        place = table.column_names.index("task_index")
+        pq.write_table(table.set_column(place, "task_index", [[0, 0, 0, 1, 1, 1] * 3]), path)
+    folders = (str(tmp_path / "one"), str(tmp_path / "two"))
+    for attempt in range(3):
+        config = _config(data=folders, cache_dir=str(tmp_path / "cache"), validation_fraction=0.4, seed=attempt)
+        data = load_data(config, None)
+        assert len(data.source.episodes) == 12 and len({e.take for e in data.source.episodes}) == 6
+        training, held = ({s.where(i)[0].take for i in range(len(s))} for s in (data.dataset, data.validation))
+        assert len(training) == 4 and len(held) == 2 and not training & held
+        for index in (tmp_path / "cache").glob("*/index.json"):
+            known = json.loads(index.read_text())
+            index.write_text(json.dumps(known | {"episodes": [e | {"take": ""} for e in known["episodes"]]}))
 
 
 def test_joints_are_relative_and_the_gripper_is_absolute_within_its_bounds():

@@ -1,0 +1,111 @@
+"""A conversion run again: only what is new is converted, and only what was whole is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import e0_ros.convert_bags
+import e0_ros.core.dataset_episode
+from e0_policy.embodiment import EmbodimentError, load_embodiment
+from e0_policy.resources import config_dir
+from e0_ros.convert import main
+from e0_ros.convert_bags import Plan, jobs
+from e0_ros.core.dataset_config import ConvertConfig
+from e0_ros.core.dataset_episode import LeftOut
+from e0_ros.core.dataset_layout import DatasetError
+from tests.test_convert import ALL, TICKS, run
+
+
+@pytest.fixture
+def converted(monkeypatch) -> list[str]:
+    """Names of the bags that were converted, as they are."""
+    names, real = [], e0_ros.convert_bags.convert_bag
+
+    def counted(path, *arguments):
+        names.append(path.name)
+        return real(path, *arguments)
+
+    monkeypatch.setattr(e0_ros.convert_bags, "convert_bag", counted)
+    return names
+
+
+def test_growth_converts_the_new_bag_alone_and_nothing_if_there_is_none(tmp_path: Path, converted) -> None:
+    bags, out = tmp_path / "bags", tmp_path / "out"
+    for i in range(3):
+        replace(TICKS, name=f"b{i}", seed=i).write(bags)
+    run(bags, out)
+    assert converted == ["b0", "b1", "b2"]
+    replace(TICKS, name="b3", seed=3).write(bags)
+    report = run(bags, out)
+    assert converted == ["b0", "b1", "b2", "b3"]
+    assert (report.added, report.episodes) == (1, 4)
+    assert [entry["bag"] for entry in report.left_out] == ["b0", "b1", "b2"]
+    (bags / "b0").rename(bags / "another_name")  # the content counts
+    assert run(bags, out).added == 0
+    assert len(converted) == 4
+
+
+def test_what_an_interrupted_run_made_is_kept_and_not_even_hashed(tmp_path: Path, converted, monkeypatch) -> None:
+    for i in range(2):
+        replace(TICKS, name=f"b{i}", seed=i).write(tmp_path / "bags")
+    with monkeypatch.context() as patch:
+        patch.setattr("e0_ros.convert.write_dataset", lambda *_: (_ for _ in ()).throw(DatasetError("interrupted")))
+        with pytest.raises(DatasetError, match="interrupted"):
+            run(tmp_path / "bags", tmp_path / "out")
+    monkeypatch.setattr(e0_ros.convert_bags, "bag_digest", None)
+    assert run(tmp_path / "bags", tmp_path / "out").episodes == 2
+    assert converted == ["b0", "b1"]
+
+
+def test_a_refusal_is_not_kept(tmp_path: Path, monkeypatch) -> None:
+    bags, out = tmp_path / "bags", tmp_path / "out"
+    TICKS.write(bags)
+
+    def refuse(bag):
+        raise LeftOut("the code of yesterday does not like it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(e0_ros.core.dataset_episode, "describe_bag", refuse)
+        with pytest.raises(DatasetError, match="of yesterday"):
+            run(bags, out)
+    assert run(bags, out).episodes == 1
+
+
+def test_an_arm_of_ones_own_that_is_mended_is_read_again(tmp_path: Path, capsys) -> None:
+    bags, out, arm = tmp_path / "bags", tmp_path / "out", tmp_path / "arm.yaml"
+    TICKS.write(bags)
+    good = (config_dir() / "embodiment" / "fr3.yaml").read_text()
+    for faulty in (good.replace("velocity: [2.62,", "velocity: ["), "joint_names: ["):
+        arm.write_text(faulty)
+        with pytest.raises(EmbodimentError, match=r"arm\.yaml"):
+            run(bags, out, embodiment=str(arm))
+        assert main([str(bags), "--out", str(out), "--embodiment", str(arm), "--jobs", "1"]) == 1
+        assert "arm.yaml" in capsys.readouterr().err
+    arm.write_text(good)
+    assert run(bags, out, embodiment=str(arm)).episodes == 1
+
+
+def test_work_that_is_kept_depends_on_bag_settings_arm_and_code(tmp_path: Path, monkeypatch) -> None:
+    bag, arm = TICKS.write(tmp_path), tmp_path / "arm.yaml"
+    text = (config_dir() / "embodiment" / "fr3.yaml").read_text()
+    arm.write_text(text)
+
+    def folder(**settings) -> str:
+        load_embodiment.cache_clear()  # as in another process
+        plan = Plan(ConvertConfig(embodiment=str(arm), **settings), ALL)
+        return jobs([bag], tmp_path, plan)[0].work.name
+
+    first = folder()
+    assert folder() == first
+    seen = {first, folder(fps=10)}
+    arm.write_text(text.replace("gripper_width_m: 0.08", "gripper_width_m: 0.07"))
+    seen.add(folder())
+    monkeypatch.setattr(e0_ros.convert_bags, "code_version", lambda: "another")
+    seen.add(folder())
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes() + b" ")
+    seen.add(folder())
+    assert len(seen) == 5
