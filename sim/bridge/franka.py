@@ -63,15 +63,16 @@ class FrankaFace:
         bridge.create_service(ListControllers, f"{NAMES.manager}/list_controllers", self._list)
         bridge.create_service(SetLoad, f"{SERVER}/set_load", self._set_load)
         bridge.create_service(SetFullCollisionBehavior, f"{SERVER}/set_full_collision_behavior", self._set_thresholds)
-        self._follow()
+        self.follow()
         bridge.create_timer(STATE_S, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def fail(self, error: str) -> None:
         """The arm stops with one of Franka's errors."""
         self.fci.fail(error)
-        self._follow()
+        self.follow()
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Let the arm stand while its control has an error, whatever has happened to it meanwhile."""
         rig, stands = self._bridge.rig, self.fci.stands
         if stands and not rig.fault:
             self._bridge.get_logger().warning(f"the arm stops: {stands}")
@@ -129,5 +130,5 @@ class FrankaFace:
 
     def _done(self, what: str, refused: str) -> str:
         self._bridge.get_logger().info(f"fci: {what}: {refused or 'done'}")
-        self._follow()
+        self.follow()
         return refused

@@ -50,7 +50,14 @@ class Bridge(Node):
         self.rig: Rig | StepRig = (
             StepRig(adapter, start_ns)
             if self.config.controller == "step"
-            else Rig(adapter, self.config.controller, self.config.judge, start_ns, self._disturbance(adapter))
+            else Rig(
+                adapter,
+                self.config.controller,
+                self.config.judge,
+                start_ns,
+                self._disturbance(adapter),
+                reflexes=bool(self.config.fci),
+            )
         )
         self.episode = Episode(scene, max_steps=scene.max_steps)
         self.out = Outputs(self, self.rig, self.config)
@@ -135,6 +142,8 @@ class Bridge(Node):
         self.episode = Episode(scene, self.episode.reset_id + 1, max_steps)
         self.out.cameras(self.rig)
         self.time.on_reset()
+        if self.fci:
+            self.fci.follow()
         self.out.sim_state(self.episode, self.rig, 0, self.rig.adapter.privileged().poses)
         self.get_logger().info(f"reset {self.episode.reset_id}: {scene.task}, seed {scene.seed}: {scene.instruction}")
         response.success, response.instruction = True, scene.instruction
@@ -146,8 +155,9 @@ class Bridge(Node):
         self.refused += len(played.refused)
         for reason in played.refused[:1]:
             self.get_logger().error(f"controller refused a command: {reason}", throttle_duration_sec=1.0)
-        if self.fci and played.violations:
-            self.fci.fail(played.violations[0].error)
+        if self.fci:
+            for error in played.errors:
+                self.fci.fail(error)
         for violation in played.violations[:1]:
             more = f" ({len(played.violations) - 1} more)" if len(played.violations) > 1 else ""
             self.get_logger().error(f"judge: {violation}{more}", throttle_duration_sec=0.2)

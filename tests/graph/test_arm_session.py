@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from franka_msgs_overlay import overlay_environment  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
 
 from e0_msgs.msg import ExecutorState  # noqa: E402
 from e0_policy.embodiment import load_embodiment  # noqa: E402
@@ -77,6 +78,14 @@ class Watcher(GraphClient):
         self.said.pop("bridge", None)
         self.until(lambda: "bridge" in self.said, "a word of the judge")
         assert (self.said["bridge"]["judged"], self.said["bridge"]["violations"]) == ("1", "0")
+
+    def step_past_the_executor(self) -> None:
+        """What no executor sends: 0.5 rad at once."""
+        topic = interfaces.TRAJECTORY
+        commands = self.create_publisher(JointTrajectory, topic.name, topic.qos.profile())
+        self.until(commands.get_subscription_count, "the plant")
+        point = JointTrajectoryPoint(positions=(np.array(self.states[-1].positions) + 0.5 * np.eye(7)[0]).tolist())
+        commands.publish(JointTrajectory(joint_names=list(ARM.joint_names), points=[point]))
 
     def fail(self, error: str) -> None:
         self.until(self.faults.get_subscription_count, "the plant")
@@ -166,6 +175,13 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
         graph.bring(interfaces.HOME)
     assert "home" in {s.source for s in graph.states}
     graph.judged()
+    graph.step_past_the_executor()
+    graph.until(lambda: "reflex: joint_motion_generator_" in graph.arm_fault, "word of the reflex")
+    for error in ("velocity_limits_violation", "velocity_discontinuity", "acceleration_discontinuity"):
+        assert f"joint_motion_generator_{error}" in graph.arm_fault
+    graph.said.pop("bridge", None)
+    graph.until(lambda: "bridge" in graph.said, "a word of the judge")
+    assert int(graph.said["bridge"]["violations"]) > 0
 
 
 @pytest.mark.parametrize("graph", ["jazzy"], indirect=True)
