@@ -67,13 +67,14 @@ class Bridge(Node):
             lockstep.Lockstep(self) if stepped else realtime.Realtime(self)
         )
         self._subscribe()
-        self.fci = self._franka() if self.config.fci else None
+        self.fci, self.hand = self._franka() if self.config.fci else (None, None)
         self._diagnosed_ns = 0
 
-    def _franka(self) -> Any:
+    def _franka(self) -> tuple[Any, Any]:
         from sim.bridge.franka import FrankaFace
+        from sim.bridge.hand import HandFace
 
-        return FrankaFace(self, self.config.fci)
+        return FrankaFace(self, self.config.fci), HandFace(self)
 
     def _disturbance(self, adapter: SimAdapter) -> Disturbance | None:
         if not self.config.disturbance_rad:
@@ -161,6 +162,12 @@ class Bridge(Node):
         for violation in played.violations[:1]:
             more = f" ({len(played.violations) - 1} more)" if len(played.violations) > 1 else ""
             self.get_logger().error(f"judge: {violation}{more}", throttle_duration_sec=0.2)
+
+    def drive(self, played: Played) -> None:
+        """What else franka_ros2 and franka_gripper have done and said in the time that was played."""
+        if self.fci and self.hand:
+            self.fci.advance()
+            self.hand.advance(played)
 
     def diagnose(self) -> None:
         """Publish /diagnostics: once a second, and when an episode is over."""
