@@ -94,6 +94,8 @@ NODES = (BRIDGE, FAKE_CAMERA, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESS
 
 PLANT_LATE_MS = 500.0
 """How far the stamps of simulated physics may be behind the clock on a busy machine."""
+HAND_HZ = 15.0
+"""Rate of franka_gripper's joint states."""
 FAKE_HAND_HZ = 10.0
 """Rate of franka_gripper's fake_gripper_state_publisher."""
 TELEOP_PACE = {"exhausted_ms": 20.0}
@@ -157,8 +159,8 @@ class SimArguments:
     recording: str = setting("", "source:=replay: a bag's folder, an .mcap or an .npz file")
     gello: str = setting("", "file of the leader, by e0 gello calibrate; empty: that of e0 gello fake")
     gello_port: str = setting("", "serial port of the leader; given, it can take over from any other source")
-    fci: str = setting("", "real time: behave as franka_ros2 of this distribution does, with its state, reflexes and "
-                       "recovery (needs franka_msgs)", choices=("", "humble", "jazzy"))  # fmt: skip
+    fci: str = setting("", "real time: behave as franka_ros2 of this distribution does, with its state, reflexes, "
+                       "recovery and hand (needs franka_msgs)", choices=("", "humble", "jazzy"))  # fmt: skip
     speed: float = setting(1.0, "share of a plan's own speed", low=0.0, high=1.0)
     step_through: bool = setting(False, "follow each plan of a machine only when /e0/step releases it")
     record: bool = setting(True, "write a bag per episode")
@@ -292,6 +294,7 @@ def sim_graph(a: SimArguments) -> Graph:
         {} if lockstep else {"joint_max_age_ms": simulator.joint_max_age_ms, "stop_lead_ms": 20.0}
     )
     rates = {} if lockstep else {k: v for k, v in vars(simulator).items() if k.endswith("_hz")}
+    rates |= {"gripper_rate_hz": HAND_HZ} if a.fci else {}
     rates["frozen_pixels_ms"] = 0.0  # a still scene is rendered to identical pixels
     scene, views = {"task": a.task, "seed": a.seed}, list(a.views)
     robot = {"simulator": a.simulator, "mode": a.mode, "controller": a.controller, "embodiment": common["embodiment"]}
@@ -300,6 +303,7 @@ def sim_graph(a: SimArguments) -> Graph:
     takeover = (_takeover(a, common),) if a.gello_port and a.source != "teleop" else ()
     paced = {"distribution": a.fci, "clock_offset_ms": PLANT_LATE_MS}
     session = (_session(a, str(common["embodiment"]), **paced),) if a.fci else ()
+    hand = (_with(GRIPPER, embodiment=common["embodiment"]),) if a.fci else ()
     pace = {"speed": a.speed, "step_through": a.step_through} | ({"arm_fault_required": True} if session else {})
     expected = a.source if lockstep and a.source != "external" else ""
     watcher = (_policy(a, {**common, "shadow": True}),) if a.shadow else ()
@@ -310,6 +314,7 @@ def sim_graph(a: SimArguments) -> Graph:
         *watcher,
         *takeover,
         _with(EXECUTOR, common, patience, pace, steps, output=a.controller, expected_source=expected),
+        *hand,
         *session,
         _with(RECORDER, views=views, record=a.record, bag_dir=a.bag_dir),
     )

@@ -154,7 +154,7 @@ SIM_FAULT = Topic(
     "/e0/sim/fault",
     "std_msgs/msg/String",
     Qos(depth=10),
-    "an error of Franka's for the plant to have",
+    "an error of Franka's for the plant to have; hand_died, hand_back",
     "-",
     privileged=True,
 )
@@ -191,10 +191,21 @@ ROBOT_STATE = Topic(
     "/franka_robot_state_broadcaster/robot_state",
     "franka_msgs/msg/FrankaRobotState",
     Qos(depth=1, reliable=False),
-    "1 kHz",
+    "1 kHz (plant 100 Hz)",
     "measurement",
 )
 """Franka's own state, which `arm_session` reads. Its type comes with franka_ros2; bags have what follows from it."""
+MEASURED_JOINTS, DESIRED_JOINTS = (
+    Topic(
+        f"/franka_robot_state_broadcaster/{which}_joint_states",
+        "sensor_msgs/msg/JointState",
+        Qos(depth=1, reliable=False),
+        "1 kHz (plant 100 Hz)",
+        "measurement",
+    )
+    for which in ("measured", "desired")
+)
+"""The arm and its latest set-point, for whoever looks on; no node of ours reads them."""
 
 TRIGGER = "std_srvs/srv/Trigger"
 ARM = Service("/e0/arm", "e0_msgs/srv/Arm", "chunk_executor")

@@ -59,6 +59,7 @@ class Fr3Plant:
         embodiment: `fr3` or `panda`.
         control_period_ns: time between images, a multiple of 1 ms.
         lag_s: time constant of a first-order lag between set-point and arm; 0 follows exactly.
+        object_m: width of what the fingers close on; 0: nothing.
 
     Raises:
         ValueError: a view's name is malformed or given twice, or a size or period is out of range.
@@ -76,6 +77,7 @@ class Fr3Plant:
         embodiment: str = "fr3",
         control_period_ns: int = 50_000_000,
         lag_s: float = 0.0,
+        object_m: float = 0.0,
     ) -> None:
         if not views or len(set(views)) != len(views) or not all(_VIEW.fullmatch(view) for view in views):
             raise ValueError(f"views are {views}; at least one is needed, each once, of [a-z][a-z0-9_]{{0,31}}")
@@ -85,6 +87,7 @@ class Fr3Plant:
         self._arm = load_embodiment(embodiment)
         self._gain = 1.0 if lag_s <= 0 else 1.0 - math.exp(-PHYSICS_PERIOD_NS / 1e9 / lag_s)
         self._gripper_step = GRIPPER_SPEED_M_S / self._arm.gripper_width_m * PHYSICS_PERIOD_NS / 1e9
+        self._narrowest = object_m / self._arm.gripper_width_m
         self._pictures = [_background(index, width_px, height_px) for index in range(len(views))]
         self.reset(TASK, 0)
 
@@ -126,7 +129,8 @@ class Fr3Plant:
         if self._detour:
             self._detour.moved(self._positions)
         change_g = gripper_opening - self._opening
-        self._opening += min(max(change_g, -self._gripper_step), self._gripper_step)
+        opening = self._opening + min(max(change_g, -self._gripper_step), self._gripper_step)
+        self._opening = max(opening, min(self._narrowest, self._opening))
         self._steps += 1
 
     def start_render(self) -> None:

@@ -31,6 +31,8 @@ JERK = "joint_motion_generator_acceleration_discontinuity"
 NOT_FINITE = "not_finite"
 TIME = "communication_constraints_violation"
 NAMES = "wrong_joint_names"
+REFLEXES = frozenset({POSITION, VELOCITY, ACCELERATION, JERK, TIME})
+"""What ends the motion on an arm. Of the rest a controller refuses wrong names, and no arm knows the workspace."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import FloatArray
 from sim.adapter import Scene, SimAdapter
 from sim.controllers import JointImpedanceController, JointTrajectoryController, Setpoints, Trajectory
 from sim.disturbance import Disturbance
-from sim.judge import PERIOD_NS, Judge, Violation
+from sim.judge import NOT_FINITE, PERIOD_NS, REFLEXES, Judge, Violation
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class Target:
 
 @dataclass
 class Played:
-    """What happened while time advanced: joint samples, refused commands, violations."""
+    """What happened while time advanced: joint samples, refused commands, violations, errors that stopped the arm."""
 
     samples: list[JointSample] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 class Rig:
@@ -49,6 +51,13 @@ class Rig:
     Commands are queued with the time of their sending and act from there on, even if the physics is behind. The
     set-point of a physics step is the controller's at the step's end, as ros2_control sends the next cycle's. A
     disturbance pushes the arm off these set-points; the judge, who sees what was commanded, does not know of it.
+
+    With `reflexes` the first set-point that Franka's control refuses is not played: the arm stands at the one before,
+    as `halt` leaves it, and `Played.errors` has Franka's names for that instant. Counts of the judge are the same.
+
+    Attributes:
+        desired: the latest set-point: rad and rad/s, each `(joints,)`.
+
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class Rig:
         judged: bool,
         now_ns: int,
         disturbance: Disturbance | None = None,
+        reflexes: bool = False,
     ) -> None:
         if adapter.physics_period_ns % PERIOD_NS or adapter.control_period_ns % adapter.physics_period_ns:
             raise ValueError(
@@ -67,12 +77,14 @@ class Rig:
         self.adapter = adapter
         self.arm = load_embodiment(adapter.embodiment)
         self.now_ns = self._reset_ns = now_ns
-        self._disturbance = disturbance
+        self._disturbance, self._reflexes = disturbance, reflexes
         self.gripper_target = adapter.gripper_opening()
         positions = adapter.joint_state()[0]
         self._trajectory = JointTrajectoryController(self.arm.joint_names, positions)
         self._impedance = JointImpedanceController(positions, now_ns) if controller == "impedance" else None
+        judged = judged or reflexes
         self.judge = Judge(self.arm, positions, derivatives=self._impedance is None) if judged else None
+        self.desired = positions, np.zeros_like(positions)
         self.fault = ""
         self._queue: deque[tuple[int, Trajectory | Target]] = deque()
 
@@ -88,29 +100,23 @@ class Rig:
         if self._disturbance:
             self._disturbance.restart(seed)
         self.fault = ""
-        self._queue.clear()
         self.gripper_target = self.adapter.gripper_opening()
-        positions = self.adapter.joint_state()[0]
-        self._trajectory.hold(positions)
-        if self._impedance:
-            self._impedance.restart(positions, now_ns)
-        if self.judge:
-            self.judge.restart(positions)
+        self._stand(self.adapter.joint_state()[0])
         return scene
 
     def halt(self, reason: str) -> None:
         """The arm stops on its own, as after a reflex: it stands, and refuses commands until `go_on`."""
         self.fault = reason
-        self._stand()
+        self._stand(self.adapter.joint_state()[0])
 
     def go_on(self) -> None:
         """The controller is active again and holds where the arm is."""
         self.fault = ""
-        self._stand()
+        self._stand(self.adapter.joint_state()[0])
 
-    def _stand(self) -> None:
-        positions = self.adapter.joint_state()[0]
+    def _stand(self, positions: FloatArray) -> None:
         self._queue.clear()
+        self.desired = positions, np.zeros_like(positions)
         self._trajectory.hold(positions)
         if self._impedance:
             self._impedance.restart(positions, self.now_ns)
@@ -168,17 +174,35 @@ class Rig:
         times_ns = self.now_ns + PERIOD_NS * np.arange(1, count + 1)
         controller = self._impedance or self._trajectory
         setpoints = controller.sample(times_ns)
-        if self.judge:
-            played.violations += self.judge.check(times_ns, setpoints.positions)
+        found = self.judge.check(times_ns, setpoints.positions) if self.judge else []
+        played.violations += found
         if not np.isfinite(setpoints.positions).all():
             self.fault = "a set-point was not finite: the hardware stopped, the arm holds; reset"
             played.refused.append(self.fault)
+            played.errors.append(NOT_FINITE)
             positions = self.adapter.joint_state()[0]
             self._trajectory.hold(positions)
             if self._impedance:
                 self._impedance.restart(positions, self.now_ns)
             setpoints = controller.sample(times_ns)
+        elif self._reflexes and (stops := [v for v in found if v.error in REFLEXES]):
+            setpoints = self._reflex(setpoints, times_ns, stops, played)
+        self.desired = setpoints.positions[-1], setpoints.velocities[-1]
         return setpoints
+
+    def _reflex(
+        self, setpoints: Setpoints, times_ns: NDArray[np.int64], stops: list[Violation], played: Played
+    ) -> Setpoints:
+        """The set-points up to the first illegal one; from there on the arm stands at the one before."""
+        first_ns = min(stop.time_ns for stop in stops)
+        errors = list(dict.fromkeys(stop.error for stop in stops if stop.time_ns == first_ns))
+        played.errors += errors
+        self.fault = f"reflex: {', '.join(errors)}"
+        row = int(np.searchsorted(times_ns, first_ns))
+        stand = setpoints.positions[row - 1] if row else self.desired[0]
+        self._stand(stand)
+        legal = np.arange(len(times_ns))[:, None] < row
+        return Setpoints(np.where(legal, setpoints.positions, stand), np.where(legal, setpoints.velocities, 0.0))
 
     def _take(self, command: Trajectory | Target, played: Played) -> None:
         positions, velocities, _ = self.adapter.joint_state()

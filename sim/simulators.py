@@ -20,6 +20,7 @@ def make_adapter(
     lag_s: float = 0.0,
     realtime: bool = False,
     shift: CameraShift | None = None,
+    object_m: float = 0.0,
 ) -> SimAdapter:
     """A simulator behind the adapter protocol.
 
@@ -32,6 +33,7 @@ def make_adapter(
         lag_s: first-order lag of fr3_plant's arm.
         realtime: pictures wait for everything else, where they are drawn by the processor.
         shift: how far fixed cameras stand from their places; None or 0 deg: not at all.
+        object_m: width of what is between the fingers of fr3_plant.
 
     Raises:
         ValueError: what the simulator does not know or have (view, size).
@@ -53,7 +55,7 @@ def make_adapter(
         return VlabenchAdapter(views, *size_px)
     from sim.fr3_plant import Fr3Plant
 
-    return Fr3Plant(views, *size_px, embodiment, control_period_ns, lag_s)
+    return Fr3Plant(views, *size_px, embodiment, control_period_ns, lag_s, object_m)
 
 
 def moved(shift: CameraShift | None) -> CameraShift | None:

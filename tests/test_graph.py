@@ -10,6 +10,7 @@ from e0_ros.config import ConfigError, from_mapping
 from e0_ros.graph import (
     CONTROLLERS,
     GRAPHS,
+    HAND_HZ,
     NODES,
     RESTART,
     SHUTDOWN,
@@ -126,6 +127,10 @@ def test_the_arm_is_watched_where_a_driver_tells_of_it_and_then_the_executor_ins
     simulated = settings(sim_graph(SimArguments(simulator="fr3_plant", fci="humble", step_through=True)))
     assert simulated["arm_session"]["distribution"] == simulated["bridge"]["fci"] == "humble"
     assert simulated["chunk_executor"]["step_through"] and simulated["chunk_executor"]["arm_fault_required"]
+    assert simulated["gripper"] == {"embodiment": "fr3"}, "executor, gripper node and plant close the loop"
+    assert simulated["observation_sync"]["gripper_rate_hz"] == HAND_HZ
+    plain = settings(sim_graph(SimArguments(simulator="fr3_plant")))
+    assert not {"gripper", "arm_session"} & set(plain)
     for paced in ({"speed": 0.5}, {"step_through": True}, {"fci": "jazzy"}):
         with pytest.raises(ConfigError, match="need mode:=realtime"):
             SimArguments(mode="lockstep", **paced)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rclpy.action import ActionServer
-from rclpy.clock import Clock, ClockType
+from sensor_msgs.msg import JointState
 
 from e0_ros import interfaces
 from e0_ros.config import ConfigError
@@ -15,11 +15,13 @@ from e0_ros.core.arm_setup import ArmSetupConfig, Payload
 from e0_ros.core.fci import RobotMode
 from e0_ros.drivers import CONTROLLERS
 from sim.fci import Fci
+from sim.hand import BACK, DIED
 
 if TYPE_CHECKING:
     from sim.bridge.node import Bridge
 
-STATE_S = 0.01
+STATE_NS = 10_000_000
+"""Between two robot states; franka_ros2 has 1 kHz."""
 NAMES = ArmSessionConfig()
 SERVER = ArmSetupConfig().service_server
 
@@ -51,11 +53,15 @@ class FrankaFace:
         self._controller, self._name = ControllerState, CONTROLLERS[bridge.config.controller]
         self.silent = False
         self.fci = Fci(humble=distribution == "humble")
-        topic = interfaces.ROBOT_STATE
-        self._states = bridge.create_publisher(FrankaRobotState, topic.name, 1)
+        self._states = bridge.create_publisher(FrankaRobotState, interfaces.ROBOT_STATE.name, 1)
+        self._joints = [
+            bridge.create_publisher(JointState, topic.name, topic.qos.profile())
+            for topic in (interfaces.MEASURED_JOINTS, interfaces.DESIRED_JOINTS)
+        ]
+        self._said_ns = 0
         topic = interfaces.SIM_FAULT
         kind = interfaces.message_class(topic.type)
-        bridge.create_subscription(kind, topic.name, lambda msg: self.fail(msg.data), topic.qos.profile())
+        bridge.create_subscription(kind, topic.name, lambda msg: self._hear(msg.data), topic.qos.profile())
         self._recovery = ActionServer(bridge, ErrorRecovery, NAMES.error_recovery, self._recover)
         bridge.create_service(SwitchController, f"{NAMES.manager}/switch_controller", self._switch)
         name = f"{NAMES.manager}/set_hardware_component_state"
@@ -63,15 +69,19 @@ class FrankaFace:
         bridge.create_service(ListControllers, f"{NAMES.manager}/list_controllers", self._list)
         bridge.create_service(SetLoad, f"{SERVER}/set_load", self._set_load)
         bridge.create_service(SetFullCollisionBehavior, f"{SERVER}/set_full_collision_behavior", self._set_thresholds)
-        self._follow()
-        bridge.create_timer(STATE_S, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.follow()
+
+    def _hear(self, error: str) -> None:
+        if error not in (DIED, BACK):
+            self.fail(error)
 
     def fail(self, error: str) -> None:
         """The arm stops with one of Franka's errors."""
         self.fci.fail(error)
-        self._follow()
+        self.follow()
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Let the arm stand while its control has an error, whatever has happened to it meanwhile."""
         rig, stands = self._bridge.rig, self.fci.stands
         if stands and not rig.fault:
             self._bridge.get_logger().warning(f"the arm stops: {stands}")
@@ -79,7 +89,23 @@ class FrankaFace:
         elif not stands and rig.fault:
             rig.go_on()
 
-    def _publish(self) -> None:
+    def advance(self) -> None:
+        """Publish what is due: the robot's state, and joints as measured and as commanded last."""
+        rig = self._bridge.rig
+        if rig.now_ns - self._said_ns < STATE_NS or self.silent:
+            return
+        self._said_ns = max(self._said_ns, rig.now_ns - 2 * STATE_NS) + STATE_NS
+        self.publish()
+        sample = rig.sample()
+        measured = sample.positions, sample.velocities, sample.efforts
+        for publisher, values in zip(self._joints, (measured, (*rig.desired, sample.efforts * 0.0)), strict=True):
+            msg = JointState(name=list(rig.arm.joint_names))
+            msg.header.stamp, msg.header.frame_id = to_time(rig.now_ns), rig.arm.base_frame
+            msg.position, msg.velocity, msg.effort = (value.tolist() for value in values)
+            publisher.publish(msg)
+
+    def publish(self) -> None:
+        """Publish the robot's state."""
         if self.silent:
             return
         fci, msg = self.fci, self._state(robot_mode=int(self.fci.mode))
@@ -129,5 +155,5 @@ class FrankaFace:
 
     def _done(self, what: str, refused: str) -> str:
         self._bridge.get_logger().info(f"fci: {what}: {refused or 'done'}")
-        self._follow()
+        self.follow()
         return refused

@@ -50,7 +50,14 @@ class Bridge(Node):
         self.rig: Rig | StepRig = (
             StepRig(adapter, start_ns)
             if self.config.controller == "step"
-            else Rig(adapter, self.config.controller, self.config.judge, start_ns, self._disturbance(adapter))
+            else Rig(
+                adapter,
+                self.config.controller,
+                self.config.judge,
+                start_ns,
+                self._disturbance(adapter),
+                reflexes=bool(self.config.fci),
+            )
         )
         self.episode = Episode(scene, max_steps=scene.max_steps)
         self.out = Outputs(self, self.rig, self.config)
@@ -60,13 +67,14 @@ class Bridge(Node):
             lockstep.Lockstep(self) if stepped else realtime.Realtime(self)
         )
         self._subscribe()
-        self.fci = self._franka() if self.config.fci else None
+        self.fci, self.hand = self._franka() if self.config.fci else (None, None)
         self._diagnosed_ns = 0
 
-    def _franka(self) -> Any:
+    def _franka(self) -> tuple[Any, Any]:
         from sim.bridge.franka import FrankaFace
+        from sim.bridge.hand import HandFace
 
-        return FrankaFace(self, self.config.fci)
+        return FrankaFace(self, self.config.fci), HandFace(self)
 
     def _disturbance(self, adapter: SimAdapter) -> Disturbance | None:
         if not self.config.disturbance_rad:
@@ -135,6 +143,8 @@ class Bridge(Node):
         self.episode = Episode(scene, self.episode.reset_id + 1, max_steps)
         self.out.cameras(self.rig)
         self.time.on_reset()
+        if self.fci:
+            self.fci.follow()
         self.out.sim_state(self.episode, self.rig, 0, self.rig.adapter.privileged().poses)
         self.get_logger().info(f"reset {self.episode.reset_id}: {scene.task}, seed {scene.seed}: {scene.instruction}")
         response.success, response.instruction = True, scene.instruction
@@ -146,11 +156,18 @@ class Bridge(Node):
         self.refused += len(played.refused)
         for reason in played.refused[:1]:
             self.get_logger().error(f"controller refused a command: {reason}", throttle_duration_sec=1.0)
-        if self.fci and played.violations:
-            self.fci.fail(played.violations[0].error)
+        if self.fci:
+            for error in played.errors:
+                self.fci.fail(error)
         for violation in played.violations[:1]:
             more = f" ({len(played.violations) - 1} more)" if len(played.violations) > 1 else ""
             self.get_logger().error(f"judge: {violation}{more}", throttle_duration_sec=0.2)
+
+    def drive(self, played: Played) -> None:
+        """What else franka_ros2 and franka_gripper have done and said in the time that was played."""
+        if self.fci and self.hand:
+            self.fci.advance()
+            self.hand.advance(played)
 
     def diagnose(self) -> None:
         """Publish /diagnostics: once a second, and when an episode is over."""

@@ -56,8 +56,9 @@ class Realtime:
         return self._bridge.rig.now_ns
 
     def subscribe(self, listen: Any) -> None:
-        """The gripper acts when its command arrives."""
-        listen(interfaces.GRIPPER_COMMAND, self._on_gripper, poll=True)
+        """The gripper acts when its command arrives, where no hand has actions for it."""
+        if not self._bridge.config.fci:
+            listen(interfaces.GRIPPER_COMMAND, self._on_gripper, poll=True)
 
     def prepare_reset(self) -> int:
         """Drop a picture in the making, which would show the old scene. The time is the wall clock's, never back."""
@@ -117,6 +118,7 @@ class Realtime:
         played = rig.advance(min(due_ns, rig.now_ns + max(BURST_NS, self._wake_ns), self._boundary_ns))
         bridge.out.joints(played.samples)
         bridge.report(played)
+        bridge.drive(played)
         if self._capture_ns is not None and rig.adapter.pictures_ready():
             bridge.out.images(rig.adapter.finish_render(), self._capture_ns)
             self._capture_ns = None
@@ -139,7 +141,8 @@ class Realtime:
         bridge.episode.step += was_running
         privileged = rig.adapter.privileged()
         bridge.episode.observe(privileged.success)
-        bridge.out.gripper(rig.adapter.gripper_opening(), rig.now_ns)
+        if not bridge.hand:
+            bridge.out.gripper(rig.adapter.gripper_opening(), rig.now_ns)
         bridge.out.sim_state(bridge.episode, rig, self.overrun_ns, privileged.poses)
         if was_running and bridge.episode.done:
             bridge.episode.stop()

@@ -30,6 +30,7 @@ class BridgeConfig:
     seed: int = setting(0, "seed of the first scene", low=0)
     control_period_ms: int = setting(50, "time between images of fr3_plant", unit="ms", low=1, high=1000)
     lag_ms: float = setting(0.0, "first-order lag of fr3_plant's arm", unit="ms", low=0.0, high=1e3)
+    object_mm: float = setting(0.0, "width of what is between the fingers of fr3_plant", unit="mm", low=0.0, high=80.0)
     joint_state_rate_hz: int = setting(1000, "joint states per second, at most the physics rate", unit="Hz", low=1)
     judge: bool = setting(False, "check every commanded set-point against the robot's limits")
     disturbance_rad: float = setting(0.0, "largest push on a joint while recording", unit="rad", low=0.0, high=0.2)
@@ -39,7 +40,7 @@ class BridgeConfig:
         low=0.0, high=60.0,
     )  # fmt: skip
     camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
-    fci: str = setting("", "behave as franka_ros2 of this distribution: robot state, reflexes, recovery",
+    fci: str = setting("", "behave as franka_ros2 of this distribution: robot state, reflexes, recovery, hand",
                        choices=("", "humble", "jazzy"))  # fmt: skip
     timeout_s: float = setting(10.0, "lock-step: longest wait for an answer", unit="s", low=0.1, high=3600.0)
 
@@ -51,6 +52,8 @@ class BridgeConfig:
                 f"simulator {self.simulator}, controller {self.controller}, mode {self.mode}: controller step and mode "
                 f"lockstep go together, for {', '.join(simulators.STEPPED)}"
             )
+        if self.fci and self.mode != "realtime":
+            raise ConfigError(f"fci {self.fci}, mode {self.mode}: Franka's control needs mode realtime")
         if stepped and (self.disturbance_rad or self.camera_shift_deg):
             raise ConfigError(f"{self.simulator} takes neither disturbance_rad nor camera_shift_deg")
 
@@ -64,11 +67,11 @@ def make_adapter(config: BridgeConfig) -> SimAdapter | RowAdapter:
 
     """
     size_px, period_ns = (config.width_px, config.height_px), config.control_period_ms * MS
-    lag_s = config.lag_ms / 1e3
+    lag_s, object_m = config.lag_ms / 1e3, config.object_mm / 1e3
     if config.simulator in simulators.STEPPED:
         return simulators.make_row_adapter(config.simulator, config.views, size_px)
     realtime = config.mode == "realtime"
     shift = CameraShift(config.camera_shift_deg, config.camera_poses)
     return simulators.make_adapter(
-        config.simulator, config.views, size_px, config.embodiment, period_ns, lag_s, realtime, shift
+        config.simulator, config.views, size_px, config.embodiment, period_ns, lag_s, realtime, shift, object_m
     )

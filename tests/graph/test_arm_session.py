@@ -15,7 +15,9 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from franka_msgs_overlay import overlay_environment  # noqa: E402
+from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
 
 from e0_msgs.msg import ExecutorState  # noqa: E402
 from e0_policy.embodiment import load_embodiment  # noqa: E402
@@ -78,9 +80,25 @@ class Watcher(GraphClient):
         self.until(lambda: "bridge" in self.said, "a word of the judge")
         assert (self.said["bridge"]["judged"], self.said["bridge"]["violations"]) == ("1", "0")
 
+    def step_past_the_executor(self) -> None:
+        """What no executor sends: 0.5 rad at once."""
+        topic = interfaces.TRAJECTORY
+        commands = self.create_publisher(JointTrajectory, topic.name, topic.qos.profile())
+        self.until(commands.get_subscription_count, "the plant")
+        point = JointTrajectoryPoint(positions=(np.array(self.states[-1].positions) + 0.5 * np.eye(7)[0]).tolist())
+        commands.publish(JointTrajectory(joint_names=list(ARM.joint_names), points=[point]))
+
     def fail(self, error: str) -> None:
         self.until(self.faults.get_subscription_count, "the plant")
         self.faults.publish(String(data=error))
+
+
+def recorded_widths(folder: Path) -> tuple[float, float]:
+    """What the hand was commanded and where it was [m], as the gripper node said last while the bag was written."""
+    bag = Bag(folder)
+    told = [s for m in bag.messages([interfaces.DIAGNOSTICS.name]) for s in bag.decode(m).status if s.name == "gripper"]
+    values = {v.key: float(v.value) for v in told[-1].values if v.key.endswith("_width_m")}
+    return values["commanded_width_m"], values["achieved_width_m"]
 
 
 def armed_since(graph: Watcher, first: int) -> list[ExecutorState]:
@@ -133,7 +151,11 @@ def test_a_reflex_in_motion_ends_all_commands_and_one_call_brings_the_arm_back(g
     graph.until(lambda: "cartesian_reflex" in graph.arm_fault, "word of the fault")
     with pytest.raises(GraphCallError, match="the arm: reflex: cartesian_reflex"):
         graph.call(interfaces.ARM)
-    assert takes.end("failure", f"arm: {graph.arm_fault}").outcome == "failure"
+    graph.until(lambda: graph.said["gripper"].get("commanded_width_m") == "0.08", "word of the hand")
+    ended = takes.end("failure", f"arm: {graph.arm_fault}")
+    assert ended.outcome == "failure"
+    commanded, achieved = recorded_widths(Path(ended.bag))
+    assert commanded == 0.08 and 0.0 <= achieved <= 0.08
     sent = graph.states[-1].commands
     with pytest.raises(GraphCallError, match="reflex: cartesian_reflex"):
         graph.bring(interfaces.HOME)
@@ -159,6 +181,12 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
         graph.bring(service)
         graph.until(lambda: graph.mode == ExecutorState.DISARMED, "the end")
         np.testing.assert_allclose(graph.states[-1].positions, pose, atol=0.01)
+    for topic in (interfaces.MEASURED_JOINTS, interfaces.DESIRED_JOINTS):
+        heard: list[JointState] = []
+        graph.create_subscription(JointState, topic.name, heard.append, topic.qos.profile())
+        graph.until(lambda heard=heard: heard, topic.name)
+        assert tuple(heard[0].name) == ARM.joint_names
+        np.testing.assert_allclose(heard[0].position, ARM.home, atol=0.01)
     with pytest.raises(GraphCallError, match="nothing to recover"):
         graph.bring(interfaces.RECOVER)
     graph.call(interfaces.STOP)
@@ -166,6 +194,13 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
         graph.bring(interfaces.HOME)
     assert "home" in {s.source for s in graph.states}
     graph.judged()
+    graph.step_past_the_executor()
+    graph.until(lambda: "reflex: joint_motion_generator_" in graph.arm_fault, "word of the reflex")
+    for error in ("velocity_limits_violation", "velocity_discontinuity", "acceleration_discontinuity"):
+        assert f"joint_motion_generator_{error}" in graph.arm_fault
+    graph.said.pop("bridge", None)
+    graph.until(lambda: "bridge" in graph.said, "a word of the judge")
+    assert int(graph.said["bridge"]["violations"]) > 0
 
 
 @pytest.mark.parametrize("graph", ["jazzy"], indirect=True)

@@ -27,13 +27,16 @@ from e0_ros.launcher import Launcher  # noqa: E402
 from e0_ros.record_take import Takes  # noqa: E402
 from e0_ros.resolve import resolve  # noqa: E402
 from sim.fake_gello import FakeConfig, FakeGello  # noqa: E402
+from sim.hand import BACK, DIED  # noqa: E402
 from tests.graph.test_teleop_graph import CALIBRATION, PATIENT, Stranger, Watcher, held, running  # noqa: E402
 
+OBJECT_MM = 30.0
 SETTINGS = {
     **PATIENT,
-    "bridge": {"judge": True, "joint_state_rate_hz": 200},
+    "bridge": {"judge": True, "joint_state_rate_hz": 200, "object_mm": OBJECT_MM},
     "gello_teleop": {**PATIENT["gello_teleop"], "align_rad": 0.2},
     "chunk_executor": {**PATIENT["chunk_executor"], "arm_fault_ms": 10e3, "max_tracking_error_rad": 5.0},
+    "gripper": {"speed_m_s": 0.05, "patience_s": 60.0},
     "arm_session": {"pose_speed_rad_s": 0.8, "state_timeout_ms": 5e3, "step_s": 60.0},
 }
 """Bounds that a busy machine keeps, so that only what a scenario does stops the arm."""
@@ -81,6 +84,11 @@ class Bench:
         faults = self.graph.create_publisher(String, topic.name, topic.qos.profile())
         self.graph.until(faults.get_subscription_count, "the plant")
         faults.publish(String(data=error))
+
+    def hand(self, key: str) -> str:
+        """What the gripper node says last."""
+        status = self.graph.said.get("gripper")
+        return next((v.value for v in status.values if v.key == key), "") if status else ""
 
     def arm_is(self, *modes: int) -> Callable[[], bool]:
         return lambda: self.graph.mode() in modes
@@ -149,6 +157,31 @@ def handing_back(b: Bench) -> None:
     b.followed(1.0)
 
 
+def grasp(b: Bench) -> None:
+    """The policy closes the hand on something and opens it again, as it moves."""
+    b.until(lambda: b.hand("phase") == "idle" and b.hand("sent") != "0", "a hand that found its width")
+    b.policy.opening = 0.0
+    b.until(lambda: b.hand("holding") == "True", "a grasp")
+    widths = [float(b.hand(f"{which}_width_m")) for which in ("commanded", "achieved")]
+    np.testing.assert_allclose(widths, [0.0, OBJECT_MM / 1e3], atol=1e-6)
+    b.policy.opening = 1.0
+    b.until(lambda: b.hand("phase") == "idle" and float(b.hand("achieved_width_m")) > 0.079, "its release")
+    assert (b.hand("failed"), b.hand("fault")) == ("0", "")
+
+
+def hand_dies(b: Bench) -> None:
+    """franka_gripper dies while it closes; the arm goes on, and the hand too when it is back."""
+    b.policy.opening = 0.0
+    b.until(lambda: b.hand("phase") == "grasp", "a goal in flight")
+    b.fault(DIED)
+    b.until(lambda: "went away" in b.hand("fault"), "word of the hand")
+    b.until(lambda: b.moves("policy"), "the arm, which goes on")
+    b.fault(BACK)
+    b.until(lambda: b.hand("phase") == "idle", "the hand")
+    b.policy.opening = 1.0
+    b.until(lambda: float(b.hand("achieved_width_m")) > 0.079 and not b.hand("fault"), "an open hand")
+
+
 def speed(b: Bench) -> None:
     """Its plans are followed slower, and faster again."""
     for faster in (False, False, False, True, True, True):
@@ -187,7 +220,10 @@ def home_and_rest(b: Bench) -> None:
         b.graph.until(b.arm_is(ExecutorState.DISARMED), "the end")
 
 
-SCENARIOS = (start, alignment, takeover, dropout, handing_back, speed, emergency_stop, reflex, recovery, home_and_rest)
+SCENARIOS = (
+    *(start, alignment, takeover, dropout, handing_back, grasp, hand_dies),
+    *(speed, emergency_stop, reflex, recovery, home_and_rest),
+)
 
 
 def patiently(move: Callable[[], None], attempts: int = 3) -> None:

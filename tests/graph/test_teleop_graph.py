@@ -127,12 +127,13 @@ def launched(name: str, tmp_path: Path, **arguments: Any) -> Iterator[Watcher]:
 
 
 class Stranger:
-    """A policy from elsewhere: a plan every 200 ms that swings the first joint."""
+    """A policy from elsewhere: a plan every 200 ms that swings the first joint, with the gripper at `opening`."""
 
     def __init__(self, client: Watcher) -> None:
         topic = interfaces.ACTION_CHUNK
         self._chunks = client.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
         self._client, self._sequence, self._said_s = client, 0, 0.0
+        self.opening = 1.0
 
     def says(self) -> bool:
         """Publish a plan if one is due."""
@@ -140,7 +141,7 @@ class Stranger:
             self._said_s, self._sequence = time.monotonic(), self._sequence + 1
             now_ns = self._client.get_clock().now().nanoseconds
             times = now_ns / 1e9 + 0.05 * np.arange(30)
-            rows = np.tile(np.append(ARM.home, 1.0), (30, 1))
+            rows = np.tile(np.append(ARM.home, self.opening), (30, 1))
             rows[:, 0] += 0.05 * np.sin(2.0 * times)  # well within what counts as aligned
             names = {"embodiment": "fr3", "joint_names": ARM.joint_names}
             chunk = ActionChunk(rows, now_ns, 50_000_000, "policy", "stranger", self._sequence, **names)

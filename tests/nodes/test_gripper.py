@@ -1,9 +1,10 @@
-"""The gripper node: with a hand that stands in for the actions, and with the actions of a real (stub) server."""
+"""The gripper node: with a hand that stands in for the actions, and with the actions that the bridge serves."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import subprocess
 import sys
 import time
@@ -159,11 +160,15 @@ def test_without_franka_msgs_it_says_what_to_do():
 
 @pytest.fixture
 def franka(bench):
-    """A stub of franka_gripper and the node, both as processes that have franka_msgs."""
-    environ, modules = overlay_environment(), ("stubs.stub_franka_hand", "e0_ros.nodes.gripper")
-    slowly = ["--ros-args", "-p", "speed_m_s:=0.02", "-p", "patience_s:=60.0"]  # time enough to supersede a grasp
-    commands = [[sys.executable, "-m", module, *more] for module, more in zip(modules, ([], slowly), strict=True)]
-    started = [subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) for command in commands]
+    """The plant's hand with 30 mm between its fingers, and the node, both as processes that have franka_msgs."""
+    environ = overlay_environment()
+    plant = ("fci:=jazzy", "object_mm:=30.0", "width_px:=16", "height_px:=16", "joint_state_rate_hz:=50")
+    slowly = ("speed_m_s:=0.02", "patience_s:=60.0")  # time enough to supersede a grasp
+    started = []
+    for module, settings in (("sim.bridge", plant), ("e0_ros.nodes.gripper", slowly)):
+        more = [word for setting in settings for word in ("-p", setting)]
+        command = [sys.executable, "-m", module, "--ros-args", *more]
+        started.append(subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True))
     bench.process = started[1]
     yield started[0]
     for process in started:
@@ -186,7 +191,6 @@ def test_with_franka_gripper_s_actions(bench, franka):
     report = bench.until(lambda r: r["superseded"] == "1" and r["phase"] == "idle" and r["sent"] == "5")
     assert (report["failed"], report["fault"]) == ("0", "")
     franka.terminate()
-    said = franka.communicate(timeout=90)[0].splitlines()
-    assert [line.split()[0] for line in said] == ["homing", "grasp", "move", "grasp", "move"]
-    assert all(line.endswith("1 running") for line in said)
-    assert said[1].split()[1:4] == ["0.000", "0.005", "0.085"]
+    said = re.findall(r"hand: (.* running)", franka.communicate(timeout=90)[1])
+    grasp, move = "grasp 0.000 m, within -0.005 +0.085 m, 40 N, 1 running", "move 0.080 m, 1 running"
+    assert said == ["homing, 1 running", grasp, move, grasp, move]

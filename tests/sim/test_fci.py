@@ -1,6 +1,7 @@
 """The order in which an arm comes back, with everything that is refused on the way."""
 
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from e0_ros.core.arm_session import Step, get_ready, recovery
 from e0_ros.core.arm_setup import Payload
 from e0_ros.core.fci import RobotMode
 from sim.fci import RELEASED, USER_STOP, Fci
+from sim.judge import REFLEXES
 
 DRIVER = (Step.DEACTIVATE, Step.CLEAR, Step.HARDWARE, Step.SETTINGS, Step.ACTIVATE)
 THRESHOLDS = {"upper_force_thresholds_nominal": (30.0,) * 6}
@@ -76,3 +78,8 @@ def test_settings_are_taken_before_a_controller_runs_and_refused_after(humble: b
     assert [do(fci, step) for step in steps] == [""] * 4, "it is made ready again from an active controller"
     fci.fail("joint_reflex")
     assert "not possible in the current mode" in do(fci, Step.SETTINGS)
+
+
+def test_what_the_judge_calls_a_reflex_is_one_of_frankas_errors() -> None:
+    message = Path(__file__).resolve().parents[1] / "overlay/franka_msgs/msg/Errors.msg"
+    assert {line.split()[1] for line in message.read_text().splitlines()} >= REFLEXES

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sim.controllers import Point, Trajectory
 from sim.fr3_plant import Fr3Plant
+from sim.judge import ACCELERATION, JERK, POSITION, VELOCITY
 from sim.rig import Rig, Target
 
 MS = 1_000_000
 
 
-def rig(controller: str = "joint_trajectory", judged: bool = True) -> Rig:
-    return Rig(Fr3Plant(width_px=16, height_px=16), controller, judged, 1000 * MS)
+def rig(controller: str = "joint_trajectory", judged: bool = True, reflexes: bool = False) -> Rig:
+    return Rig(Fr3Plant(width_px=16, height_px=16), controller, judged, 1000 * MS, reflexes=reflexes)
 
 
 def move(r: Rig, start_ms: int, by: float, duration_ms: int = 400) -> Trajectory:
@@ -73,7 +76,7 @@ def test_a_set_point_that_is_not_finite_stops_the_hardware_until_reset() -> None
     bad = move(r, 1000, np.nan)
     r.command(bad, 1000 * MS)
     played = r.advance(1010 * MS)
-    assert "not finite" in played.refused[0] and played.violations
+    assert "not finite" in played.refused[0] and played.violations and played.errors == ["not_finite"]
     assert (r.sample().positions == before).all()
     r.command(move(r, 1010, 0.1), 1010 * MS)
     assert r.advance(1100 * MS).refused
@@ -107,6 +110,71 @@ def test_impedance_holds_each_target_and_is_not_differentiated() -> None:
     r.command(Target(1600 * MS, target + 0.01), 1600 * MS)
     assert "stopped" in r.advance(1700 * MS).refused[0]
     assert (r.sample().positions == target).all()
+
+
+def steps_at(r: Rig, *ms_and_rad: tuple[int, float]) -> Trajectory:
+    """Linear pieces of joint 1 through these times from 1000 ms on and offsets from where it is."""
+    q = r.sample().positions
+    first = np.arange(7) == 0
+    return Trajectory(1000 * MS, r.arm.joint_names, tuple(Point(ms * MS, q + rad * first) for ms, rad in ms_and_rad))
+
+
+@pytest.mark.parametrize("judged", [True, False])
+@pytest.mark.parametrize(
+    ("path", "stands", "errors"),
+    [
+        (((0, 0.0), (50, 0.0), (51, 1e-4), (99, 1e-4)), 0.0, [ACCELERATION, JERK]),
+        (((0, 0.0), (50, 0.0), (51, 8e-6), (99, 8e-6)), 0.0, [JERK]),
+        (((0, 0.0), (50, 0.0), (51, 1e-2), (99, 1e-2)), 0.0, [VELOCITY, ACCELERATION, JERK]),
+        (((0, 0.0), (50, 0.0), (51, 3.0), (99, 3.0)), 0.0, [POSITION, VELOCITY, ACCELERATION, JERK]),
+    ],
+)
+def test_with_reflexes_the_first_illegal_set_point_stops_the_arm(judged, path, stands, errors) -> None:
+    r = rig(judged=judged, reflexes=True)
+    start = r.sample().positions
+    r.command(steps_at(r, *path), 1000 * MS)
+    r.command(move(r, 1060, 0.1), 1060 * MS)
+    played = r.advance(1200 * MS)
+    assert played.errors == errors and played.violations
+    assert r.fault == f"reflex: {', '.join(errors)}"
+    assert all((s.positions == start).all() for s in played.samples) and len(played.samples) == 200
+    r.command(move(r, 1200, 0.1), 1200 * MS)
+    assert r.advance(1300 * MS).refused == [r.fault]
+    r.go_on()
+    r.command(move(r, 1300, 0.1), 1300 * MS)
+    played = r.advance(1700 * MS)
+    assert played.violations == played.errors == played.refused == []
+    assert r.sample().positions[0] == pytest.approx(start[0] + 0.1)
+
+
+def test_the_arm_stands_where_it_was_when_the_motion_became_illegal() -> None:
+    with_reflex, without = rig(reflexes=True), rig()
+    for r in (with_reflex, without):
+        r.command(move(r, 1000, 0.1), 1000 * MS)
+        r.command(steps_at(r, (0, 0.5), (500, 0.5)), 1200 * MS)
+    stopped, went_on = with_reflex.advance(1400 * MS), without.advance(1400 * MS)
+    assert (with_reflex.sample().positions == stopped.samples[199].positions).all()
+    assert (with_reflex.desired[0] == stopped.samples[199].positions).all() and not with_reflex.desired[1].any()
+    assert without.sample().positions[0] > with_reflex.sample().positions[0] + 0.3
+    assert stopped.violations == went_on.violations and went_on.errors == []
+
+
+def test_neither_wrong_names_nor_the_workspace_are_a_reflex() -> None:
+    r = rig(reflexes=True)
+    r.judge._bounds = replace(r.judge._bounds, speed_m_s=np.array(0.01))
+    r.command(Trajectory(0, ("x",) * 7, move(r, 0, 0.1).points), 1000 * MS)
+    r.command(move(r, 1000, 0.1), 1000 * MS)
+    played = r.advance(1400 * MS)
+    assert {v.error for v in played.violations} > {"wrong_joint_names"} and played.errors == []
+    assert r.fault == ""
+
+
+def test_a_held_target_beyond_a_joint_is_a_reflex() -> None:
+    r = rig("impedance", reflexes=True)
+    start = r.sample().positions
+    r.command(Target(1000 * MS, r.arm.position_upper + 0.01), 1000 * MS)
+    played = r.advance(1010 * MS)
+    assert played.errors == [POSITION] and (r.sample().positions == start).all()
 
 
 def test_skip_lets_the_controller_run_on_without_the_arm() -> None:

@@ -40,6 +40,7 @@ class StubDriver(Node):
         self.rig, self.config = Rig(), SimpleNamespace(controller="joint_trajectory")
         self.face = FrankaFace(self, "jazzy")
         self.create_subscription(String, "/stub", self.on_word, 10)
+        self.create_timer(0.01, self.face.publish)
 
     def on_word(self, msg: String) -> None:
         what, _, number = msg.data.partition(" ")
