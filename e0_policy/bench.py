@@ -1,18 +1,17 @@
 """`e0 bench policy`: latency of one chunk, where it goes, memory, and the machine's own ceilings beside it.
 
 Eager reference and fast engine are timed in turns in the same run. Weights are random: time does not depend on them.
+Noise is in neither, because it is drawn and projected between calls (`E0Policy.prepare`): it is a stage of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,15 @@ import torch
 
 from e0_policy import diffusion
 from e0_policy.batch import Batch
+from e0_policy.bench_report import UNMEASURED, copy_gb_s, matmul_gflops, memory_mb, quantile, tell, timed_ms
 from e0_policy.collate import on_device
 from e0_policy.diffusion import NoiseDraw, Sample, SamplerSettings
 from e0_policy.engine import Engine
+from e0_policy.gemma import RmsNorm
+from e0_policy.inference import served_dtype
 from e0_policy.model import E0Model
-from e0_policy.model_config import E0Config, preset
+from e0_policy.model_config import E0Config, ModelConfigError, preset
 
-UNMEASURED = "unmeasured"
 TARGETS_MS = {
     ("nano", "cpu", 4, 2, 8): 12.0,
     ("nano", "cpu", 10, 2, 8): 25.0,
@@ -36,8 +37,28 @@ TARGETS_MS = {
 """Goals for a chunk, by size, device, N, views and H: nano on one CPU thread, full on an H200."""
 
 
+@dataclass(frozen=True)
+class Limit:
+    """How much is measured for a figure: at most so many calls, and no more once so many seconds are over."""
+
+    calls: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if self.calls < 1:
+            raise ValueError(f"repeat is {self.calls}; at least 1 is needed")
+
+    def turns(self, calls: int = 0) -> Iterator[int]:
+        """0, 1, ... as long as the limit allows, and at least once; at most `calls` if that is not 0."""
+        end = time.perf_counter() + self.seconds
+        for turn in range(min(self.calls, calls or self.calls)):
+            yield turn
+            if time.perf_counter() >= end:
+                return
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """`e0 bench policy`: 0 measured, 2 wrong arguments."""
+    """`e0 bench policy`: 0 measured, 2 wrong arguments or a file that cannot be written."""
     options = _arguments(argv)
     try:
         base = preset(options.size)
@@ -47,32 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             for horizon in options.horizon or (base.prediction_horizon,)
         ]
         settings = [SamplerSettings.of(base, steps=n, samples=options.samples) for n in options.steps]
-    except ValueError as error:
+        committed = [committed_rows(options.committed, config) for config in configs]
+        limit = Limit(options.repeat, options.seconds)
+
+        def measured(device: str) -> Iterator[dict[str, Any]]:
+            dtype = served_dtype(options.dtype, torch.device(device), base.width)
+            return measure(list(zip(configs, committed, strict=True)), settings, device, dtype, limit, options.kernels)
+
+        tell(options, measured, table)
+    except (ValueError, OSError) as error:
         print(f"e0 bench policy: {error}", file=sys.stderr)
         return 2
-
-    def measured(device: str) -> dict[str, Any]:
-        dtype = torch.bfloat16 if device == "cuda" or options.dtype == "bfloat16" else torch.float32
-        return measure(configs, settings, device, dtype, options.repeat, options.kernels)
-
-    tell(options, measured, table)
     return 0
-
-
-def tell(
-    options: argparse.Namespace,
-    measured: Callable[[str], dict[str, Any]],
-    table: Callable[[dict[str, Any]], str],
-) -> None:
-    """Measure each device that is asked for and there; print the table, and write the figures where asked."""
-    torch.set_num_threads(options.threads)
-    report: dict[str, Any] = {"size": options.size, "machine": machine(options.threads), "devices": {}}
-    for device in ["cpu", "cuda"] if options.device == "all" else [options.device]:
-        there = device == "cpu" or torch.cuda.is_available()
-        report["devices"][device] = measured(device) if there else UNMEASURED
-    print(table(report))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -87,11 +94,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--views", type=_numbers, help="numbers of views, as 1,2,3 (default: the size's)")
     parser.add_argument("--horizon", type=_numbers, help="rows of a chunk, as 10,50 (default: the size's)")
     parser.add_argument("--device", choices=("all", "cpu", "cuda"), default="all", help="default: all")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="on the CPU")
+    kinds = ("auto", "float32", "bfloat16")
+    parser.add_argument("--dtype", choices=kinds, default="auto", help="of the weights (default: as they are served)")
+    how = "committed rows, one row each (default: 0, and 4 as far as the horizon allows)"
+    parser.add_argument("--committed", type=int, nargs="+", help=how)
     parser.add_argument("--kernels", action="store_true", help="on a GPU, the fast path in kernels of our own")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--repeat", type=int, default=50, help="timed calls per figure (default: 50)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument("--repeat", type=int, default=50, help="most timed calls per figure (default: 50)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="after which no more are timed (default: 10)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON, row by row")
     return parser.parse_args(argv)
 
 
@@ -110,46 +121,59 @@ def sized(base: E0Config, views: int, horizon: int) -> E0Config:
     return E0Config.from_dict({**base.to_dict(), "views": names, "prediction_horizon": horizon})
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What this ran on."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "threads": threads,
-        "gpu": gpu,
-        "torch": torch.__version__,
-    }
+def committed_rows(given: Sequence[int] | None, config: E0Config) -> list[int]:
+    """Numbers of committed rows to measure with: as given, or none and what plans behind the first may have.
+
+    Raises:
+        ModelConfigError: as many as the chunk has rows, or less than 0.
+
+    """
+    below = config.prediction_horizon - 1
+    for rows in given or ():
+        if not 0 <= rows <= below:
+            raise ModelConfigError(f"committed is {rows}; allowed is 0 to {below}, below the horizon")
+    return list(given) if given else sorted({0, min(4, below)})
 
 
 def measure(
-    configs: Sequence[E0Config],
+    cases: Sequence[tuple[E0Config, Sequence[int]]],
     settings: Sequence[SamplerSettings],
     device: str,
     dtype: torch.dtype,
-    repeat: int,
+    limit: Limit,
     kernels: bool = False,
-) -> dict[str, Any]:
-    """Figures of one device: parameters, ceilings, and a row per number of views, of rows and of steps."""
+) -> Iterator[dict[str, Any]]:
+    """Figures of one device: ceilings, parameters, and a row more each time; at the end its peak memory.
+
+    Args:
+        cases: models, and with how many committed rows each is measured.
+        settings: of the sampler, a row each.
+        device: "cpu" or "cuda".
+        dtype: of the weights.
+        limit: of each figure.
+        kernels: on a GPU, the fast path in kernels of our own.
+
+    """
     ceilings = {"matmul_gflops": matmul_gflops(device, dtype), "copy_gb_s": copy_gb_s(device)}
-    rows, parameters = [], 0
-    for config in configs:
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch."), "ceilings": ceilings, "rows": rows}
+    for config, committed in cases:
         model = random_model(config, device, dtype)
-        parameters = parameters or sum(p.numel() for p in model.parameters())
-        rows += [measure_steps(model, s, repeat, ceilings, kernels) for s in settings]
+        figures.setdefault("parameters", sum(p.numel() for p in model.parameters()))
+        for setting in settings:
+            for held in committed:
+                rows.append(measure_steps(model, setting, held, limit, ceilings, kernels))
+                yield figures
         del model
-    return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "parameters": parameters,
-        "ceilings": ceilings,
-        "rows": rows,
-        "memory_mb": memory_mb(device),
-    }
+    figures["memory_mb"] = memory_mb(device)
+    yield figures
 
 
 def random_model(config: E0Config, device: str, dtype: torch.dtype) -> E0Model:
     """A model with weights of ordinary size, made without ever holding a float32 copy.
 
-    Large weights repeat one block of random numbers: drawing billions would take longer than the measurement.
+    Gates are open, as they are before training, so that the expert's branches count in what the ways agree on. Large
+    weights repeat one block of random numbers: drawing billions would take longer than the measurement.
     """
     with torch.device("meta"):
         model = E0Model(config).to(dtype)
@@ -158,6 +182,8 @@ def random_model(config: E0Config, device: str, dtype: torch.dtype) -> E0Model:
     for parameter in model.parameters():
         for part in parameter.view(-1).split(len(block)):
             part.copy_(block[: len(part)])
+    for norm in (m for m in model.modules() if isinstance(m, RmsNorm) and hasattr(m, "dense")):
+        norm.dense.bias[-config.expert_width :] = 1.0
     return model
 
 
@@ -180,48 +206,64 @@ def random_observation(config: E0Config, words: int = 12) -> Batch:
 
 
 def measure_steps(
-    model: E0Model, settings: SamplerSettings, repeat: int, ceilings: dict[str, float], kernels: bool = False
+    model: E0Model,
+    settings: SamplerSettings,
+    committed: int,
+    limit: Limit,
+    ceilings: dict[str, float],
+    kernels: bool = False,
 ) -> dict[str, Any]:
     """Eager and fast in turns, then the stages of the fast path, and the floor that the ceilings set.
 
-    Both start, as in use, from bytes on the host.
+    Both start, as in use, from bytes on the host, with the noise of this call made ready. Committed rows do not count
+    in the agreement.
     """
-    device = model.action_in.weight.device.type
-    batch = random_observation(model.config)
+    device, config = model.action_in.weight.device.type, model.config
+    batch = with_plan(random_observation(config), config, committed)
     generator = torch.Generator(device).manual_seed(0)
-    noise = diffusion.draw_noise(model.config, settings, settings.samples, generator)
-    engine = Engine(model, settings, kernels=kernels and device == "cuda")
+
+    def draw() -> NoiseDraw:
+        return diffusion.draw_noise(config, settings, settings.samples, generator)
+
+    noise, engine = draw(), Engine(model, settings, kernels=kernels and device == "cuda")
     ways: dict[str, Callable[[], Sample]] = {
         "eager": lambda: model.sample(on_device(batch, device), settings, noise),
         "fast": _prepared(engine, batch, noise),
     }
-    few = min(repeat, max(3, repeat // 5))
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
-        timed_ms(way, device)
-    for turn in range(repeat):
+    with torch.inference_mode():
+        first = {name: way().tokens[:, committed:] for name, way in ways.items()}
+    few = max(3, limit.calls // 5)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for turn in limit.turns():
         for name, way in ways.items():
             if name == "fast" or turn < few:
                 times[name].append(timed_ms(way, device))
-    agreement = (engine.sample(batch, noise).tokens == ways["eager"]().tokens).float().mean()
-    busy = [on_cpu_ms(ways["fast"]) for _ in range(repeat)]
+    parts: dict[str, Callable[[], object]] = {"noise": lambda: engine.prepare(draw()), **engine.stages(batch, noise)}
     stages = {
-        name: statistics.median(timed_ms(stage, device) for _ in range(few))
-        for name, stage in engine.stages(batch, noise).items()
+        name: statistics.median(timed_ms(part, device)[0] for _ in limit.turns(few)) for name, part in parts.items()
     }
-    floor = floor_ms(model, settings, batch, ceilings)
+    walls = {name: [wall for wall, _ in pairs] for name, pairs in times.items()}
     return {
-        "views": len(model.config.views),
-        "horizon": model.config.prediction_horizon,
+        "views": len(config.views),
+        "horizon": config.prediction_horizon,
         "steps": settings.steps,
         "samples": settings.samples,
-        **{f"{name}_ms": {"p50": quantile(t, 0.5), "p99": quantile(t, 0.99), "n": len(t)} for name, t in times.items()},
-        "fast_on_cpu_ms": statistics.median(busy),
-        "speedup": quantile(times["eager"], 0.5) / quantile(times["fast"], 0.5),
-        "token_agreement": float(agreement),
+        "committed": committed,
+        **{f"{name}_ms": {"p50": quantile(t, 0.5), "p99": quantile(t, 0.99), "n": len(t)} for name, t in walls.items()},
+        "fast_on_cpu_ms": statistics.median(busy for _, busy in times["fast"]),
+        "speedup": quantile(walls["eager"], 0.5) / quantile(walls["fast"], 0.5),
+        "token_agreement": float((first["fast"] == first["eager"]).float().mean()),
         "stages_ms": stages,
-        "floor_ms": floor,
+        "floor_ms": floor_ms(model, settings, batch, ceilings),
     }
+
+
+def with_plan(batch: Batch, config: E0Config, committed: int) -> Batch:
+    """The observation while a random plan is in force, of which so many rows are committed; as it is if none are."""
+    if not committed:
+        return batch
+    tokens, known = torch.randint(0, config.bins, batch.action_tokens.shape), torch.ones_like(batch.action_mask)
+    return replace(batch, action_tokens=tokens, action_mask=known, committed=torch.tensor([committed]))
 
 
 def _prepared(engine: Engine, batch: Batch, noise: NoiseDraw) -> Callable[[], Sample]:
@@ -234,54 +276,6 @@ def _prepared(engine: Engine, batch: Batch, noise: NoiseDraw) -> Callable[[], Sa
         return engine.sample(batch)
 
     return call
-
-
-def timed_ms(way: Callable[[], object], device: str) -> float:
-    """Wall time of a call, with the device idle before and after."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    with torch.inference_mode():
-        way()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
-
-
-def on_cpu_ms(way: Callable[[], object]) -> float:
-    """Processor time of a call in this thread: on a busy machine, what it would take if it were not waiting."""
-    start = time.thread_time()
-    with torch.inference_mode():
-        way()
-    return (time.thread_time() - start) * 1e3
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """Nearest-rank quantile."""
-    return sorted(values)[min(len(values) - 1, round(share * (len(values) - 1)))]
-
-
-def matmul_gflops(device: str, dtype: torch.dtype) -> float:
-    """Best of several large matrix products."""
-    size = 8192 if device == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
-    best = min(timed_ms(lambda: a @ b, device) for _ in range(8))
-    return 2 * size**3 / best / 1e6
-
-
-def copy_gb_s(device: str) -> float:
-    """Bytes read and written by the best of several large copies."""
-    size = (1 << 30) if device == "cuda" else (1 << 27)
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * size / min(timed_ms(lambda: target.copy_(source), device) for _ in range(8)) / 1e6
-
-
-def memory_mb(device: str) -> float:
-    """Peak memory of this process on the device."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def floor_ms(model: E0Model, settings: SamplerSettings, batch: Batch, ceilings: dict[str, float]) -> float:
@@ -305,33 +299,42 @@ def floor_ms(model: E0Model, settings: SamplerSettings, batch: Batch, ceilings: 
     return sum(each) / 1e6
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as text."""
+def table(report: dict[str, Any]) -> list[str]:
+    """The report as lines of text."""
     lines = [
         f"{report['size']} on {report['machine']['cpu']} ({report['machine']['threads']} threads), GPU "
         f"{report['machine']['gpu']}, torch {report['machine']['torch']}"
     ]
-    head = f"{'device':<6}{'views':>6}{'H':>4}{'N':>4}{'fast p50':>10}{'p99':>10}{'on CPU':>9}{'eager p50':>11}"
-    lines.append(head + f"{'ratio':>7}{'embed':>9}{'prefix':>9}{'steps':>10}{'floor':>9}{'agree':>8}   target [ms]")
+    head = f"{'device':<6}{'views':>6}{'H':>4}{'N':>4}{'committed':>10}{'n':>7}{'fast p50':>10}{'p99':>10}{'on CPU':>9}"
+    head += f"{'eager p50':>11}{'ratio':>7}{'noise':>8}{'embed':>9}{'prefix':>9}{'steps':>10}{'floor':>9}{'agree':>8}"
+    lines.append(head + "   target [ms]")
     for device, figures in report["devices"].items():
         if figures == UNMEASURED:
             lines.append(f"{device:<6}  {UNMEASURED}")
             continue
-        for row in figures["rows"]:
-            target = TARGETS_MS.get((report["size"], device, row["steps"], row["views"], row["horizon"]))
-            fast, stages = row["fast_ms"], row["stages_ms"]
+        lines += [_row(report["size"], device, row) for row in figures["rows"]]
+        if "memory_mb" in figures:
+            ceilings = figures["ceilings"]
             lines.append(
-                f"{device:<6}{row['views']:>6}{row['horizon']:>4}{row['steps']:>4}{fast['p50']:>10.2f}{fast['p99']:>10.2f}{row['fast_on_cpu_ms']:>9.2f}{row['eager_ms']['p50']:>11.2f}"
-                f"{row['speedup']:>7.1f}{stages['embed']:>9.2f}{stages['prefix']:>9.2f}{stages['steps']:>10.2f}"
-                f"{row['floor_ms']:>9.2f}{row['token_agreement']:>8.4f}   {f'<= {target:g}' if target else ''}"
+                f"{device:<6}  {figures['parameters'] / 1e6:.1f} M parameters {figures['dtype']}, peak memory "
+                f"{figures['memory_mb']:.0f} MB, ceilings {ceilings['matmul_gflops']:.0f} GFLOP/s and "
+                f"{ceilings['copy_gb_s']:.1f} GB/s"
             )
-        ceilings = figures["ceilings"]
-        lines.append(
-            f"{device:<6}  {figures['parameters'] / 1e6:.1f} M parameters {figures['dtype']}, peak memory "
-            f"{figures['memory_mb']:.0f} MB, ceilings {ceilings['matmul_gflops']:.0f} GFLOP/s and "
-            f"{ceilings['copy_gb_s']:.1f} GB/s"
-        )
-    return "\n".join(lines)
+    return lines
+
+
+def _row(size: str, device: str, row: dict[str, Any]) -> str:
+    """A row of the table; `n` counts calls of the fast and of the eager way."""
+    target = TARGETS_MS.get((size, device, row["steps"], row["views"], row["horizon"]))
+    fast, eager, stages = row["fast_ms"], row["eager_ms"], row["stages_ms"]
+    n = f"{fast['n']}/{eager['n']}"
+    return (
+        f"{device:<6}{row['views']:>6}{row['horizon']:>4}{row['steps']:>4}{row['committed']:>10}{n:>7}"
+        f"{fast['p50']:>10.2f}{fast['p99']:>10.2f}{row['fast_on_cpu_ms']:>9.2f}{eager['p50']:>11.2f}"
+        f"{row['speedup']:>7.1f}{stages['noise']:>8.2f}{stages['embed']:>9.2f}{stages['prefix']:>9.2f}"
+        f"{stages['steps']:>10.2f}{row['floor_ms']:>9.2f}{row['token_agreement']:>8.4f}   "
+        f"{f'<= {target:g}' if target else ''}"
+    ).rstrip()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from e0_policy.batch import Batch
-from e0_policy.bench import UNMEASURED, matmul_gflops, memory_mb, quantile, random_observation, tell
+from e0_policy.bench import random_observation
+from e0_policy.bench_report import UNMEASURED, matmul_gflops, memory_mb, quantile, tell
 from e0_policy.cpu_training import keep_memory
 from e0_policy.distributed import Workers
 from e0_policy.learner import Learner
@@ -36,7 +37,7 @@ TARGETS_S = {("nano", "cpu", 64): 0.3}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`e0 bench train`: 0 measured, 2 wrong arguments."""
+    """`e0 bench train`: 0 measured, 2 wrong arguments or a file that cannot be written."""
     options = _arguments(argv)
     changes: dict[str, Any] = {"views": [f"view{i}" for i in range(options.views)]} if options.views else {}
     try:
@@ -44,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         size = options.batch or BATCH[options.size]
         shared: dict[str, Any] = {"batch_size": size, "precision": options.precision, "compiled": options.compiled}
         runs = [TrainConfig(model=c, **shared) for c in configs]
-    except ValueError as error:
+        tell(options, lambda device: measure(runs, device, options.repeat), table)
+    except (ValueError, OSError) as error:
         print(f"e0 bench train: {error}", file=sys.stderr)
         return 2
-    tell(options, lambda device: measure(runs, device, options.repeat), table)
     return 0
 
 
@@ -72,14 +73,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def measure(configs: Sequence[TrainConfig], device: str, repeat: int) -> dict[str, Any]:
-    """Figures of one device: parameters, the matrix ceiling in the training's precision, a row per configuration."""
+def measure(configs: Sequence[TrainConfig], device: str, repeat: int) -> Iterator[dict[str, Any]]:
+    """Figures of one device: the matrix ceiling in the training's precision, a row more each time, the memory."""
     if device == "cpu":
         keep_memory()
     dtype = torch.bfloat16 if configs[0].precision == "bf16" else torch.float32
     ceiling = matmul_gflops(device, dtype)
-    rows = [measure_step(random_run(config, device), ceiling, repeat) for config in configs]
-    return {"precision": configs[0].precision, "matmul_gflops": ceiling, "rows": rows, "memory_mb": memory_mb(device)}
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {"precision": configs[0].precision, "matmul_gflops": ceiling, "rows": rows}
+    for config in configs:
+        rows.append(measure_step(random_run(config, device), ceiling, repeat))
+        yield figures
+    figures["memory_mb"] = memory_mb(device)
+    yield figures
 
 
 def random_run(config: TrainConfig, device: str) -> Run:
@@ -167,8 +173,8 @@ def _parts(run: Run, samples: tuple[Batch, None], clock: _Clock, repeat: int) ->
     return {name: statistics.median(row[i] for row in rows) for i, name in enumerate(names[:-1])}
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as text."""
+def table(report: dict[str, Any]) -> list[str]:
+    """The report as lines of text."""
     lines = [
         f"{report['size']} training step on {report['machine']['cpu']} ({report['machine']['threads']} threads), GPU "
         f"{report['machine']['gpu']}, torch {report['machine']['torch']}"
@@ -190,11 +196,12 @@ def table(report: dict[str, Any]) -> str:
             cells += f"{parts['augment']:>9.3f}{parts['forward']:>9.3f}{parts['backward']:>9.3f}"
             share = f"{row['share_of_ceiling']:.0%}"
             lines.append(cells + f"{parts['optimizer']:>10.3f}{share:>9}   {f'<= {target:g}' if target else ''}")
-        lines.append(
-            f"{device:<6}  {figures['rows'][0]['parameters'] / 1e6:.1f} M parameters, {figures['precision']}, ceiling "
-            f"{figures['matmul_gflops']:.0f} GFLOP/s, peak memory {figures['memory_mb']:.0f} MB"
-        )
-    return "\n".join(lines)
+        if "memory_mb" in figures:
+            lines.append(
+                f"{device:<6}  {figures['rows'][0]['parameters'] / 1e6:.1f} M parameters, {figures['precision']}, "
+                f"ceiling {figures['matmul_gflops']:.0f} GFLOP/s, peak memory {figures['memory_mb']:.0f} MB"
+            )
+    return lines
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 The observation is encoded once into static key and value buffers; N steps overwrite the tail of the same buffers. The
 last prefix layer stops at its keys and values, missing views and text padding are dropped, and noise is projected
-before the observation arrives. On a GPU the whole way from image to tokens is one CUDA graph per set of views and
-instruction length; on a CPU the same code runs directly.
+before the observation arrives (`prepare`). On a GPU the whole way from image to tokens is one CUDA graph per set of
+views, instruction length and whether rows are committed; on a CPU the same code runs directly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config
 
 SHAPES_KEPT = 8
-"""Sets of views and instruction lengths whose buffers and graphs are kept, the latest used."""
+"""Shapes whose buffers and graphs are kept, the latest used; an instruction has two, for committed rows too."""
 
 ALIGNMENT = 64
 """Bytes between the beginnings of what travels in one block."""
@@ -149,20 +149,33 @@ class Engine:
             raise EngineError(f"the batch has {batch.size} observations; the fast path takes 1")
         if noise is not None:
             self.prepare(noise)
-        if self._noise is None:
-            raise EngineError("no noise for this call; give it or call prepare() before")
-        shape, inputs = self._inputs(batch, *self._noise)
+        shape = self._shape(batch)
+        inputs = self._inputs(batch, shape)
         self._noise = None
-        slot = self._slot(shape)
         if self._capture is None:
-            return self._path.run(shape, slot.buffers, self._moved(inputs))
-        if slot.captured is None:
-            slot.captured = self._record(shape, slot.buffers, inputs)
-        slot.captured.static.load(inputs)
-        slot.captured.replay()
-        out = slot.captured.out
+            return self._path.run(shape, self._slot(shape).buffers, self._moved(inputs))
+        captured = self._recorded(shape, inputs)
+        captured.static.load(inputs)
+        captured.replay()
+        out = captured.out
         rest = (t if t is None else t.clone() for t in (out.flow, out.mean))
         return Sample(out.tokens.clone(), out.entropy.clone(), *rest)
+
+    @torch.inference_mode()
+    def record(self, batch: Batch) -> None:
+        """Capture what observations like this one will need, without and with committed rows, where calls are captured.
+
+        It takes as long as several calls, so it is for when nothing waits; noise must have been prepared.
+
+        Raises:
+            EngineError: no noise.
+
+        """
+        for committed in (0, 1) if self._capture is not None and self.model.config.committed_max else ():
+            like = replace(batch, committed=torch.full_like(batch.committed, committed))
+            shape = self._shape(like)
+            if self._slot(shape).captured is None:
+                self._recorded(shape, self._inputs(like, shape))
 
     @torch.inference_mode()
     def stages(self, batch: Batch, noise: NoiseDraw) -> dict[str, Callable[[], object]]:
@@ -171,9 +184,8 @@ class Engine:
         Each is captured by itself where calls are captured.
         """
         self.prepare(noise)
-        assert self._noise is not None
-        shape, inputs = self._inputs(batch, *self._noise)
-        path, buffers, inputs = self._path, self._slot(shape).buffers, self._moved(inputs)
+        shape = self._shape(batch)
+        path, buffers, inputs = self._path, self._slot(shape).buffers, self._moved(self._inputs(batch, shape))
         x = path.embed(shape, inputs)
         path.fill(buffers, x)
         parts: dict[str, Callable[[], object]] = {
@@ -185,19 +197,24 @@ class Engine:
             return parts
         return {name: _repeated(part, self._capture(part)[0]) for name, part in parts.items()}
 
-    def _inputs(self, batch: Batch, noise: Tensor, gumbel: Tensor | None, flow: Tensor | None) -> tuple[Shape, Inputs]:
-        """What a call reads, still where it is: a captured run copies it straight into its static inputs."""
-        config, dtype = self.model.config, self.model.action_in.weight.dtype
+    def _shape(self, batch: Batch) -> Shape:
         seen = batch.view_mask[0].tolist()
-        views = [v for v in range(len(seen)) if seen[v] or not config.mask_absent_views]
+        views = [v for v in range(len(seen)) if seen[v] or not self.model.config.mask_absent_views]
+        return Shape(tuple(views), int(batch.text_mask.sum()), bool(batch.committed[0] > 0))
+
+    def _inputs(self, batch: Batch, shape: Shape) -> Inputs:
+        """What a call reads, still where it is: a captured run copies it straight into its static inputs."""
+        if self._noise is None:
+            raise EngineError("no noise for this call; give it or call prepare() before")
+        noise, gumbel, flow = self._noise
+        dtype, views = self.model.action_in.weight.dtype, list(shape.views)
         text = batch.text_tokens[batch.text_mask][None]
-        clean = diffusion.clean_rows(batch.committed, config.prediction_horizon)
-        shape = Shape(tuple(views), text.shape[1], bool(batch.committed[0] > 0))
+        clean = diffusion.clean_rows(batch.committed, self.model.config.prediction_horizon)
         images = batch.images[0, views]
         images = images if images.dtype == torch.uint8 else images.to(dtype)
         offsets, proprio = batch.view_offset[0, views].to(dtype), batch.proprio.to(dtype)
         plan, known = batch.action_tokens, batch.action_mask
-        return shape, Inputs(images, offsets, text, proprio, noise, gumbel, flow, plan, known, clean)
+        return Inputs(images, offsets, text, proprio, noise, gumbel, flow, plan, known, clean)
 
     def _moved(self, inputs: Inputs) -> Inputs:
         there = {name: t.to(self.device, non_blocking=True) for name, t in vars(inputs).items() if t is not None}
@@ -211,10 +228,14 @@ class Engine:
         self._slots.move_to_end(shape)
         return self._slots[shape]
 
-    def _record(self, shape: Shape, buffers: Buffers, inputs: Inputs) -> _Captured:
-        assert self._capture is not None
-        static = _Static(inputs, self.device)
-        return _Captured(static, *self._capture(lambda: self._path.run(shape, buffers, static.inputs)))
+    def _recorded(self, shape: Shape, inputs: Inputs) -> _Captured:
+        """The captured run of a shape, captured from these inputs if there is none yet."""
+        slot = self._slot(shape)
+        if slot.captured is None:
+            assert self._capture is not None
+            static, buffers = _Static(inputs, self.device), slot.buffers
+            slot.captured = _Captured(static, *self._capture(lambda: self._path.run(shape, buffers, static.inputs)))
+        return slot.captured
 
 
 def _kernel_path(model: E0Model, settings: SamplerSettings) -> FastPath:

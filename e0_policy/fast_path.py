@@ -14,7 +14,16 @@ from torch.nn.functional import gelu, linear, pad, rms_norm, scaled_dot_product_
 from e0_policy import diffusion, heads
 from e0_policy.collate import to_unit
 from e0_policy.diffusion import Sample, SamplerSettings
-from e0_policy.fused import Layer, Norm, adaptive_norms, fuse_entry, fuse_layer, plain_norms
+from e0_policy.fused import (
+    Layer,
+    Norm,
+    adaptive_norms,
+    fuse_entry,
+    fuse_layer,
+    norms_per_token,
+    plain_norms,
+    stacked,
+)
 from e0_policy.gemma import rotate
 from e0_policy.model import E0Model
 
@@ -79,6 +88,7 @@ class FastPath:
             self.norms = adaptive_norms(model, every)
         else:
             self.norms = [plain_norms(model.backbone.expert)] * len(every)
+        self.stacks = [stacked(norms) for norms in self.norms]
         self.entry = fuse_entry(model, self.taus)
         self.flow_tokens = self.config.prediction_horizon if self.config.hybrid_continuous else 0
 
@@ -171,7 +181,8 @@ class FastPath:
         """
         start, turn, norms = buffers.prefix, buffers.action_turn, self.norms[step]
         if clean is not None:
-            norms = [norm.where(clean, held) for norm, held in zip(norms, self.norms[-1], strict=True)]
+            now, held = self.stacks[step], self.stacks[-1]
+            norms = norms if now is None or held is None else norms_per_token(clean, now, held)
         for index, (layer, (keys, values)) in enumerate(zip(self.expert, buffers.layers, strict=True)):
             before, after = norms[2 * index : 2 * index + 2]
             q, keys[:, :, start:], values[:, :, start:] = self._split(linear(_normalise(x, before), layer.qkv), turn)

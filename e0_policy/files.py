@@ -1,10 +1,14 @@
-"""What makes a written file trustworthy: its sum, and that it has reached the disk."""
+"""Files that can be trusted: their sum, that they have reached the disk, and text that is whole or not there."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def sha256(path: Path) -> str:
@@ -23,3 +27,35 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its name, then give it that name: whole or not there, whenever the process is killed."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write figures as strict JSON (RFC 8259), in which NaN and infinities, which it lacks, become null.
+
+    The file is whole or not there; its folder is made, so that no figures are lost for a folder that is not.
+
+    Raises:
+        TypeError: something that JSON has no form for.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same value with None for NaN and infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

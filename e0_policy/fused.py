@@ -83,6 +83,18 @@ def adaptive_norms(model: E0Model, taus: list[float]) -> list[list[Norm]]:
     return found
 
 
+def stacked(norms: list[Norm]) -> Tensor | None:
+    """Scale, shift and gate of all norms `(norms, 3, 1, width)`; None without adaRMS."""
+    parts = [part for norm in norms for part in (norm.scale, norm.shift, norm.gate) if part is not None]
+    return torch.stack(parts).unflatten(0, (-1, 3))[:, :, None] if len(parts) == 3 * len(norms) else None
+
+
+def norms_per_token(clean: Tensor, now: Tensor, held: Tensor) -> list[Norm]:
+    """Norms of stacks `now` and (where `clean` `(T, 1)`) `held`, in one operation: `(T, width)` each."""
+    parts = torch.where(clean, held, now).flatten(0, 1).unbind()
+    return [Norm(*parts[first : first + 3]) for first in range(0, len(parts), 3)]
+
+
 def _norms(stack: Stack) -> list[RmsNorm]:
     pairs = [(block.input_layernorm, block.post_attention_layernorm) for block in stack.blocks]
     return [norm for pair in pairs for norm in pair] + [stack.norm]

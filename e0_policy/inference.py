@@ -22,7 +22,7 @@ from e0_policy import diffusion
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, read_checkpoint
 from e0_policy.collate import on_device, stack
-from e0_policy.diffusion import Sample, SamplerSettings
+from e0_policy.diffusion import NoiseDraw, Sample, SamplerSettings
 from e0_policy.embodiment import load_embodiment
 from e0_policy.engine import Engine, supports
 from e0_policy.model import E0Model
@@ -94,14 +94,15 @@ def load_policy(checkpoint: str, device: str = "auto", **settings: Any) -> E0Pol
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    model = load_model(found, target, _dtype(chosen.dtype, target, found.model.width))
+    model = load_model(found, target, served_dtype(chosen.dtype, target, found.model.width))
     drawn = SamplerSettings.of(found.model, **{k: v for k, v in settings.items() if k in sampler})
     policy = E0Policy(model, found, drawn, chosen)
     policy.warm_up()
     return policy
 
 
-def _dtype(name: str, device: torch.device, width: int) -> torch.dtype:
+def served_dtype(name: str, device: torch.device, width: int) -> torch.dtype:
+    """The dtype of `InferenceSettings.dtype` for a model of this width on a device."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     wide = width >= 512 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -122,6 +123,7 @@ class E0Policy:
         self._engine = _engine(model, sampler, settings.engine)
         self._generator = torch.Generator(self._device)
         self._calls = 0
+        self._noise: tuple[int, NoiseDraw] | None = None
         rows = model.config.prediction_horizon
         for name, value in (("execution_horizon", self.execution_horizon), ("horizon", settings.horizon or rows)):
             if not 1 <= value <= rows:
@@ -145,19 +147,35 @@ class E0Policy:
 
     def reset(self) -> None:
         """Begin an episode: the same noise follows after every reset."""
-        self._calls = 0
+        self._calls, self._noise = 0, None
+        self.prepare()
 
     def warm_up(self) -> None:
-        """Plan once from black images, so that the first plan of an episode does not pay for what is made once.
+        """Plan from black images, without and with a plan in force, so that no episode pays for what is made once.
 
         Raises:
             InferenceError: the weights give numbers that are not finite.
 
         """
         black = np.zeros((self._transform.image_size, self._transform.image_size, 3), np.uint8)
-        views = dict.fromkeys(self._transform.views, black)
-        self.infer(Observation(0, views, self._arm.home, 1.0), None)
+        observation = Observation(0, dict.fromkeys(self._transform.views, black), self._arm.home, 1.0)
+        first = self.infer(observation, None)
+        self.infer(observation, Plan(first.rows, 0, first.period_ns, 0))
         self.reset()
+
+    def prepare(self) -> None:
+        """Draw and project the noise of the next call, off its critical path; nothing is left to do if it was done.
+
+        The noise is the same whether this is called or not.
+        """
+        seed = self._settings.seed + self._calls
+        if self._noise is not None and self._noise[0] == seed:
+            return
+        self._generator.manual_seed(seed)
+        noise = diffusion.draw_noise(self._model.config, self._sampler, self._sampler.samples, self._generator)
+        if self._engine is not None:
+            self._engine.prepare(noise)
+        self._noise = seed, noise
 
     def infer(self, observation: Observation, plan: Plan | None) -> PolicyOutput:
         """Plan from an observation.
@@ -173,10 +191,9 @@ class E0Policy:
         in_force, fixed = self._in_force(observation.stamp_ns, plan)
         committed = min(fixed, self._model.config.committed_max)
         targets = self._targets(in_force, proprioception)
-        seed = self._settings.seed + self._calls
-        self._calls += 1
         batch = replace(stack([inputs], [targets]), committed=torch.tensor([committed]))
-        sample = self._draw(replace(batch, view_offset=self._offsets(observation)), seed)
+        batch = replace(batch, view_offset=self._offsets(observation))
+        seed, sample = self._draw(batch, idle=plan is None)
         rows = self._rows(sample, proprioception)
         rows[:committed] = in_force[:committed]
         count = self._settings.horizon or len(rows)
@@ -232,12 +249,17 @@ class E0Policy:
         shape = (self._model.config.prediction_horizon, self._model.config.action_dim)
         return Targets(np.zeros(shape, np.int64), np.zeros(shape, bool), 0)
 
-    def _draw(self, batch: Batch, seed: int) -> Sample:
-        self._generator.manual_seed(seed)
-        noise = diffusion.draw_noise(self._model.config, self._sampler, self._sampler.samples, self._generator)
-        if self._engine is not None:
-            return self._engine.sample(batch, noise)
-        return self._model.sample(on_device(batch, self._device), self._sampler, noise)
+    def _draw(self, batch: Batch, idle: bool) -> tuple[int, Sample]:
+        """The seed and the chunk of this call; `idle`: nothing moves by a plan of ours, so there is time to record."""
+        self.prepare()
+        assert self._noise is not None
+        (seed, noise), self._noise = self._noise, None
+        self._calls += 1
+        if self._engine is None:
+            return seed, self._model.sample(on_device(batch, self._device), self._sampler, noise)
+        if idle:
+            self._engine.record(batch)
+        return seed, self._engine.sample(batch)
 
     def _rows(self, sample: Sample, proprioception: FloatArray) -> FloatArray:
         return self._transform.physical(sample.values(self._transform.tokenizer)[0], proprioception)

@@ -8,7 +8,6 @@ against a training step of the model on one thread.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import torch
 
 from e0_policy.dataset import IndexArray, Source, gather
 from e0_policy.distributed import Workers
+from e0_policy.files import write_json
 from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.train import prepare
 from e0_policy.train_batch import Collator
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(table(rates))
     if options.json:
-        options.json.write_text(json.dumps({**asdict(rates), "share": rates.share}, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, {**asdict(rates), "share": rates.share})
     return 0
 
 

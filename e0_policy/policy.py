@@ -44,7 +44,8 @@ class PolicyOutput:
 class Policy(Protocol):
     """Turns observations into plans. Used from one thread.
 
-    A policy that looks back has `observe`, which takes every observation, before `infer` if a plan is due.
+    A policy that looks back has `observe`, which takes every observation, before `infer` if a plan is due. One that can
+    do something for its next plan ahead has `prepare`, which is called when an answer has been sent, and changes none.
     """
 
     @property

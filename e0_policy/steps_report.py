@@ -6,10 +6,9 @@ For each N: token agreement with the reference N (same noise, exact and within t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
@@ -17,14 +16,19 @@ from typing import get_args
 import torch
 
 from e0_policy import diffusion
-from e0_policy.checkpoint import load_model, read_checkpoint
+from e0_policy.checkpoint import Checkpoint, load_model, read_checkpoint
 from e0_policy.collate import stack
-from e0_policy.dataset import ChunkDataset, PackedSource, Source
+from e0_policy.data_order import split_episodes
+from e0_policy.dataset import ChunkDataset, DatasetError, Source
 from e0_policy.diffusion import SamplerSettings
 from e0_policy.engine import Engine
+from e0_policy.files import write_json
 from e0_policy.model import E0Model
 from e0_policy.model_config import Decode
+from e0_policy.selection import mixed
 from e0_policy.synthetic import SyntheticSource
+from e0_policy.train_config import DataFolder
+from e0_policy.train_setup import as_recorded
 from e0_policy.transforms import PolicyTransform
 from e0_policy.validation import OpenLoop, open_loop
 
@@ -77,9 +81,47 @@ def _tokens(
     return torch.cat(drawn), sorted(times)[len(times) // 2]
 
 
-def open_data(data: str, model_size: int, seed: int) -> Source:
-    """Demonstrations: a folder of packed ones, or "synthetic" for the drawn task with scenes of this seed."""
-    return SyntheticSource(32, seed, model_size) if data == "synthetic" else PackedSource(Path(data))
+def open_data(folders: Sequence[str], found: Checkpoint, seed: int) -> Source:
+    """Demonstrations of folders as one, or "synthetic" for the drawn task with scenes of this seed.
+
+    Raises:
+        DatasetError: no such folder, folders that cannot be mixed, or demonstrations that are not for this checkpoint.
+
+    """
+    if list(folders) == ["synthetic"]:
+        source: Source = SyntheticSource(32, seed, found.model.image_size)
+    else:
+        source = mixed([as_recorded(DataFolder(folder)) for folder in folders], folders)
+    names = tuple(found.transform["actions"]["names"])
+    pairs: Mapping[str, tuple[object, object]] = {
+        "embodiment": (source.embodiment, found.embodiment),
+        "period_ns": (source.period_ns, found.period_ns),
+        "rows": (source.representation.label, found.representation.label),
+        "columns": (source.action_names, names),
+    }
+    for what, (got, want) in pairs.items():
+        if got != want:
+            raise DatasetError(f"{what} of {', '.join(folders)} is {got}; the checkpoint was trained on {want}")
+    if missing := sorted(set(found.model.views) - set(source.views)):
+        there = ", ".join(source.views)
+        raise DatasetError(f"views of {', '.join(folders)} are {there}; the checkpoint wants {', '.join(missing)} too")
+    return source
+
+
+def chosen_episodes(source: Source, found: Checkpoint, fraction: float) -> list[int]:
+    """Episodes to measure on: all, or (`fraction` above 0) those that the checkpoint's training held out.
+
+    Raises:
+        DatasetError: no such fraction, too few episodes, or no word of the training's seed.
+
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise DatasetError(f"held-out is {fraction:g}; allowed is 0 (all episodes) and up, below 1")
+    if not fraction:
+        return list(range(len(source.episodes)))
+    if "seed" not in found.training:
+        raise DatasetError("the checkpoint does not tell the seed of its training, so nobody knows what was held out")
+    return split_episodes(len(source.episodes), fraction, int(found.training["seed"]))[1]
 
 
 def table(rows: Sequence[StepsRow]) -> str:
@@ -101,10 +143,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="e0 bench steps",
         description="Token agreement, open-loop error and latency against the number of denoising steps.",
-        epilog="example: e0 bench steps --checkpoint runs/nano/checkpoint --data data/held_out --json steps.json",
+        epilog="example: e0 bench steps --checkpoint runs/nano/checkpoint --data data/pick --held-out 0.1",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a checkpoint")
-    parser.add_argument("--data", default="synthetic", help="folder of packed demonstrations, held out (or synthetic)")
+    where = "folders of demonstrations (LeRobotDataset or packed; as in the training, for --held-out), or synthetic"
+    parser.add_argument("--data", nargs="+", default=["synthetic"], metavar="DIR", help=f"{where} (default: synthetic)")
+    held = "only the episodes that the training with this validation_fraction did not see (default: all of the data)"
+    parser.add_argument("--held-out", type=float, default=0.0, metavar="FRACTION", help=held)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10], help="N; the last is the reference")
     parser.add_argument("--noise", choices=("fixed", "redraw"), default="fixed", help="default: fixed")
     how = "how the last step is read, a row each (default: token)"
@@ -117,22 +162,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         found = read_checkpoint(options.checkpoint)
         transform = PolicyTransform.from_json(found.transform, options.text_file)
-        source = open_data(options.data, found.model.image_size, options.seed)
+        source = open_data(options.data, found, options.seed)
         settings = [
             SamplerSettings.of(found.model, steps=n, noise=options.noise, decode=d)
             for d in options.decode
             for n in options.steps
         ]
         model = load_model(found, "cuda" if torch.cuda.is_available() else "cpu")
-        dataset = ChunkDataset(source, range(len(source.episodes)), transform)
+        chosen = chosen_episodes(source, found, options.held_out)
+        dataset = ChunkDataset(source, chosen, transform)
         indices = list(range(0, len(dataset), max(1, len(dataset) // options.count)))[: options.count]
         rows = compare_steps(model, dataset, indices, settings, options.seed)
     except ValueError as error:
         print(f"e0 bench steps: {error}", file=sys.stderr)
         return 2
+    print(f"{len(indices)} frames of {len(chosen)} of {len(source.episodes)} episodes")
     print(table(rows))
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, [asdict(row) for row in rows])
     return 0
 
 

@@ -28,7 +28,7 @@ class PlacedPolicy:
         self._policy, self._lockstep = policy, lockstep
         self.embodiment, self.checkpoint = policy.embodiment, policy.checkpoint
         self.execution_horizon = policy.execution_horizon
-        self.observe = getattr(policy, "observe", None)
+        self.observe, self.prepare = (getattr(policy, name, None) for name in ("observe", "prepare"))
         self._places, self._heard = CameraPlaces(base_frame), threading.Condition()
         self._first = True
 

@@ -135,6 +135,7 @@ class PolicySource:
         stamp_ns = observation.stamp_ns
         seen = self.disguise(observation) if isinstance(observation, Observation) else observation
         answer = self._session.answer(seen, stamp_ns, lambda: in_force)
+        self._session.prepare()
         if isinstance(answer, ActionChunk):
             self.latencies_ms.append(answer.latency_ns / 1e6)
             return answer

@@ -33,8 +33,8 @@ def test_what_was_not_measured_is_null_and_the_rest_is_kept(tmp_path: Path) -> N
     assert found == {"violations": None, "rtf": 1.0, "spread": [1, None], "name": "a"}
 
 
-def test_every_option_json_of_e0_ros_and_sim_writes_through_it() -> None:
-    for folder in ("e0_ros", "sim"):
+def test_every_option_json_writes_through_it() -> None:
+    for folder in ("e0_policy", "e0_ros", "sim"):
         for path in (p for p in (ROOT / folder).rglob("*.py") if "core" not in p.parts):  # cores have no options
             assert not re.search(r"options\.json\.write_text|json\.dump\(", path.read_text()), path
 

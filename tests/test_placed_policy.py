@@ -57,9 +57,13 @@ def test_nobody_who_tells_is_an_error_in_lockstep_only(monkeypatch: pytest.Monke
     assert inner.seen[0].view_offsets == {}
 
 
-def test_a_policy_that_looks_back_does_so_through_it() -> None:
+def test_a_policy_that_looks_back_or_ahead_does_so_through_it() -> None:
     inner = Listening()
-    assert PlacedPolicy(inner, "panda_link0", lockstep=False).observe is None  # type: ignore[arg-type]
+    plain = PlacedPolicy(inner, "panda_link0", lockstep=False)  # type: ignore[arg-type]
+    assert plain.observe is None and plain.prepare is None
+    inner.prepare = lambda: inner.seen.append(at(0))  # type: ignore[attr-defined]
+    PlacedPolicy(inner, "panda_link0", lockstep=False).prepare()  # type: ignore[arg-type, misc]
+    assert inner.seen.pop().stamp_ns == 0
     inner.observe = inner.seen.append  # type: ignore[attr-defined]
     PlacedPolicy(inner, "panda_link0", lockstep=False).observe(at(1))  # type: ignore[arg-type, misc]
     assert len(inner.seen) == 1

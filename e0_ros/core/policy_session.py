@@ -61,6 +61,7 @@ class PolicySession:
         self.policy = policy
         self._arm, self._lockstep, self._max_age_ns, self._steady_ns = arm, lockstep, max_age_ns, steady_ns
         self._observe = getattr(policy, "observe", None)
+        self._prepare = getattr(policy, "prepare", None)
         self._keeper = PlanKeeper(source, session, arm, policy.execution_horizon, policy.checkpoint, doubt_nats)
         self.counts: Counter[str] = Counter()
         self.latency_ns = self.age_ns = 0
@@ -93,6 +94,19 @@ class PolicySession:
         if not isinstance(answer, str):
             self.counts["kept" if isinstance(answer, NoChunk) else "plans"] += 1
         return answer
+
+    def prepare(self) -> None:
+        """Let the policy do ahead what it can for its next plan; for when the answer has been sent.
+
+        What it raises is told as an error until the next plan.
+        """
+        if self._prepare is None:
+            return
+        try:
+            self._prepare()
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            self.counts["errors"] += 1
 
     def none(self, stamp_ns: int, reason: str) -> NoChunk:
         """Word that there is no new plan in answer to the observation of this stamp."""

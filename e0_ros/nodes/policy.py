@@ -189,6 +189,7 @@ class PolicyNode(Node):
                 self._previous_ns = observation.stamp_ns
                 if not self._mailbox.closed:
                     self._tell(observation.stamp_ns, answer)
+                    self._session.prepare()
 
     def _compare_views(self, guard: ViewGuard, observation: Observation) -> None:
         """Say once an episode whether a fixed camera has moved since the data were recorded, with overlays."""

@@ -150,6 +150,27 @@ def test_a_plan_in_doubt_is_due_to_be_replaced_sooner() -> None:
         assert due == [k >= rows for k in range(6)], nats
 
 
+def test_a_policy_that_prepares_is_let_when_told_and_its_fault_is_told() -> None:
+    class Preparing(Fake):
+        prepared, broken = 0, False
+
+        def prepare(self) -> None:
+            self.prepared += 1
+            if self.broken:
+                raise MemoryError("full")
+
+    fake = Preparing()
+    s = session(fake=fake)
+    s.answer(seen(SECOND), 0, none_in_force)
+    assert fake.prepared == 0, "whoever publishes says when"
+    s.prepare()
+    assert fake.prepared == 1 and s.error == ""
+    fake.broken = True
+    s.prepare()
+    assert s.error == "MemoryError: full" and s.counts["errors"] == 1
+    session().prepare()
+
+
 def test_a_policy_that_looks_back_sees_every_observation_and_others_only_what_they_plan_from() -> None:
     class Watcher(Fake):
         def __init__(self) -> None:

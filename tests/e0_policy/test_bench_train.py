@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from e0_policy import bench_train
-from e0_policy.bench import UNMEASURED
+from e0_policy.bench_report import UNMEASURED
 
 
 @pytest.fixture(autouse=True)

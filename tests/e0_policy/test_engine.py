@@ -8,9 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from e0_policy import diffusion, fused, heads
+from e0_policy.checkpoint import load_model, read_checkpoint
 from e0_policy.diffusion import SamplerSettings
 from e0_policy.engine import SHAPES_KEPT, Engine, EngineError
 from e0_policy.model import E0Model
+from e0_policy.resources import config_dir
 from tests.e0_policy.tiny import random_batch, tiny_model
 
 CASES = [
@@ -64,6 +66,27 @@ def test_fast_equals_eager(model_changes: dict[str, object], sampler_changes: di
     model = tiny_model(**model_changes)
     engine = Engine(model, SamplerSettings.of(model.config, **sampler_changes))
     assert agreement(model, engine, committed=2) >= 0.999
+
+
+@pytest.mark.parametrize("steps", [2, 10])
+def test_fast_equals_eager_on_the_shipped_weights(steps: int) -> None:
+    """Trained weights, whose branches and gates weigh what they do in use; rows of a plan of its own are committed."""
+    found = read_checkpoint(config_dir() / "checkpoint" / "pick_push")
+    model = load_model(found)
+    settings = SamplerSettings.of(model.config, steps=steps)
+    engine, config = Engine(model, settings), model.config
+    equal, plan = [], torch.zeros(1, config.prediction_horizon, config.action_dim, dtype=torch.long)
+    for seed in range(10):
+        batch, committed = random_batch(config, 1, seed), torch.tensor([seed % (config.committed_max + 1)])
+        batch = replace(batch, action_tokens=plan, committed=committed)
+        noise = diffusion.draw_noise(config, settings, 1, torch.Generator().manual_seed(seed))
+        want, got = model.sample(batch, settings, noise), engine.sample(batch, noise)
+        assert torch.equal(got.tokens[:, : int(committed)], plan[:, : int(committed)])
+        assert want.mean is not None and got.mean is not None
+        torch.testing.assert_close(got.mean, want.mean, atol=1e-3, rtol=0.0)
+        equal.append((want.tokens == got.tokens).float().mean())
+        plan = want.tokens
+    assert torch.stack(equal).mean() >= 0.999
 
 
 def engine_of(model: E0Model) -> Engine:

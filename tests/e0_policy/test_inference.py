@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from e0_policy import diffusion
 from e0_policy.action_tokenizer import ActionTokenizer
 from e0_policy.checkpoint import Checkpoint, save_checkpoint
 from e0_policy.embodiment import load_embodiment
 from e0_policy.engine import Engine
+from e0_policy.fast_path import FastPath, Shape
+from e0_policy.fused import Entry
 from e0_policy.inference import E0Policy, InferenceError, load_policy, resample
 from e0_policy.normalization import NormalizationError
 from e0_policy.policy import Plan, Policy
@@ -102,6 +107,80 @@ def test_an_episode_repeats_bit_for_bit(folder: str) -> None:
     again = [policy.infer(observation(), None) for _ in range(3)]
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.rows, b.rows)
+
+
+@pytest.mark.parametrize("engine", ["fast", "eager"])
+def test_noise_is_drawn_and_projected_ahead_of_the_observation(
+    folder: str, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """Once per call, never within it, again after a reset; and the same noise as without preparing."""
+    settings: dict[str, Any] = {"engine": engine, "noise": "redraw", "sampling": "sampled"}
+    plain, policy, made = (*(load_policy(folder, "cpu", **settings) for _ in range(2)), Counter[str]())
+    project, draw = Entry.project, diffusion.draw_noise
+
+    def counted_project(entry: Entry, eps: torch.Tensor) -> torch.Tensor:
+        made["projected"] += 1
+        return project(entry, eps)
+
+    def counted_draw(*given: Any) -> diffusion.NoiseDraw:
+        made["drawn"] += 1
+        return draw(*given)
+
+    wanted = [plain.infer(observation(), None) for _ in range(3)]
+    monkeypatch.setattr(Entry, "project", counted_project)
+    monkeypatch.setattr(diffusion, "draw_noise", counted_draw)
+    for again in range(2):
+        policy.reset()
+        for call, want in enumerate(wanted):
+            policy.prepare()
+            policy.prepare()
+            before = made.copy()
+            assert before["drawn"] == 3 * again + call + 1
+            assert before["projected"] == (before["drawn"] if engine == "fast" else 0)
+            got = policy.infer(observation(), None)
+            assert made == before
+            assert got.seed == want.seed
+            np.testing.assert_array_equal(got.rows, want.rows)
+
+
+def test_all_that_an_episode_needs_is_recorded_while_none_runs(folder: str) -> None:
+    """A graph is recorded per instruction, without and with committed rows: both with the first plan."""
+    policy, recorded = load_policy(folder, "cpu"), 0
+
+    def capture(run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        nonlocal recorded
+        recorded += 1
+        return lambda: None, run()
+
+    policy._engine = Engine(policy._model, policy._sampler, capture)
+    policy.reset()  # noise for this engine
+    policy.warm_up()
+    assert recorded == 2
+    plan = plan_at(9 * PERIOD, 8, 11 * PERIOD)
+    for expected, instruction in (
+        (4, "pick up the cube"),
+        (6, "move every joint to its mark"),
+        (6, "go around the post"),
+    ):
+        policy.reset()
+        policy.infer(observation(instruction=instruction), None)
+        assert recorded == expected
+        policy.infer(observation(instruction=instruction), plan)
+        assert recorded == expected, "an episode waits for no recording"
+    policy.infer(observation(instruction="target"), plan)
+    assert recorded == 7, "what moves waits for what it needs alone"
+
+
+def test_warming_up_runs_with_and_without_committed_rows(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = FastPath.run, []
+
+    def watched(path: FastPath, shape: Shape, *given: Any) -> diffusion.Sample:
+        seen.append(shape.committed)
+        return run(path, shape, *given)
+
+    monkeypatch.setattr(FastPath, "run", watched)
+    load_policy(folder, "cpu")
+    assert seen == [False, True]
 
 
 def test_committed_rows_come_out_unchanged(folder: str) -> None:

@@ -1,16 +1,26 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lerobot_folder import write_folder
 
 from e0_policy import steps_report
 from e0_policy.checkpoint import Checkpoint, save_checkpoint
+from e0_policy.data_order import split_episodes
+from e0_policy.dataset import ChunkDataset
+from e0_policy.lerobot_source import LeRobotSource
+from e0_policy.model import E0Model
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.train_config import TrainConfig
 from e0_policy.train_setup import fit_transform
 from tests.e0_policy.tiny import tiny_model
+
+SEED = 3
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = SyntheticSource(4, 0, model.config.image_size)
     transform = fit_transform(config, source, range(4))
     path = tmp_path_factory.mktemp("runs") / "checkpoint"
-    save_checkpoint(path, model.state_dict(), Checkpoint(model.config, transform.to_json(), "panda", 50_000_000, 2))
+    what = transform.to_json(), "panda", 50_000_000, 2
+    save_checkpoint(path, model.state_dict(), Checkpoint(model.config, *what, training={"seed": SEED}))
     return path
 
 
@@ -50,6 +61,72 @@ def test_ways_of_decoding_are_compared_with_the_same_tokens(folder: Path, tmp_pa
     assert (tokens["decode"], expected["decode"]) == ("token", "expectation")
     assert tokens["agreement"] == 1.0
     assert tokens["open_loop"]["joint_rad"] != expected["open_loop"]["joint_rad"]
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LeRobotDataset as `e0 convert` writes it."""
+    path = tmp_path_factory.mktemp("data") / "converted"
+    write_folder(path, (6, 5, 8, 7), instructions=("reach the red dot", "reach the green dot"))
+    return path
+
+
+def test_a_converted_dataset_is_measured(
+    folder: Path, converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "steps.json"
+    words = ["--checkpoint", str(folder), "--data", str(converted), "--steps", "1", "2", "--count", "4"]
+    assert steps_report.main([*words, "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())
+    assert [row["open_loop"]["samples"] for row in rows] == [4, 4] and rows[1]["agreement"] == 1.0
+    assert all(row["open_loop"]["tcp_m"] > 0 for row in rows)
+    assert "4 frames of 4 of 4 episodes" in capsys.readouterr().out
+
+
+def test_only_what_the_training_held_out_is_measured(
+    folder: Path, converted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of all folders in their order, by the checkpoint's own seed."""
+    measured: set[str] = set()
+
+    def note(model: E0Model, dataset: ChunkDataset, indices: list[int], *_: object) -> list[object]:
+        measured.update(dataset.where(i)[0].identifier for i in range(len(dataset)))
+        return []
+
+    monkeypatch.setattr(steps_report, "compare_steps", note)
+    words = ["--checkpoint", str(folder), "--data", str(converted)]
+    assert steps_report.main([*words, str(converted), "--held-out", "0.25"]) == 0
+    names = [episode.identifier for episode in LeRobotSource(converted).episodes] * 2
+    assert measured == {names[i] for i in split_episodes(8, 0.25, SEED)[1]}
+    assert "of 2 of 8 episodes" in capsys.readouterr().out
+    assert steps_report.main([*words, "--held-out", "1.5"]) == 2
+    assert "held-out is 1.5; allowed is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"embodiment": "fr3"}, "embodiment of .* is fr3; the checkpoint was trained on panda"),
+        ({"period_ns": 100_000_000}, "period_ns of .* is 100000000; the checkpoint was trained on 50000000"),
+        (
+            {"representation": "ee_delta_step"},
+            "rows of .* is ee_delta_step; the checkpoint was trained on joint_position",
+        ),
+    ],
+)
+def test_demonstrations_that_are_not_for_the_checkpoint_are_refused(
+    folder: Path,
+    converted: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    told: dict[str, Any],
+    message: str,
+) -> None:
+    other = shutil.copytree(converted, tmp_path / "other")
+    own = other / "meta" / "e0.json"
+    own.write_text(json.dumps({**json.loads(own.read_text()), **told}))
+    assert steps_report.main(["--checkpoint", str(folder), "--data", str(other)]) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_wrong_arguments_end_with_two(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

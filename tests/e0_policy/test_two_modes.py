@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from e0_policy import diffusion
-from e0_policy.diffusion import SamplerSettings
+from e0_policy.diffusion import Sample, SamplerSettings
 from e0_policy.model import E0Model
+from e0_policy.model_config import E0Config
 from tests.e0_policy.tiny import random_batch, tiny_config
 
 LEFT, RIGHT = 2, 13
@@ -29,14 +30,18 @@ def demonstrations():
 
 @pytest.fixture(scope="module")
 def policy(demonstrations) -> E0Model:
+    return trained(CONFIG, demonstrations, 300)
+
+
+def trained(config: E0Config, demonstrations, steps: int) -> E0Model:
     torch.manual_seed(0)
-    model = E0Model(CONFIG)
+    model = E0Model(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, 300)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     g = torch.Generator().manual_seed(0)
-    for _ in range(300):
+    for _ in range(steps):
         optimizer.zero_grad()
-        committed = diffusion.draw_committed(64, CONFIG.committed_max, g)
+        committed = diffusion.draw_committed(64, config.committed_max, g)
         model.loss(replace(demonstrations, committed=committed), g).total.backward()
         optimizer.step()
         schedule.step()
@@ -50,36 +55,39 @@ def sides(tokens: Tensor) -> tuple[float, float, float]:
     return left, right, 1.0 - left - right
 
 
-def drawn(policy: E0Model, demonstrations, count: int = 128, **changes: object) -> Tensor:
-    settings = SamplerSettings.of(CONFIG, **changes)
-    noise = diffusion.draw_noise(CONFIG, settings, count, torch.Generator().manual_seed(1))
-    batch = demonstrations
-    return policy.sample(
-        type(batch)(**{k: v[:1] for k, v in vars(batch).items()}).repeat(count), settings, noise
-    ).tokens
+def drawn(policy: E0Model, demonstrations, count: int = 128, **changes: object) -> Sample:
+    settings = SamplerSettings.of(policy.config, **changes)
+    noise = diffusion.draw_noise(policy.config, settings, count, torch.Generator().manual_seed(1))
+    return policy.sample(first(demonstrations).repeat(count), settings, noise)
 
 
-def test_regression_averages(demonstrations) -> None:
-    """A head trained with squared error answers what lies between the two ways: the obstacle."""
-    x, y = demonstrations.proprio, demonstrations.action_tokens.flatten(1).float()
-    head = torch.nn.Linear(x.shape[1], y.shape[1])
-    optimizer = torch.optim.Adam(head.parameters(), lr=0.3)
-    for _ in range(200):
-        optimizer.zero_grad()
-        (head(x) - y).square().mean().backward()
-        optimizer.step()
-    assert (head(x[:1]) - (LEFT + RIGHT) / 2).abs().max() < 1.0
+def test_a_regression_head_averages(demonstrations) -> None:
+    """The same network trained with squared error answers what lies between the two ways: the obstacle."""
+    model = trained(replace(CONFIG, head="l2", steps=1), demonstrations, 100)
+    mean = drawn(model, demonstrations, 1).mean
+    assert mean is not None
+    bins = (mean + 1.0) / 2.0 * CONFIG.bins - 0.5
+    assert (bins - (LEFT + RIGHT) / 2).abs().max() < 1.0
 
 
-def test_one_categorical_step_mixes(policy: E0Model, demonstrations) -> None:
+def test_a_categorical_head_mixes(demonstrations) -> None:
+    """The same network, one pass, one distribution per token: each token takes a side that was shown, for itself."""
+    model = trained(replace(CONFIG, head="categorical", steps=1), demonstrations, 100)
+    tokens = drawn(model, demonstrations, sampling="sampled").tokens
+    left, right = ((tokens - side).abs() <= 1 for side in (LEFT, RIGHT))
+    assert (left | right).float().mean() > 0.95 and 0.4 < left.float().mean() < 0.6
+    assert sides(tokens)[2] > 0.8, "2 * 0.5^8 of the chunks are whole"
+
+
+def test_one_step_of_e0_mixes(policy: E0Model, demonstrations) -> None:
     """At tau = 1 the input says nothing, so every token chooses its side alone: 2 * 0.5^8 of the chunks are whole."""
-    _, _, neither = sides(drawn(policy, demonstrations, steps=1, sampling="sampled"))
+    _, _, neither = sides(drawn(policy, demonstrations, steps=1, sampling="sampled").tokens)
     assert neither > 0.8
 
 
 @pytest.mark.parametrize("noise", ["fixed", "redraw"])
 def test_e0_commits_to_one_whole_chunk(policy: E0Model, demonstrations, noise: str) -> None:
-    left, right, neither = sides(drawn(policy, demonstrations, steps=10, noise=noise))
+    left, right, neither = sides(drawn(policy, demonstrations, steps=10, noise=noise).tokens)
     assert neither < 0.15
     assert min(left, right) > 0.15, "both ways are taken"
 

@@ -49,6 +49,10 @@ class FakePolicy:
         self.gate.set()
         self.fault: Exception | None = None
         self.resets = 0
+        self.prepared: list[int] = []
+
+    def prepare(self) -> None:
+        self.prepared.append(len(self.seen))
 
     def reset(self) -> None:
         self.resets += 1
@@ -250,6 +254,19 @@ def test_live_old_observations_are_dropped_and_none_is_not_repeated(rig: Callabl
     r.until(lambda: to_ns(r.chunks[-1].in_reply_to) == now)
     assert r.chunks[-1].status == ChunkMsg.STATUS_OK
     assert [c.sequence for c in r.chunks] == list(range(1, len(r.chunks) + 1)), "a sequence number was skipped"
+
+
+def test_it_prepares_the_next_plan_when_the_answer_is_published(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = rig(policy="e0", lockstep=True)
+    publish, prepare = r.node._chunks.publish, r.policy.prepare
+    order: list[str] = []
+    monkeypatch.setattr(r.node._chunks, "publish", lambda msg: (order.append("published"), publish(msg)))
+    r.node._session._prepare = lambda: (prepare(), order.append("prepared"))
+    r.observe(NOW)
+    r.until(lambda: r.policy.prepared)
+    assert order[:2] == ["published", "prepared"] and r.policy.prepared == [1]
 
 
 def test_a_reset_forgets_the_episode(rig: Callable[..., Rig]) -> None:

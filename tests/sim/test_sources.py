@@ -63,6 +63,17 @@ def test_a_policy_plans_when_due_on_the_plan_in_force_and_only_then_sees_picture
     assert len(source.latencies_ms) == 3 and source.fault == "" and episode.steps == 12
 
 
+def test_it_prepares_for_the_next_plan_after_each_answer():
+    class Preparing(Wanderer):
+        def prepare(self) -> None:
+            self.ahead.append(len(self.seen))
+
+    policy = Preparing()
+    policy.ahead = []
+    assert run(policy)[1].digest == run(Wanderer())[1].digest
+    assert policy.ahead[:6] == [1, 1, 1, 1, 1, 2]
+
+
 def test_an_onlooker_sees_every_step_and_changes_nothing():
     moments = []
     first = run(Wanderer())[1]
