@@ -82,12 +82,13 @@ def test_a_folder_without_metadata_is_partial(bag: Path, tmp_path: Path) -> None
         Bag(tmp_path / "a")
 
 
-def test_metadata_that_leads_out_of_the_folder_is_refused(bag: Path, tmp_path: Path) -> None:
+def test_metadata_that_leads_out_of_the_folder_is_refused(bag: Path, tmp_path: Path, record_property) -> None:
     shutil.copytree(bag, tmp_path / "a")
     path = tmp_path / "a" / "metadata.yaml"
     path.write_text(path.read_text().replace("a_0.mcap", "../../a_0.mcap"))
     with pytest.raises(BagReadError, match=r"metadata\.yaml names"):
         Bag(tmp_path / "a")
+    record_property("figure", "file name of a bag's metadata refused")
 
 
 def test_every_flipped_bit_is_detected_and_the_rest_salvaged(bag: Path, tmp_path: Path, record_property) -> None:

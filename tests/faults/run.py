@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -101,8 +101,9 @@ def verdict(row: Row, run: Outcomes) -> str:
 
 
 def figure(row: Row, run: Outcomes) -> str:
-    """What was measured, else how many tests passed; what is beyond the target, and what is missing."""
-    told = [text for test in row.tests for text in run.figures.get(test, [])]
+    """What was measured (how often, if it is the same), else how many passed; what is beyond the target or missing."""
+    counts = Counter(text for test in row.tests for text in run.figures.get(test, []))
+    told = [text if n == 1 else f"{n} x {text}" for text, n in counts.items()]
     beyond = [f"BEYOND: {text}" for test in row.tests for text in run.beyond.get(test, [])]
     passed = sum(o == "passed" for test in row.tests for o in run.outcomes.get(test, []))
     silent = sum(o == "passed" for t in row.tests for o in run.outcomes.get(t, []) if not run.figures.get(t))

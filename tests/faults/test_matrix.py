@@ -65,6 +65,8 @@ def test_the_table_tells_figures_and_what_is_missing() -> None:
     run.outcomes |= {"a.py::test_a": ["passed"], "b.py::test_b": ["passed", "passed"]}
     run.figures["a.py::test_a"] = ["3 ms"]
     assert figure(row, run) == "3 ms; 2 more passed; not: the rest"
+    run.figures["b.py::test_b"] = ["refused", "refused"]
+    assert figure(row, run) == "3 ms; 2 x refused; not: the rest"
     assert table([("1", "a fault", "t", "f", "pass")]).startswith("1    a fault")
 
 
