@@ -287,7 +287,7 @@ MATRIX = (
     Row(
         30,
         "hostile checkpoint",
-        "no code run, refused before loading",
+        "no code run, refused before loading; the node ends <= 5 s",
         (
             CHECKPOINT + "damage_is_refused_before_anything_loads",
             CHECKPOINT + "pickles_and_half_checkpoints_are_refused",
