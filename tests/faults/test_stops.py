@@ -42,7 +42,7 @@ def test_stopping_times_are_within_the_physical_bound(record_property) -> None:
 
 
 def test_stops_are_as_short_as_an_oracle_makes_them(record_property) -> None:
-    ruckig = pytest.importorskip("ruckig", reason="ruckig is not installed")
+    ruckig = pytest.importorskip("ruckig", reason="ruckig is not installed (extra [dev])")
     rng, worst_ms = np.random.default_rng(2), 0.0
     for _ in range(scaled(100, 3_000)):
         v = rng.uniform(-1, 1, 7) * LIMITS.velocity
