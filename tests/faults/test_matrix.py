@@ -115,7 +115,7 @@ def test_what_is_done_is_in_the_file_and_is_not_run_again_unless_asked(
     words = ["--json", str(tmp_path / "new" / "faults.json")]
     assert main(["1", *words]) == 0
     held = json.loads((tmp_path / "new" / "faults.json").read_text())
-    assert [(row["number"], row["verdict"], row["figure"]) for row in held["rows"]] == [(1, "pass", "run 1; run 1")]
+    assert [(row["number"], row["verdict"], row["figure"]) for row in held["rows"]] == [(1, "pass", "2 x run 1")]
     assert main(words) == 1, "a row failed"
     assert ran == [["a.py::test_a", "b.py::test_b"], [], ["c.py::test_c"]], "tests of two rows are run once"
     del ran[:]
@@ -142,7 +142,7 @@ def test_an_interrupt_keeps_the_rows_before_it(
     assert main(["--json", str(path)]) == 130
     assert [row["number"] for row in json.loads(path.read_text())["rows"]] == [1]
     told = capsys.readouterr()
-    assert "row 1: pass; run 1; run 1" in told.err and str(path) in told.out
+    assert "row 1: pass; 2 x run 1" in told.err and str(path) in told.out
 
 
 def test_a_test_that_did_not_run_fails_its_row_and_is_run_the_next_time(
