@@ -10,6 +10,7 @@ EXTRAS ?= sim,train,dev
 N ?= 20
 KILLS ?= 100
 ROWS ?=
+RESULTS ?= runs/faults.json
 SECONDS ?= 1800
 SEED ?= 0
 SETTLE ?= 120
@@ -55,8 +56,8 @@ scenarios: setup  ## all that happens to an arm on a bench, and the judge's verd
 	@$(RUN) -m pytest -s -rs tests/graph/test_scenarios.py
 	@E0_PAIRS=500 $(RUN) -m pytest -s tests/core/test_hand_overs.py
 
-faults: setup  ## the fault matrix at full length, as a table; most of an hour (ROWS="2 34" for some)
-	@$(RUN) -m tests.faults.run $(ROWS)
+faults: setup  ## the fault matrix at full length, as a table; an hour, goes on where it stopped (ROWS="2 34" AGAIN=1)
+	@$(RUN) -m tests.faults.run $(ROWS) --json $(RESULTS) $(if $(AGAIN),--again)
 
 soak: setup  ## a random fault every 30 s for SECONDS=1800 by SEED=0: recovery, growth, judge (WITHOUT=kill, LOCKSTEP=1)
 	@$(RUN) -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) --settle $(SETTLE) \

@@ -281,12 +281,13 @@ def test_videos_hold_one_frame_per_row(tmp_path: Path) -> None:
     assert rows[f"{key}/to_timestamp"][:2] == [0.55, 1.3]
 
 
-def test_names_from_bags_stay_inside(tmp_path: Path) -> None:
+def test_names_from_bags_stay_inside(tmp_path: Path, record_property) -> None:
     path = replace(TICKS, instruction="../../etc", task="../x").write(tmp_path / "bags")
     path.rename(tmp_path / "bags" / "we ird;name")
     run(tmp_path / "bags", tmp_path / "deep" / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bags", "deep"]
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+    record_property("figure", "names of folder, task and instruction in a dataset: 0 files outside")
 
 
 def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys) -> None:

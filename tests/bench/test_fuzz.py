@@ -15,8 +15,9 @@ from sim.hostile import MS
 
 
 @pytest.mark.parametrize("name", ["fr3", "panda"])
-def test_no_hostile_chunk_makes_the_limiter_illegal(name: str) -> None:
+def test_no_hostile_chunk_makes_the_limiter_illegal(name: str, record_property) -> None:
     found = hostile.fuzz_limiter(name, chunks=4000, seed=1, copies=32)
+    record_property("figure", f"{name}, limiter: {found.illegal} illegal of {found.setpoints}, {found.chunks} chunks")
     assert found.illegal == 0 and found.chunks >= 4000
     assert found.kept_in > 50, "arms in narrow workspaces are asked to leave them"
     assert found.setpoints > 20 * found.chunks, "30 ms of each, on average"
@@ -55,10 +56,14 @@ def test_the_judge_of_the_fuzz_sees_a_limiter_that_is_wrong(monkeypatch) -> None
 @pytest.mark.parametrize(
     ("name", "worst_ms", "narrow"), [("fr3", 1.0, False), ("panda", 200.0, False), ("fr3", 9.0, True)]
 )
-def test_no_hostile_message_makes_the_executor_illegal(name: str, worst_ms: float, narrow: bool) -> None:
+def test_no_hostile_message_makes_the_executor_illegal(
+    name: str, worst_ms: float, narrow: bool, record_property
+) -> None:
     from e0_ros.bench.fuzz import fuzz_executor
 
     found = fuzz_executor(name, 120, 3, worst_ms, narrow)
+    figure = f"{name}, executor: {found['illegal']} illegal, {found['refused']} messages refused"
+    record_property("figure", figure)
     assert found["illegal"] == 0
     assert found["accepted"] > 10 and found["refused"] > 5
 

@@ -3,7 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 from synthetic_bags import clock, fill, make_bag, open_bag
@@ -11,6 +11,12 @@ from synthetic_bags import clock, fill, make_bag, open_bag
 from e0_ros.core import bag_writer
 from e0_ros.core.bag_reader import Bag, BagReadError, verify
 from e0_ros.interfaces import CLOCK, JOINT_STATES
+from tests.faults.scale import scaled
+
+
+def drawn(examples: int) -> settings:
+    """So many examples, however slow the disk is."""
+    return settings(max_examples=examples, deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -92,26 +98,31 @@ def test_a_folder_without_metadata_is_partial(bag: Path, tmp_path: Path) -> None
         Bag(tmp_path / "a")
 
 
-def test_metadata_that_leads_out_of_the_folder_is_refused(bag: Path, tmp_path: Path) -> None:
+def test_metadata_that_leads_out_of_the_folder_is_refused(bag: Path, tmp_path: Path, record_property) -> None:
     shutil.copytree(bag, tmp_path / "a")
     path = tmp_path / "a" / "metadata.yaml"
     path.write_text(path.read_text().replace("a_0.mcap", "../../a_0.mcap"))
     with pytest.raises(BagReadError, match=r"metadata\.yaml names"):
         Bag(tmp_path / "a")
+    record_property("figure", "file name of a bag's metadata refused")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_every_flipped_bit_is_detected_and_the_rest_salvaged(bag: Path, tmp_path: Path, data: st.DataObject) -> None:
-    whole = (bag / "a_0.mcap").read_bytes()
-    position = data.draw(st.integers(0, len(whole) - 1))
-    broken = bytearray(whole)
-    broken[position] ^= 1 << data.draw(st.integers(0, 7))
-    path = tmp_path / "flipped.mcap"
-    path.write_bytes(broken)
-    with pytest.raises(BagReadError, match="flipped"):
-        verify(path)
-    list(Bag(path, salvage=True).messages())
+def test_every_flipped_bit_is_detected_and_the_rest_salvaged(bag: Path, tmp_path: Path, record_property) -> None:
+    whole, flips, path = (bag / "a_0.mcap").read_bytes(), set[tuple[int, int]](), tmp_path / "flipped.mcap"
+
+    @drawn(scaled(100, 1000))
+    @given(position=st.integers(0, len(whole) - 1), bit=st.integers(0, 7))
+    def flip(position: int, bit: int) -> None:
+        broken = bytearray(whole)
+        broken[position] ^= 1 << bit
+        path.write_bytes(broken)
+        with pytest.raises(BagReadError, match="flipped"):
+            verify(path)
+        list(Bag(path, salvage=True).messages())
+        flips.add((position, bit))
+
+    flip()
+    record_property("figure", f"{len(flips)} flips, all found")
 
 
 def test_a_record_of_an_impossible_length_is_damage(bag: Path, tmp_path: Path) -> None:
@@ -125,37 +136,46 @@ def test_a_record_of_an_impossible_length_is_damage(bag: Path, tmp_path: Path) -
     list(Bag(path, salvage=True).messages())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_flip_inside_a_chunk_costs_that_chunk_alone(plain: Path, tmp_path: Path, data: st.DataObject) -> None:
-    chunks = _chunks(plain)
-    whole = bytearray((plain / "a_0.mcap").read_bytes())
-    chunk = data.draw(st.sampled_from(chunks))
-    data_start = chunk.chunk_start_offset + chunk.chunk_length - chunk.compressed_size
-    position = data.draw(st.integers(data_start, data_start + chunk.compressed_size - 1))
-    whole[position] ^= 1 << data.draw(st.integers(0, 7))
-    path = tmp_path / "flipped.mcap"
-    path.write_bytes(whole)
-    salvaged = Bag(path, salvage=True)
-    missing = set(Bag(plain).messages()) - set(salvaged.messages())
-    assert len(salvaged.damage) == 1
-    assert missing and all(chunk.message_start_time <= m.log_ns <= chunk.message_end_time for m in missing)
-    with pytest.raises(BagReadError, match="damaged"):
-        list(Bag(path).messages())
+def test_a_flip_inside_a_chunk_costs_that_chunk_alone(plain: Path, tmp_path: Path, record_property) -> None:
+    chunks, original = _chunks(plain), (plain / "a_0.mcap").read_bytes()
+    flips, messages, path = set[tuple[int, int]](), set(Bag(plain).messages()), tmp_path / "flipped.mcap"
+
+    @drawn(scaled(60, 1000))
+    @given(data=st.data(), chunk=st.sampled_from(chunks), bit=st.integers(0, 7))
+    def flip(data: st.DataObject, chunk, bit: int) -> None:
+        whole = bytearray(original)
+        data_start = chunk.chunk_start_offset + chunk.chunk_length - chunk.compressed_size
+        position = data.draw(st.integers(data_start, data_start + chunk.compressed_size - 1))
+        whole[position] ^= 1 << bit
+        path.write_bytes(whole)
+        salvaged = Bag(path, salvage=True)
+        missing = messages - set(salvaged.messages())
+        assert len(salvaged.damage) == 1
+        assert missing and all(chunk.message_start_time <= m.log_ns <= chunk.message_end_time for m in missing)
+        with pytest.raises(BagReadError, match="damaged"):
+            list(Bag(path).messages())
+        flips.add((position, bit))
+
+    flip()
+    record_property("figure", f"{len(flips)} flips in messages, each found and costs its chunk alone")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_truncated_bag_is_salvaged_up_to_its_last_whole_chunk(bag: Path, tmp_path: Path, data: st.DataObject) -> None:
-    whole = (bag / "a_0.mcap").read_bytes()
-    length = data.draw(st.integers(0, len(whole) - 1))
-    path = tmp_path / "cut.mcap"
-    path.write_bytes(whole[:length])
-    with pytest.raises(BagReadError):
-        Bag(path)
-    ends = [c.message_end_time for c in _chunks(bag) if c.chunk_start_offset + c.chunk_length <= length]
-    logs = [m.log_ns for m in Bag(path, salvage=True).messages([JOINT_STATES.name])]
-    assert logs == list(range(10**9, max(ends, default=0) + 1, 10**6))
+def test_a_truncated_bag_is_salvaged_up_to_its_last_whole_chunk(bag: Path, tmp_path: Path, record_property) -> None:
+    whole, chunks, cuts, path = (bag / "a_0.mcap").read_bytes(), _chunks(bag), set[int](), tmp_path / "cut.mcap"
+
+    @drawn(scaled(100, 1000))
+    @given(length=st.integers(0, len(whole) - 1))
+    def cut(length: int) -> None:
+        path.write_bytes(whole[:length])
+        with pytest.raises(BagReadError):
+            Bag(path)
+        ends = [c.message_end_time for c in chunks if c.chunk_start_offset + c.chunk_length <= length]
+        logs = [m.log_ns for m in Bag(path, salvage=True).messages([JOINT_STATES.name])]
+        assert logs == list(range(10**9, max(ends, default=0) + 1, 10**6))
+        cuts.add(length)
+
+    cut()
+    record_property("figure", f"{len(cuts)} cuts, all found, each salvaged up to its last whole chunk")
 
 
 def _chunks(bag: Path) -> list:

@@ -146,10 +146,11 @@ def test_nothing_is_overwritten(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "/tmp/a", "", "a.partial", "A"])
-def test_a_name_that_must_not_become_a_path_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_must_not_become_a_path_is_refused(tmp_path: Path, name: str, record_property) -> None:
     with pytest.raises(BagError, match="cannot name a bag"):
         open_bag(tmp_path, name)
     assert not list(tmp_path.iterdir())
+    record_property("figure", "name of a bag refused, 0 files written")
 
 
 def test_a_file_system_that_fails_at_the_end_leaves_it_partial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

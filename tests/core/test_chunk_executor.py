@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from e0_policy.embodiment import load_embodiment
@@ -14,8 +14,10 @@ from e0_ros.core.admission import Refusal
 from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.executor_types import ExecutorConfig, Mode
 from tests.core.driven import MS, START, Driven, follow, wave
+from tests.faults.scale import scaled
 
 FR3, PANDA = load_embodiment("fr3"), load_embodiment("panda")
+REFUSED_WHOLE = "refused as a whole with its reason, and a hold"
 
 
 def test_the_example_of_the_docstring() -> None:
@@ -108,12 +110,21 @@ def test_when_the_plan_ends_the_arm_brakes_and_holds() -> None:
     assert d.mode == "RUNNING", "a hold goes on by itself with a new chunk"
 
 
-def test_a_dead_executor_leaves_an_arm_that_stops() -> None:
-    d = Driven().arm_it()
-    follow(d, seconds=0.8)
-    d.play(600)
-    assert np.ptp(np.array(d.positions[-100:]), axis=0).max() == 0.0
-    assert d.violations == []
+def test_a_dead_executor_leaves_an_arm_that_stops(record_property) -> None:
+    rng, deaths, worst_ms = np.random.default_rng(3), scaled(2, 100), 0
+    for _ in range(deaths):
+        d = Driven().arm_it()
+        follow(d, seconds=0.8)
+        d.run(4 * int(rng.integers(0, 50)))
+        d.play(int(rng.integers(1, 5)))
+        before = len(d.positions)
+        d.play(800)
+        moves = np.abs(np.diff(np.array(d.positions[before - 1 :]), axis=0)).max(axis=1) > 0
+        worst_ms = max(worst_ms, int(moves.nonzero()[0].max(initial=-1)) + 1)
+        assert np.ptp(np.array(d.positions[-100:]), axis=0).max() == 0.0
+        assert d.violations == []
+    record_property("figure", f"at rest at most {worst_ms} ms after its death, {deaths} of {deaths}, 0 breaches")
+    assert 0 < worst_ms <= d.config.lead_ms + d.config.span_ms + 528, "horizon and the longest braking"
 
 
 def test_a_command_that_was_not_sent_in_time_never_was() -> None:
@@ -132,7 +143,7 @@ def test_a_command_that_was_not_sent_in_time_never_was() -> None:
 
 
 @pytest.mark.parametrize("pause_ms", [50, 200, 1000])
-def test_a_frozen_executor_never_catches_up(pause_ms: int) -> None:
+def test_a_frozen_executor_never_catches_up(pause_ms: int, record_property) -> None:
     d = Driven().arm_it()
     assert d.offer(d.chunk(wave(d, np.arange(60) * 0.05))) is None
     d.run(400)
@@ -140,7 +151,9 @@ def test_a_frozen_executor_never_catches_up(pause_ms: int) -> None:
     before = len(d.ticks)
     d.run(600)
     assert d.violations == []
-    assert sum(t.command is not None for t in d.ticks[before:]) <= 31
+    sent = sum(t.command is not None for t in d.ticks[before:])
+    record_property("figure", f"{pause_ms} ms: {sent} commands in the 0.6 s after, at 50 Hz")
+    assert sent <= 31
     if pause_ms > 100:
         assert d.mode == "HOLD" and "late" in d.ticks[before].status.reason
 
@@ -198,7 +211,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("fields", "reason"), REFUSED.values(), ids=REFUSED)
-def test_a_wrong_chunk_is_refused_counted_and_holds(fields, reason: str) -> None:
+def test_a_wrong_chunk_is_refused_counted_and_holds(fields, reason: str, record_property) -> None:
     d = Driven().arm_it()
     follow(d, seconds=0.4)
     refusal = d.offer(d.chunk([d.home] * 10, sequence=9, **fields))
@@ -208,6 +221,7 @@ def test_a_wrong_chunk_is_refused_counted_and_holds(fields, reason: str) -> None
     assert reason in d.status.reason
     d.run(600)
     assert d.violations == [] and np.ptp(np.array(d.positions[-50:]), axis=0).max() == 0.0
+    record_property("figure", REFUSED_WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -220,14 +234,15 @@ def test_a_wrong_chunk_is_refused_counted_and_holds(fields, reason: str) -> None
         ([*(FR3.home + 0.6), 1.0], "jumps by 0.600"),
     ],
 )
-def test_wrong_rows_are_refused(rows, reason: str) -> None:
+def test_wrong_rows_are_refused(rows, reason: str, record_property) -> None:
     d = Driven().arm_it()
     refusal = d.offer(d.chunk([rows]))
     assert refusal and reason in refusal.reason
     assert d.mode == "HOLD" and d.status.accepted == 0 and d.status.refused == 1
+    record_property("figure", REFUSED_WHOLE)
 
 
-def test_a_chunk_that_is_only_old_late_or_known_is_dropped_without_a_hold() -> None:
+def test_a_chunk_that_is_only_old_late_or_known_is_dropped_without_a_hold(record_property) -> None:
     d = Driven().arm_it()
     d.run(1000)
     assert d.offer(d.chunk([d.home] * 20, sequence=5)) is None
@@ -243,15 +258,17 @@ def test_a_chunk_that_is_only_old_late_or_known_is_dropped_without_a_hold() -> N
         assert refusal and reason in refusal.reason
         assert d.mode == "RUNNING"
     assert d.status.refused == 6 and d.status.accepted == 1
+    record_property("figure", "6 of 6 old, late or known chunks dropped")
 
 
-def test_targets_outside_the_position_limits_are_limited() -> None:
+def test_targets_outside_the_position_limits_are_limited(record_property) -> None:
     d = Driven(max_jump_rad=7.0, max_tracking_error_rad=7.0).arm_it()
     assert d.offer(d.chunk([FR3.position_upper + 1] * 80, source="scripted")) is None
     d.run(4000)
     assert d.violations == [] and d.status.limited == 1
     assert (np.array(d.positions[-1]) <= FR3.position_upper).all()
     np.testing.assert_allclose(d.positions[-1], FR3.position_upper, atol=0.015)
+    record_property("figure", "all joints 1 rad beyond their limits: 0 overshoot")
 
 
 def test_simulated_latency_delays_a_chunk_exactly() -> None:
@@ -297,10 +314,12 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example("fr3", False, 0, [("teleop", 0), ("hold", 0), ("old", 0)])
 @given(st.sampled_from(["fr3", "panda"]), st.booleans(), st.integers(0, 7), st.lists(steps, min_size=3, max_size=14))
-def test_whatever_comes_every_command_is_legal(embodiment: str, lockstep: bool, transport: int, script) -> None:
+def test_whatever_comes_every_command_is_legal(
+    record_property, embodiment: str, lockstep: bool, transport: int, script
+) -> None:
     transport = 0 if lockstep else transport
     d = Driven(transport, embodiment=embodiment, lockstep=lockstep, max_jump_rad=7.0, max_tracking_error_rad=7.0)
     d.arm_it()
@@ -314,6 +333,7 @@ def test_whatever_comes_every_command_is_legal(embodiment: str, lockstep: bool, 
             executed[chunk.session].append(chunk.sequence)
     d.play(700)
     assert d.violations == []
+    record_property("figure", "drawn run of right and wrong chunks, stops and silences, 0 breaches")
     for sequences in executed.values():
         assert sequences == sorted(sequences), "an older chunk was executed after a newer one"
     assert np.ptp(np.array(d.positions[-20:]), axis=0).max() == 0.0

@@ -10,9 +10,10 @@ def never(_: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "A", "a b", "é", "x" * 65, ".", "a.partial", "a\0", "a\n"])
-def test_an_id_that_must_not_become_a_path_is_refused(name: str) -> None:
+def test_an_id_that_must_not_become_a_path_is_refused(name: str, record_property) -> None:
     refused = EpisodeLife().check_start(name, 0, never)
     assert isinstance(refused, Refused) and "allowed" in refused.reason
+    record_property("figure", "name refused")
 
 
 def test_an_empty_id_is_made_from_the_clock_and_never_taken_twice() -> None:

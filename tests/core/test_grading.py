@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from e0_ros.core.grading import KINDS, Flag, GradeConfig, grade, nearest_ns
 from e0_ros.core.pairing import GRIPPER, JOINTS, SyncConfig
 from e0_ros.core.take import Samples, Take
 
+told = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+"""Every example has its figure."""
 MS = 1_000_000
 START = 5_000_000_000
 STREAMS = SyncConfig(camera_rate_hz=20.0, joint_rate_hz=100.0, gripper_rate_hz=20.0)
@@ -54,17 +56,20 @@ def found(flags: list[Flag]) -> set[tuple[str, str]]:
     return {(flag.kind, flag.stream) for flag in flags}
 
 
+@told
 @given(seconds=st.floats(1.0, 8.0), jitter=st.floats(0.0, 3.0), seed=st.integers(0, 99))
-def test_a_good_take_has_no_flag(seconds, jitter, seed):
+def test_a_good_take_has_no_flag(record_property, seconds, jitter, seed):
     assert grade(take(seconds, jitter, seed), STREAMS) == []
+    record_property("figure", "good take, 0 reports")
 
 
 def test_a_good_lockstep_take_has_no_flag_whatever_the_configured_rates():
     assert grade(take(), LOCKSTEP) == []
 
 
+@told
 @given(name=st.sampled_from(sorted(EVERY)), at=st.floats(0.1, 0.8), length=st.floats(1.2, 4.0))
-def test_a_hole_is_a_gap_of_that_stream_with_its_place_and_length(name, at, length):
+def test_a_hole_is_a_gap_of_that_stream_with_its_place_and_length(record_property, name, at, length):
     good, s = take(), take().streams[name]
     bound = 3 * EVERY[name] + 40
     first = START + int(at * 4e9)
@@ -76,6 +81,8 @@ def test_a_hole_is_a_gap_of_that_stream_with_its_place_and_length(name, at, leng
     for flag in gaps:
         assert flag.value == pytest.approx(real) and flag.bound == pytest.approx(bound)
         assert abs(flag.at_s - at * 4) * 1e3 <= EVERY[name] + 1
+    found_it = "gap, reported with its stream, place and length" if gaps else "hole within the bound, 0 reports"
+    record_property("figure", found_it)
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))
@@ -142,11 +149,13 @@ def test_losses_and_a_fault_are_flagged():
     assert "no space" in str(flags[0]) and "3 messages" in str(flags[1])
 
 
+@told
 @given(name=st.sampled_from(sorted(EVERY)), back=st.integers(60, 3000), at=st.integers(5, 30))
-def test_stamps_that_go_back_are_a_clock_step(name, back, at):
+def test_stamps_that_go_back_are_a_clock_step(record_property, name, back, at):
     stamps = take().streams[name].stamps_ns.copy()
     stamps[at:] -= back * MS
     assert ("clock", name) in found(grade(changed(take(), name, stamps_ns=stamps), STREAMS))
+    record_property("figure", "step of stamps, reported")
 
 
 @given(jump=st.integers(400, 5000))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from e0_policy.embodiment import load_embodiment
@@ -65,11 +65,12 @@ def test_poses_near_the_arm_are_met_with_joints_near_it(arm, seed: int) -> None:
         (lambda r: r.__setitem__((slice(4, None), 1), 0.35), "near a singularity, or the pose jumps"),
     ],
 )
-def test_what_cannot_be_is_told(change, reason: str) -> None:
+def test_what_cannot_be_is_told(change, reason: str, record_property) -> None:
     rows = np.tile(poses(FR3.home[None]), (8, 1))
     change(rows)
     told = joint_rows(FR3, FR3.home, rows, PERIOD)
     assert isinstance(told, str) and reason in told
+    record_property("figure", "refused with its reason")
 
 
 def test_a_tool_turned_upside_down_and_too_many_rows_are_told() -> None:
@@ -135,17 +136,18 @@ def test_poses_replanned_on_the_way_go_on_without_a_jump() -> None:
         (lambda r: r, {"representation": Representation.EE_DELTA_STEP}, "EE_DELTA_STEP"),
     ],
 )
-def test_a_wrong_chunk_of_poses_is_refused_and_holds(change, fields, reason: str) -> None:
+def test_a_wrong_chunk_of_poses_is_refused_and_holds(change, fields, reason: str, record_property) -> None:
     d = Driven().arm_it()
     given_fields = {"representation": Representation.EE_POSE, "joint_names": (), **fields}
     refusal = d.offer(d.chunk(np.array(change(line(d, 1, 0.1))), **given_fields))
     assert refusal and refusal.fault and reason in refusal.reason
     assert d.mode == "HOLD"
+    record_property("figure", "refused with its reason, and a hold")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**31))
-def test_whatever_the_poses_every_command_is_legal(seed: int) -> None:
+def test_whatever_the_poses_every_command_is_legal(record_property, seed: int) -> None:
     rng = np.random.default_rng(seed)
     d = Driven(embodiment="panda", max_jump_rad=7.0, max_tracking_error_rad=7.0).arm_it()
     for k in range(5):
@@ -157,3 +159,4 @@ def test_whatever_the_poses_every_command_is_legal(seed: int) -> None:
         d.run(80)
     d.play(700)
     assert d.violations == [] and np.ptp(np.array(d.positions[-20:]), axis=0).max() == 0.0
+    record_property("figure", "drawn run of poses, 0 breaches")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,12 +83,13 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["truncated", "bit", "longer"])
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
 def test_damage_is_refused_before_anything_loads(
-    saved: Checkpoint, name: str, how: str, monkeypatch: pytest.MonkeyPatch
+    saved: Checkpoint, name: str, how: str, monkeypatch: pytest.MonkeyPatch, record_property
 ) -> None:
     monkeypatch.setattr(module, "safe_open", None)
     damage(saved.folder / name, how)
     with pytest.raises(CheckpointError, match=name):
         read_checkpoint(saved.folder)
+    record_property("figure", "damaged file refused, nothing of it loaded")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,31 @@ def test_weights_of_another_configuration_are_refused(saved: Checkpoint, tmp_pat
         save_checkpoint(tmp_path / "other", tensors, saved)
 
 
-def test_pickles_and_half_checkpoints_are_refused(saved: Checkpoint, tmp_path: Path) -> None:
-    pickle = tmp_path / "model.pt"
-    torch.save({}, pickle)
-    with pytest.raises(CheckpointError, match="never opened"):
-        read_checkpoint(pickle)
+class Hostile:
+    """Runs code of its own where it is unpickled: makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self._mark,)
+
+
+def test_pickles_and_half_checkpoints_are_refused(saved: Checkpoint, tmp_path: Path, record_property) -> None:
+    pickle, mark = tmp_path / "model.pt", tmp_path / "ran"
+    torch.save(Hostile(mark), pickle)
+    for path in (pickle, shutil.copy(pickle, saved.folder / "model.pt")):
+        with pytest.raises(CheckpointError, match="never opened"):
+            read_checkpoint(path)
+    whole = (saved.folder / WEIGHTS).read_bytes()
+    (saved.folder / WEIGHTS).write_bytes(pickle.read_bytes())
+    with pytest.raises(CheckpointError, match=WEIGHTS):
+        read_checkpoint(saved.folder)
+    (saved.folder / WEIGHTS).write_bytes(whole)
+    assert not mark.exists()
+    torch.load(pickle, weights_only=False)
+    assert mark.exists(), "it would have run"
+    record_property("figure", "pickles that run code, by name and in the weights' place: refused, 0 ran")
     (saved.folder / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
         read_checkpoint(saved.folder)

@@ -59,7 +59,7 @@ class Raw:
         self._server.shutdown()
 
 
-def test_no_late_reply_is_taken_for_the_answer_to_another_request() -> None:
+def test_no_late_reply_is_taken_for_the_answer_to_another_request(record_property) -> None:
     """Fault matrix, row 15: a server as openpi's, without numbers, that answers a tenth of its requests too late."""
     count, chance, timeout_s = scaled(400, 10_000), random.Random(0), 0.05
 
@@ -81,7 +81,7 @@ def test_no_late_reply_is_taken_for_the_answer_to_another_request() -> None:
             )  # the latter: a busy machine
     connection.close()
     server.close()
-    print(f"{count} requests, {lost} replies too late, {mismatched} mismatched")
+    record_property("figure", f"{count} requests, {lost} replies too late, {mismatched} mismatched")
     assert mismatched == 0 and lost > count / 20 and answered > count / 2
 
 

@@ -14,6 +14,8 @@ import numpy as np
 MIB = 2**20
 BLOCKS = 8
 """Neighbouring samples are alike: the slope's error is that of slopes of a series whose blocks are left out in turn."""
+LONG_H, ALLOWED_MIB_PER_H, ERRORS = 1.0, 1.0, 3.0
+"""A life is long enough to tell from when it has settled this long; more than this beyond its error is growth."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Growth(NamedTuple):
 @dataclass(frozen=True)
 class Trend:
     """Growth per hour of the longest life of a process and of that life's second half, each with its standard error;
-    what it held first and last.
+    what it held first and last. `more_threads` and `more_files` are how many more than at most in the first quarter
+    there were at least in the last, which nothing that comes and goes adds to.
     """
 
     hours: float
@@ -45,6 +48,24 @@ class Trend:
     lives: int
     whole: Growth
     half: Growth
+    more_threads: int
+    more_files: int
+
+    @property
+    def long_enough(self) -> bool:
+        """Whether its growth can be told at all."""
+        return self.hours >= LONG_H and math.isfinite(self.half.error)
+
+    @property
+    def grows(self) -> str:
+        """What of it grows, in words; empty: nothing, or its life is too short to tell."""
+        if not self.long_enough:
+            return ""
+        slope, error = self.half
+        memory = f"{slope:+.2f} +- {error:.2f} MiB/h" if slope - ERRORS * error > ALLOWED_MIB_PER_H else ""
+        threads = f"{self.more_threads:+d} threads" if self.more_threads > 0 else ""
+        files = f"{self.more_files:+d} files" if self.more_files > 0 else ""
+        return ", ".join(filter(None, (memory, threads, files)))
 
 
 def sample(pid: int, at_s: float) -> Sample | None:
@@ -77,8 +98,16 @@ class Gauges:
             longest = max(lives.values(), key=lambda samples: samples[-1].at_s - samples[0].at_s)
             settled = [s for s in longest if s.at_s >= longest[0].at_s + settle_s] or longest[-1:]
             hours, half = (settled[-1].at_s - settled[0].at_s) / 3600, settled[len(settled) // 2 :]
-            found[name] = Trend(hours, settled[0], settled[-1], len(lives), growth(settled), growth(half))
+            slopes = growth(settled), growth(half)
+            counts = more([s.threads for s in settled]), more([s.files for s in settled])
+            found[name] = Trend(hours, settled[0], settled[-1], len(lives), *slopes, *counts)
         return found
+
+
+def more(counts: list[int]) -> int:
+    """The least of the last quarter above the most of the first."""
+    quarter = max(1, len(counts) // 4)
+    return min(counts[-quarter:]) - max(counts[:quarter])
 
 
 def growth(samples: list[Sample]) -> Growth:

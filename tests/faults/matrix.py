@@ -73,7 +73,15 @@ MATRIX = (
             LIVE + "a_frozen_executor_sends_no_burst",
         ),
     ),
-    Row(5, "sync killed", "hold within 520 ms of its last word", (DEATHS + "who_is_left_holds_the_arm_and_says_why",)),
+    Row(
+        5,
+        "sync killed",
+        "hold within 520 ms of its last word",
+        (
+            CHUNKS + "a_source_whose_plan_goes_on_is_a_hold_within_520_ms_of_its_last_word",
+            DEATHS + "who_is_left_holds_the_arm_and_says_why",
+        ),
+    ),
     Row(
         6,
         "recorder killed",
@@ -239,6 +247,7 @@ MATRIX = (
             RECORDER + "a_full_disk_is_a_fault_and_the_bag_is_whole_up_to_then",
             RECORDING + "too_little_space_while_it_runs_closes_the_bag_whole",
         ),
+        "an arm that moves beside it; row 6 has one whose recorder is dead",
     ),
     Row(
         26,
@@ -251,7 +260,7 @@ MATRIX = (
         ),
         "the slow disk is a slow file, no slowed block device",
     ),
-    Row(27, "90 MB/s", "0 lost in 60 s", missing="measured by e0 bench recorder, not asserted: BENCHMARKS.md"),
+    Row(27, "90 MB/s", "0 lost in 60 s", ("tests/bench/test_recorder.py::test_at_90_mb_per_s_nothing_is_lost",)),
     Row(
         28,
         "bags cut, bits flipped",
@@ -278,7 +287,7 @@ MATRIX = (
     Row(
         30,
         "hostile checkpoint",
-        "no code run, refused before loading",
+        "no code run, refused before loading; the node ends <= 5 s",
         (
             CHECKPOINT + "damage_is_refused_before_anything_loads",
             CHECKPOINT + "pickles_and_half_checkpoints_are_refused",
@@ -348,6 +357,7 @@ MATRIX = (
         "hold <= 520 ms; the node lives on",
         (
             POLICY + "an_exception_ends_in_none_with_the_cause_and_the_node_lives_on",
+            CHUNKS + "a_source_whose_plan_goes_on_is_a_hold_within_520_ms_of_its_last_word",
             MODES + "a_source_that_falls_silent_loses_its_plan_and_the_arm_comes_to_rest",
             LIVE + "a_policy_that_was_frozen_for_5_s_is_held_and_its_old_plans_are_not_followed",
         ),

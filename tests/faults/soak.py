@@ -6,7 +6,9 @@ python -m tests.faults.soak --lockstep --seconds 28800      # simulated seconds,
 
 The seed draws the faults, their order and their figures; what the machine does meanwhile is its own. A policy plans,
 the soak carries its plans to the executor and plays the camera `wrist`. Exit status 1: an illegal set-point, a fault
-that the graph did not recover from, a bag that does not read, or a process that ended by itself.
+that the graph did not recover from, a bag that does not read, a process that ended by itself, or one that grows: in the
+second half of a settled life of an hour or more its memory by more than 1 MiB/h beyond three standard errors, or its
+threads or open files at all. Of shorter lives it prints that they are too short to tell.
 """
 
 from __future__ import annotations
@@ -76,11 +78,12 @@ def live(seed: int, faults: Sequence[Fault], every_s: float, settle_s: float) ->
                 setpoints, violations = 0, -1
             finally:
                 soak.close()
-    print(f"\nseed {seed}, {len(outcomes)} faults\n{summary(outcomes)}\n\n{held(gauges.trends(settle_s))}")
+    trends = gauges.trends(settle_s)
+    print(f"\nseed {seed}, {len(outcomes)} faults\n{summary(outcomes)}\n\n{held(trends)}")
     print(f"\njudge: {violations} illegal of {setpoints} set-points")
     print(f"bags: {soak.bags} whole and {soak.partial} cut ones, {soak.messages} messages read from them")
     print("\n".join(ended) or "no process ended but those that were killed")
-    return int(bool(violations or ended) or not all(outcome.recovered for outcome in outcomes))
+    return int(bool(violations or ended or growing(trends)) or not all(outcome.recovered for outcome in outcomes))
 
 
 def alone(seen: Watched, nodes: Launcher) -> None:
@@ -127,8 +130,9 @@ def lockstep(seconds: float, seed: int, settle_s: float) -> int:
                 evaluator.close()
     hours, wall_h = done * STEP_S / 3600, (time.monotonic() - began) / 3600
     print(f"\n{hours:.2f} h in lock-step, {hours / wall_h:.1f} times real time; per simulated hour:")
-    print(f"{held(gauges.trends(settle_s))}\n{'; '.join(errors) or 'judge: 0 illegal set-points'}")
-    return int(bool(errors))
+    trends = gauges.trends(settle_s)
+    print(f"{held(trends)}\n{'; '.join(errors) or 'judge: 0 illegal set-points'}")
+    return int(bool(errors or growing(trends)))
 
 
 def pids(nodes: Launcher) -> dict[str, int]:
@@ -148,14 +152,21 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def growing(trends: dict[str, Trend]) -> list[str]:
+    """Which processes grow."""
+    return [name for name, trend in trends.items() if trend.grows]
+
+
 def held(trends: dict[str, Trend]) -> str:
-    """Per process: its lives, and of the longest memory, growth, threads and open files."""
+    """Per process: its lives, and of the longest memory, growth, threads and open files; whether it grows."""
     lines = [f"{'process':<18}{'lives':>6}{'h':>7}{'MiB':>16}{'MiB/h':>18}{'2nd half':>18}{'threads':>10}{'files':>10}"]
     for name, t in sorted(trends.items()):
         memory = f"{t.first.memory / MIB:.1f} .. {t.last.memory / MIB:.1f}"
         whole, half = (f"{g.mib_per_h:+.2f} +- {g.error:.2f}" for g in (t.whole, t.half))
         threads, files = f"{t.first.threads} .. {t.last.threads}", f"{t.first.files} .. {t.last.files}"
-        lines.append(f"{name:<18}{t.lives:>6}{t.hours:>7.2f}{memory:>16}{whole:>18}{half:>18}{threads:>10}{files:>10}")
+        verdict = (f"GROWS: {t.grows}" if t.grows else "holds") if t.long_enough else "too short to tell"
+        figures = f"{name:<18}{t.lives:>6}{t.hours:>7.2f}{memory:>16}{whole:>18}{half:>18}{threads:>10}{files:>10}"
+        lines.append(f"{figures}  {verdict}")
     return "\n".join(lines)
 
 

@@ -37,20 +37,46 @@ def test_a_policy_that_dies_at_any_moment_is_a_hold_within_20_ms_of_its_last_wor
     assert worst_ns <= 20 * MS
 
 
-def test_a_policy_that_was_frozen_moves_nothing_with_what_it_had_seen_before() -> None:
-    d = Driven(source_silence_ms=500.0).arm_it()
-    seen_ns = [d.now_ns + k * 50 * MS for k in range(100)]
-    assert d.offer(d.chunk(wave(d, np.arange(60) * 0.05))) is None
-    d.run(5000)
-    held = d.positions[-1]
-    for sequence, stamp_ns in enumerate(seen_ns, start=1):
-        refusal = d.offer(d.chunk([d.home] * 60, sequence, t0_ns=stamp_ns, in_reply_to_ns=stamp_ns))
-        assert (refusal is None) == (stamp_ns >= d.now_ns - 500 * MS)
-        if refusal is None:
-            break
-        d.run(4)
-        np.testing.assert_array_equal(d.positions[-1], held)
-    assert d.mode == "RUNNING", "what it saw since is good again"
+def test_a_source_whose_plan_goes_on_is_a_hold_within_520_ms_of_its_last_word(record_property) -> None:
+    """Whatever silenced it: it died, its observations end, its inference never does."""
+    rng, worst_ns, deaths = np.random.default_rng(5), 0, scaled(2, 100)
+    for _ in range(deaths):
+        d = Driven(source_silence_ms=500.0).arm_it()
+        for sequence in range(int(rng.integers(1, 4))):
+            d.play(int(rng.integers(1, 5)))
+            t_s = (d.now_ns - START) / 1e9 + np.arange(40) * 0.05
+            assert d.offer(d.chunk(wave(d, t_s), sequence)) is None
+            heard_ns = d.now_ns
+            d.run(4 * int(rng.integers(1, 100)))
+        d.run(heard_ns // MS + 1100 - d.now_ns // MS)
+        held = next(t.status for t in d.ticks if t.status.mode is Mode.HOLD)
+        assert held.reason.startswith("policy is silent") and held.committed_until_ns >= heard_ns + SILENCE_NS
+        worst_ns = max(worst_ns, held.committed_until_ns - heard_ns)
+        assert d.violations == [] and np.ptp(np.array(d.positions[-20:]), axis=0).max() == 0.0
+    record_property("figure", f"braking at most {worst_ns / MS:.0f} ms after its last word, {deaths} of {deaths}")
+    assert worst_ns <= 520 * MS
+
+
+def test_a_policy_that_was_frozen_moves_nothing_with_what_it_had_seen_before(record_property) -> None:
+    rng, freezes, offered = np.random.default_rng(2), scaled(1, 100), 0
+    for _ in range(freezes):
+        d = Driven(source_silence_ms=500.0).arm_it()
+        d.play(int(rng.integers(1, 50)))
+        seen_ns = [d.now_ns + k * 50 * MS for k in range(100)]
+        assert d.offer(d.chunk(wave(d, (d.now_ns - START) / 1e9 + np.arange(60) * 0.05))) is None
+        d.run(4 * int(rng.integers(1150, 1250)))
+        held = d.positions[-1]
+        for sequence, stamp_ns in enumerate(seen_ns, start=1):
+            refusal = d.offer(d.chunk([d.home] * 60, sequence, t0_ns=stamp_ns, in_reply_to_ns=stamp_ns))
+            assert (refusal is None) == (stamp_ns >= d.now_ns - 500 * MS)
+            if refusal is None:
+                break
+            offered += 1
+            d.run(4)
+            np.testing.assert_array_equal(d.positions[-1], held)
+        assert d.mode == "RUNNING", "what it saw since is good again"
+        assert d.violations == []
+    record_property("figure", f"0 of {offered} stale plans followed after {freezes} freezes")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -154,12 +180,13 @@ WRONG_UNITS = {
 
 
 @pytest.mark.parametrize("kind", WRONG_UNITS)
-def test_another_unit_frame_or_arm_is_refused_as_a_whole(kind: str) -> None:
+def test_another_unit_frame_or_arm_is_refused_as_a_whole(kind: str, record_property) -> None:
     d = Driven().arm_it()
     refusal = d.offer(d.chunk(**WRONG_UNITS[kind]))
     assert isinstance(refusal, Refusal) and refusal.fault and d.mode == "HOLD" and refusal.reason in d.status.reason
     d.run(300)
     np.testing.assert_array_equal(d.positions[-1], d.home)
+    record_property("figure", f"{kind}: refused")
 
 
 @pytest.mark.parametrize("jump_s", [-10.0, 10.0])
@@ -186,12 +213,13 @@ def test_a_clock_that_stands_still_moves_nothing_on(record_property) -> None:
 
 
 @pytest.mark.parametrize("step_s", [-0.5, 0.5])
-def test_a_stepped_wall_clock_is_a_hold_or_worse_never_a_motion(step_s: float) -> None:
+def test_a_stepped_wall_clock_is_a_hold_or_worse_never_a_motion(step_s: float, record_property) -> None:
     d = Driven().arm_it()
     follow(d, seconds=0.8)
     now_ns = d.now_ns + int(step_s * 1e9)
     d.executor.observe_joints(now_ns, FR3.joint_names, d.positions[-1], np.zeros(7))
     tick = d.executor.tick(now_ns)
+    record_property("figure", f"{step_s:+.1f} s: {tick.status.mode.name}, 0 motion")
     assert tick.status.mode in (Mode.HOLD, Mode.DISARMED) and tick.status.reason
     if tick.command:
         assert tick.command.at_rest(now_ns), "at most word to stay where the last command ended"

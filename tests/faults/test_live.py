@@ -193,7 +193,7 @@ def test_a_stop_that_came_while_the_executor_was_frozen_is_obeyed_before_any_mot
     assert not late and not live.request(interfaces.ARM).success
 
 
-def test_an_interrupt_in_motion_ends_at_rest(live: Live) -> None:
+def test_an_interrupt_in_motion_ends_at_rest(live: Live, record_property) -> None:
     live.move()
     os.kill(live.processes["chunk_executor"].pid, signal.SIGINT)
     live.until(lambda: live.processes["chunk_executor"].poll() is not None)
@@ -201,3 +201,4 @@ def test_an_interrupt_in_motion_ends_at_rest(live: Live) -> None:
     live.spin(0.2)
     last = live.sent[-1].points[-1]
     assert not any(last.velocities) and not any(last.accelerations)
+    record_property("figure", "Ctrl-C in motion: the last command ends at rest")

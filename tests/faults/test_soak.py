@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from unittest.mock import Mock
+from dataclasses import replace
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
 
 from tests.faults import soak
-from tests.faults.gauges import MIB, Gauges, Sample, growth
+from tests.faults.gauges import MIB, Gauges, Sample, Trend, growth, more
 from tests.faults.injected import FROZEN, KILLED, KINDS, STILL_S, schedule
 from tests.faults.scale import FULL
 
@@ -48,6 +49,54 @@ def test_a_process_that_was_started_anew_is_another_life(monkeypatch: pytest.Mon
     trend = gauges.trends(settle_s=10.0)["policy"]
     assert trend.lives == 2 and trend.first.at_s == 40.0 and trend.whole.mib_per_h == pytest.approx(0.0, abs=1e-6)
     assert "policy                 2" in soak.held({"policy": trend})
+
+
+def lived(hours: float, mib_per_h: float = 0.0, noise_mib: float = 0.1, files=lambda k: 20 + k % 3) -> Trend:  # type: ignore[no-untyped-def]
+    """A process sampled every minute, whose files come and go."""
+    rng, gauges, series = np.random.default_rng(4), Gauges(), []
+    for k in range(round(60 * hours) + 1):
+        memory = int((100 + mib_per_h * k / 60 + rng.normal(0, noise_mib)) * MIB)
+        series.append(Sample(60.0 * k, memory, 9, files(k)))
+    gauges._series["policy"][1] = series
+    return gauges.trends(settle_s=0.0)["policy"]
+
+
+@pytest.mark.parametrize(
+    ("trend", "word", "status"),
+    [
+        (lived(4.0), "holds", 0),
+        (lived(4.0, 0.8), "holds", 0),
+        (lived(4.0, 3.0), "GROWS: +2.9", 1),
+        (lived(4.0, 3.0, noise_mib=20.0), "holds", 0),
+        (lived(4.0, files=lambda k: 20 + k // 20 + k % 3), "GROWS: +", 1),
+        (lived(0.9, 30.0), "too short to tell", 0),
+        (lived(0.2, 30.0), "too short to tell", 0),
+    ],
+    ids=["still", "less than allowed", "more than allowed", "not to be told from noise", "files", "short", "few"],
+)
+def test_what_grows_fails_the_soak_if_its_life_is_long_enough_to_tell(trend: Trend, word: str, status: int) -> None:
+    assert word in soak.held({"policy": trend}) and soak.growing({"policy": trend}) == ["policy"] * status
+
+
+def test_more_threads_are_growth_and_one_that_comes_and_goes_is_none() -> None:
+    assert (more([3, 4, 3, 4, 3, 4, 3, 4]), more([3, 3, 4, 4, 5, 5, 6, 6]), more([3])) == (-1, 3, 0)
+    trend = replace(lived(2.0), more_threads=2)
+    assert trend.grows == "+2 threads"
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_growth_is_in_the_exit_status(monkeypatch: pytest.MonkeyPatch, growing: bool) -> None:
+    """Of a soak in lock-step whose graph and evaluator are stand-ins."""
+    trends = {"policy": lived(4.0, 3.0 * growing)}
+    for name in ("Launcher", "start", "graph"):
+        monkeypatch.setattr(soak, name, MagicMock())
+    soak.start.return_value.run.return_value = Mock(steps=20, error="", violations=0)
+    monkeypatch.setattr(soak.Gauges, "trends", lambda self, settle_s: trends)
+    assert soak.lockstep(1.0, 0, 0.0) == growing
+    monkeypatch.setattr(soak, "Injector", MagicMock())
+    soak.Injector.return_value.seen.judged.return_value = (1000, 0)
+    soak.Injector.return_value.seen.get_node_names.return_value = []
+    assert soak.live(0, [], 1.0, 0.0) == growing
 
 
 def test_a_soak_that_is_not_alone_says_so_and_an_executors_own_listener_is_no_stranger() -> None:

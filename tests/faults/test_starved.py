@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from std_msgs.msg import Header
 
 from e0_msgs.msg import ExecutorState
-from e0_ros.conversions import to_ns
+from e0_ros.conversions import to_ns, to_time
+from e0_ros.core.executor_types import ExecutorConfig
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from tests.faults.scale import FULL, scaled
@@ -22,6 +25,9 @@ from tests.faults.watched import Watched, patient, recording
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(900 if FULL else 300)]
 SETTINGS = {"bridge": {"judge": True}, "chunk_executor": {"realtime_priority": 0, "state_rate_hz": 1000.0}}
 BUSY = "while True: pass"
+CONFIG, TICK_MS = ExecutorConfig(), 4.0
+MISSED_MS, LATE_MS = 3 * TICK_MS, CONFIG.span_ms + 1e3 / CONFIG.command_rate_hz + 2 * TICK_MS
+"""Between two ticks: a tick that began more than a period late; a command that is late by more than its span."""
 LOADS = ((2, 0), (8, 0), (8, 10)) if FULL else ((4, 0),)
 """Busy processes on the executor's core, and how nice the executor is to them."""
 
@@ -49,6 +55,18 @@ def starved(pid: int, others: int, niceness: int) -> Iterator[None]:
                 os.setpriority(os.PRIO_PROCESS, thread, 0)
 
 
+def stalls(states: list[ExecutorState], longer_ms: float) -> list[tuple[ExecutorState, ExecutorState]]:
+    """Neighbouring states further apart, of which none was lost on the way to the test: few commands came between."""
+    apart = [(a, b) for a, b in pairwise(states) if to_ns(b.header.stamp) - to_ns(a.header.stamp) > 1e6 * longer_ms]
+    return [(a, b) for a, b in apart if b.commands - a.commands <= 2]
+
+
+def test_a_stall_is_told_from_lost_states() -> None:
+    state = lambda ms, commands: ExecutorState(header=Header(stamp=to_time(int(ms * 1e6))), commands=commands)  # noqa: E731
+    states = [state(0, 1), state(4, 1), state(204, 2), state(604, 22), state(608, 22)]
+    assert stalls(states, 12.0) == [(states[1], states[2])] and stalls(states, 300.0) == []
+
+
 def test_an_executor_that_is_starved_says_so_and_sends_nothing_illegal(tmp_path: Path, record_property) -> None:
     values = {"simulator": "fr3_plant", "source": "replay", "record": False, "size": 64}
     graph = patient(resolve("sim", {**values, "recording": str(recording(tmp_path / "plan"))}, SETTINGS))
@@ -73,7 +91,15 @@ def test_an_executor_that_is_starved_says_so_and_sends_nothing_illegal(tmp_path:
                 assert worst > 8.0, "it was starved"
                 assert {s.mode for s in states} <= {ExecutorState.RUNNING, ExecutorState.HOLD}, figure
                 assert all(s.reason for s in states)
-                seen.until(lambda late=late: seen.value("chunk_executor", "late_ticks") > late, "word of late ticks")
+                # A tick that is late may end one stall and begin the next: half of them are told at least.
+                missed = max(1, -(-len(stalls(states, MISSED_MS)) // 2))
+                told = lambda late=late: seen.value("chunk_executor", "late_ticks") - late  # noqa: E731
+                seen.until(lambda missed=missed, told=told: told() >= missed, f"word of {missed} late ticks")
+                long = [pair for pair in stalls(states, LATE_MS) if pair[0].mode == ExecutorState.RUNNING]
+                assert all(after.mode == ExecutorState.HOLD for _, after in long), "late by a command's span: a hold"
+                record_property(
+                    "figure", f"{missed} late ticks or more, {told():.0f} told; {len(long)} too late, all held"
+                )
                 seen.until(seen.runs, "motion again")
             setpoints, violations = seen.judged()
             record_property("figure", f"{violations} illegal of {setpoints} set-points")

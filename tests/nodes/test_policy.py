@@ -186,12 +186,15 @@ def test_lockstep_answers_a_stale_observation_with_its_reason(rig: Callable[...,
     assert not r.policy.seen
 
 
-def test_an_exception_ends_in_none_with_the_cause_and_the_node_lives_on(rig: Callable[..., Rig]) -> None:
+@pytest.mark.parametrize("kind", [ZeroDivisionError, MemoryError])
+def test_an_exception_ends_in_none_with_the_cause_and_the_node_lives_on(
+    rig: Callable[..., Rig], kind: type[Exception], record_property
+) -> None:
     r = rig(policy="e0", lockstep=True)
-    r.policy.fault = ZeroDivisionError("bad weights")
+    r.policy.fault = kind("bad weights")
     r.observe(NOW)
     answer = r.answers(1)[0]
-    assert (answer.status, answer.reason) == (ChunkMsg.STATUS_NONE, "error: ZeroDivisionError: bad weights")
+    assert (answer.status, answer.reason) == (ChunkMsg.STATUS_NONE, f"error: {kind.__name__}: bad weights")
     r.until(lambda: "bad weights" in r.diagnostics[-1].status[0].message)
     assert r.diagnostics[-1].status[0].level == b"\x02"
     r.policy.fault = None
@@ -199,6 +202,7 @@ def test_an_exception_ends_in_none_with_the_cause_and_the_node_lives_on(rig: Cal
     r.observe(NOW + TICK)
     assert r.answers(2)[1].status == ChunkMsg.STATUS_OK
     r.until(lambda: r.diagnostics[-1].status[0].level == b"\x00")
+    record_property("figure", f"{kind.__name__}: answered at once with none and the cause; the node lives on")
 
 
 def test_an_observation_of_another_arm_is_refused(rig: Callable[..., Rig]) -> None:
@@ -304,16 +308,26 @@ def test_replay_of_a_file_through_the_node(ros: None, tmp_path: Path) -> None:
         (["policy:=replay"], "needs a bag or an .npz file"),
         (["recording:=/nowhere"], "nothing there to replay"),
         (["policy:=e0", "checkpoint:=/nowhere"], "needs an existing checkpoint"),
+        (["policy:=e0", "checkpoint:={folder}/model.pt"], "never opened"),
         (["recordin:=x"], "did you mean 'recording'?"),
     ],
 )
-def test_a_bad_start_ends_with_one_line_and_status_2(arguments: list[str], text: str) -> None:
+def test_a_bad_start_ends_with_one_line_and_status_2(
+    arguments: list[str], text: str, tmp_path: Path, record_property
+) -> None:
+    (tmp_path / "model.pt").write_bytes(b"a pickle")
     command = [sys.executable, "-m", "e0_ros.nodes.policy", "--ros-args"]
     for argument in arguments:
-        command += ["-p", argument]
+        command += ["-p", argument.format(folder=tmp_path)]
+    begin_s = time.monotonic()
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ)
     assert process.returncode == 2
     assert text in process.stderr and len(process.stderr.strip().splitlines()) == 1
+    if "checkpoint" in arguments[-1]:
+        after_s = time.monotonic() - begin_s
+        record_property("figure", f"a checkpoint that is none: the node ends after {after_s:.1f} s")
+        if after_s > 5.0:
+            record_property("beyond", f"the node ends after {after_s:.1f} s")
 
 
 def test_in_the_shadow_nothing_of_the_policy_reaches_the_executor_and_its_error_is_told(
