@@ -8,7 +8,7 @@ from e0_ros.doctor.finding import Bench, Finding, green, grey, red, yellow
 from e0_ros.doctor.machine import Machine
 
 OFFSET_MS = 5.0
-"""A third of the skew that two views may have (`SyncConfig.tolerance_ms`)."""
+"""A quarter of the skew that two views at 30 Hz may have (`SyncConfig.tolerance_ns`)."""
 PACKETS = 10_000
 PACKET_BYTES = 1200
 _PING = ("ping", "-q", "-n", "-i", "0.001", "-c", str(PACKETS), "-s", str(PACKET_BYTES), "-w", "30")
