@@ -163,6 +163,8 @@ class GelloTeleopNode(Node):
         self._read()
         if self._pedal is not None:
             self.core.deadman(self._pedal.pressed())
+            if news := self._pedal.news():
+                self.get_logger().warning(news)
         outcome = self.core.tick(time.monotonic_ns())
         if isinstance(outcome, Idle):
             self._reason = outcome.reason
