@@ -33,7 +33,6 @@ from e0_ros.dynamixel import BusError, BusFault, LeaderBus, Sample
 from e0_ros.json_file import write_json
 
 _READINGS = 50
-_ARM_JOINTS = 7
 _SHOWN_HZ = 10.0
 _POSE = (0.0, 0.0, 0.0, -np.pi / 2, 0.0, np.pi / 2, 0.0)
 _FACTORY_BAUD = 57600
@@ -59,6 +58,7 @@ def calibrate(argv: Sequence[str] | None = None) -> int:
                         help="known signs: no joint is to be turned (with --yes: default the file's)")  # fmt: skip
     parser.add_argument("--trigger-rad", type=float, default=-0.7, metavar="RAD",
                         help="with --yes: what squeezing changes the trigger's reading by (default: -0.7)")  # fmt: skip
+    parser.add_argument("--embodiment", default="fr3", help="follower (default: fr3)")
     _common(parser)
     options = parser.parse_args(argv)
     return _with_leader(options, lambda bus, leader: _calibrate(bus, leader, options))
@@ -72,7 +72,7 @@ def _calibrate(bus: LeaderBus, leader: Calibration, options: argparse.Namespace)
     leader = replace(leader, signs=tuple(options.signs or leader.signs))
     raw, seen = _average(bus), not (options.yes or options.signs)
     if seen:
-        leader = replace(leader, signs=_turned(bus, leader, raw[:n], pose))
+        leader = replace(leader, signs=_turned(bus, leader, raw[:n], pose, load_embodiment(options.embodiment)))
     offsets, residual = fit_offsets(raw[:n], pose, np.array(leader.signs))
     found = replace(leader, port=options.port or leader.port, offsets_rad=tuple(map(float, offsets)))
     if leader.gripper_id:
@@ -99,12 +99,14 @@ def _calibrate(bus: LeaderBus, leader: Calibration, options: argparse.Namespace)
     return 0
 
 
-def _turned(bus: LeaderBus, leader: Calibration, raw_rad: FloatArray, pose: FloatArray) -> tuple[float, ...]:
+def _turned(
+    bus: LeaderBus, leader: Calibration, raw_rad: FloatArray, pose: FloatArray, arm: Embodiment
+) -> tuple[float, ...]:
     """The sign of every joint, by turning one after the other."""
     print("Now turn one joint at a time; front is where the arm reaches. Let it stay where it is then.")
-    signs: list[float] = []
+    signs, known = list[float](), arm.has_kinematics and len(pose) == arm.joints
     while (i := len(signs)) < len(pose):
-        way = turn_words(pose, i) if len(pose) == _ARM_JOINTS else "in its positive direction"
+        way = turn_words(pose, i) if known else "in its positive direction"
         _ask(False, f"Turn joint {i + 1} by about 0.3 rad {way}, hold it still, press Enter")
         try:
             now_rad = _average(bus)[: len(pose)]
