@@ -72,6 +72,7 @@ VERBS = {
         "a leader arm's file: e0 gello calibrate --out my_gello.yaml",
     ),
     "gello show": ("e0_ros.gello_command:show", "its live joints: e0 gello show --calibration my_gello.yaml"),
+    "gello baud": ("e0_ros.gello_command:baud", "another baud rate for its servos: e0 gello baud --to 1000000"),
     "gello fake": ("sim.fake_gello:main", "a leader arm without the hardware: e0 gello fake --link /tmp/gello"),
     "camera fake": ("sim.bridge.camera:command", "cameras without the hardware: e0 camera fake --drop-share 0 0.2"),
     "env": ("e0_ros.env_command:main", "which ROS 2, Python and versions this is: e0 env"),

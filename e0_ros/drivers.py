@@ -6,15 +6,17 @@ realsense2_camera's rs_launch.py (realsense-ros 4.55 to 4.58.2).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.resources import config_dir
+from e0_ros.config import ConfigError
 from e0_ros.core.bench_calibration import BenchCalibration, read_bench
 from e0_ros.core.camera_model import FLANGE, quaternion_xyzw
-from e0_ros.interfaces import optical_frame
+from e0_ros.interfaces import optical_frame, trained_frame
 
 if TYPE_CHECKING:
     from e0_ros.graph import BenchArguments
@@ -53,7 +55,8 @@ def drivers(a: BenchArguments, activated_by_us: bool) -> tuple[Foreign, ...]:
     places = _places(a)
     views = a.views if a.cameras and not a.fake_cameras else ()
     cameras = [_camera(a, i, view in places) for i, view in enumerate(views)]
-    return (*_arm(a, activated_by_us), *cameras, *(places[view] for view in a.views if view in places))
+    told = [by_view[view] for by_view in (places, _trained_places(a)) for view in a.views if view in by_view]
+    return (*_arm(a, activated_by_us), *cameras, *told)
 
 
 def _arm(a: BenchArguments, activated_by_us: bool) -> tuple[Foreign, Foreign]:
@@ -93,12 +96,34 @@ def _camera(a: BenchArguments, i: int, placed: bool) -> Foreign:
 
 def _places(a: BenchArguments) -> dict[str, Foreign]:
     """Per calibrated view who tells /tf_static of its place."""
-    bench, base = measured(a), load_embodiment(a.embodiment).base_frame
+    return _tellers(a, measured(a) or BenchCalibration(), "place", optical_frame)
+
+
+def _trained_places(a: BenchArguments) -> dict[str, Foreign]:
+    """Per view who tells of the place that it had when the policy's demonstrations were recorded.
+
+    Raises:
+        ConfigError: it is not to be compared with the view's place now, so that no offset would follow.
+
+    """
+    if not a.trained_calibration:
+        return {}
+    now, then = measured(a) or BenchCalibration(), read_bench(Path(a.trained_calibration))
+    hangs = {view: place.parent for view, place in now.cameras.items()}
+    lost = [view for view, place in then.cameras.items() if hangs.get(view) != place.parent] or not then.cameras
+    if lost:
+        had = ", ".join(f"{view} on the {place.parent}" for view, place in then.cameras.items()) or "no camera"
+        raise ConfigError(f"trained_calibration has {had}; calibration:=FILE must have the same, where they are now")
+    return _tellers(a, then, "trained_place", trained_frame)
+
+
+def _tellers(a: BenchArguments, bench: BenchCalibration, name: str, frame: Callable[[str], str]) -> dict[str, Foreign]:
+    base = load_embodiment(a.embodiment).base_frame
     frames, told = {"base": base, "flange": base.removesuffix("link0") + FLANGE}, {}
-    for view, place in bench.cameras.items() if bench else ():
+    for view, place in bench.cameras.items():
         numbers = [*place.pose[:3, 3].tolist(), *quaternion_xyzw(place.pose[:3, :3]).tolist()]
-        words = [f for name, x in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), numbers, strict=True)
-                 for f in (f"--{name}", f"{x:.9f}")]  # fmt: skip
-        words += ["--frame-id", frames[place.parent], "--child-frame-id", optical_frame(view)]
-        told[view] = Foreign(f"place_{view}", "run", "tf2_ros", "static_transform_publisher", tuple(words), RESTART)
+        words = [f for axis, x in zip(("x", "y", "z", "qx", "qy", "qz", "qw"), numbers, strict=True)
+                 for f in (f"--{axis}", f"{x:.9f}")]  # fmt: skip
+        words += ["--frame-id", frames[place.parent], "--child-frame-id", frame(view)]
+        told[view] = Foreign(f"{name}_{view}", "run", "tf2_ros", "static_transform_publisher", tuple(words), RESTART)
     return told

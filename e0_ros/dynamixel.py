@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TORQUE_ENABLE, HARDWARE_ERROR, PRESENT_POSITION = 64, 70, 132
+from e0_ros.core.gello_geometry import BAUD_RATES
+
+BAUD_RATE, TORQUE_ENABLE, HARDWARE_ERROR, PRESENT_POSITION = 8, 64, 70, 132
 _POSITION_BYTES, _ALERT = 4, 0x80
 _STATUS_BYTES, _REQUEST_BYTES = 11, 14
 _RETURN_DELAY_S = 500e-6
@@ -119,6 +121,18 @@ class LeaderBus:
         if alarmed:
             return BusFault(f"servo {alarmed[0]} reports a hardware error{self._hardware(alarmed[0])}; power-cycle it")
         return Sample(stamp_ns, tuple(ticks))
+
+    def write_baud_rate(self, baud_rate: int) -> None:
+        """Tell every servo another baud rate, which it keeps in its EEPROM; after this the bus is to be opened anew.
+
+        Raises:
+            BusError: a servo does not take it.
+
+        """
+        for servo in self.ids:
+            result, error = self._packets.write1ByteTxRx(self._port, servo, BAUD_RATE, BAUD_RATES[baud_rate])
+            if result != self._sdk.COMM_SUCCESS or error & ~_ALERT:
+                raise BusError(f"servo {servo} does not take {baud_rate} baud{self._why(result, error)}; try again")
 
     def _hardware(self, servo: int) -> str:
         bits, result, _ = self._packets.read1ByteTxRx(self._port, servo, HARDWARE_ERROR)

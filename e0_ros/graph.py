@@ -211,6 +211,9 @@ class BenchArguments:
     fake_cameras: bool = setting(False, "pictures of no scene in their place; its settings have the faults")
     controllers_yaml: str = setting("", "controllers of the arm; empty: the shipped config/controllers.yaml")
     calibration: str = setting("", "file of the bench, by e0 calibrate: latencies, and places of cameras")
+    trained_calibration: str = setting(
+        "", "the same of when the policy's demonstrations were recorded: E0 is told how far cameras were moved since"
+    )
     gello: str = setting("", "file of the leader, by e0 gello calibrate; with a policy: it can take over")
     gello_port: str = setting("", "serial port of the leader; empty: as in its file")
     gripper: bool = setting(True, "drive the Franka Hand; its stand-in with use_fake_hardware has no actions")
@@ -323,7 +326,7 @@ def sim_graph(a: SimArguments) -> Graph:
 
 def franka_graph(a: FrankaArguments) -> Graph:
     """The real arm, its cameras and a policy. Without the policy the executor holds and says so."""
-    told = {"embodiment": a.embodiment, "shadow": a.shadow, "view_reference": a.view_reference}
+    told = {"embodiment": a.embodiment, "shadow": a.shadow, "view_reference": a.view_reference, **_moved(a)}
     policy = replace(_policy(a, told), on_death=CONTINUE)
     sync, *others = _bench_processes(a)
     takeover = (_takeover(a, {"embodiment": a.embodiment}),) if a.gello else ()
@@ -341,7 +344,9 @@ def teleop_graph(a: TeleopArguments) -> Graph:
     sync, executor, *others = _bench_processes(a)
     leader = replace(_teleop(a, {"embodiment": a.embodiment}), on_death=RESTART)
     watcher = (
-        (replace(_policy(a, {"embodiment": a.embodiment, "shadow": True}), on_death=CONTINUE),) if a.shadow else ()
+        (replace(_policy(a, {"embodiment": a.embodiment, "shadow": True, **_moved(a)}), on_death=CONTINUE),)
+        if a.shadow
+        else ()
     )
     nodes = (sync, leader, *watcher, _with(executor, executor.settings, TELEOP_PACE), *others)
     return Graph("teleop", a, nodes, _drivers(a))
@@ -369,6 +374,10 @@ def _policy(a: SimArguments | FrankaArguments | TeleopArguments, common: Mapping
     if isinstance(a, SimArguments) and a.source == "replay":
         return _with(POLICY, common, policy="replay", recording=a.recording)
     return _with(POLICY, common, policy="e0", checkpoint=a.checkpoint)
+
+
+def _moved(a: BenchArguments) -> dict[str, bool]:
+    return {"camera_places": True} if a.trained_calibration else {}
 
 
 def _watched(a: BenchArguments) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,10 @@ from e0_policy.types import Observation
 from e0_ros.core.camera_places import CameraPlaces
 
 PATIENCE_S = 10.0
+_UNTOLD = (
+    "camera_places: nobody tells where a camera stood in training (<view>_trained_optical_frame on /tf_static), "
+    "so every camera is taken to stand there; on a bench: trained_calibration:=FILE"
+)
 
 
 class PlacedPolicy:
@@ -21,11 +26,12 @@ class PlacedPolicy:
         base_frame: of the arm.
         lockstep: wait at the first observation of an episode for transforms as new as that, because cameras may stand
             elsewhere in each scene and topics are not ordered among each other.
+        warn: told in real time, at the start of an episode, that nobody tells of places in training.
 
     """
 
-    def __init__(self, policy: Policy, base_frame: str, lockstep: bool) -> None:
-        self._policy, self._lockstep = policy, lockstep
+    def __init__(self, policy: Policy, base_frame: str, lockstep: bool, warn: Callable[[str], Any] = print) -> None:
+        self._policy, self._lockstep, self._warn = policy, lockstep, warn
         self.embodiment, self.checkpoint = policy.embodiment, policy.checkpoint
         self.execution_horizon = policy.execution_horizon
         self.observe, self.prepare = (getattr(policy, name, None) for name in ("observe", "prepare"))
@@ -54,6 +60,8 @@ class PlacedPolicy:
             new = lambda: self._places.stamp_ns >= observation.stamp_ns  # noqa: E731
             if self._lockstep and self._first and not self._heard.wait_for(new, PATIENCE_S):
                 raise TimeoutError(f"nobody told on /tf_static where the cameras stand at {observation.stamp_ns} ns")
-            self._first = False
             offsets = self._places.offsets(tuple(observation.views))
+            if self._first and not offsets and not self._lockstep:
+                self._warn(_UNTOLD)
+            self._first = False
         return self._policy.infer(replace(observation, view_offsets=offsets), plan)

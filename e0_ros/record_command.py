@@ -155,6 +155,8 @@ class Recorder:
             while not self._leaving:
                 self._takes.client.spin(0.05)
                 self._view.show(self._takes.client.status(self._instruction(), self._takes.bytes_per_s))
+                if self._pedal and (news := self._pedal.news()):
+                    self._view.say(news)
                 if key := self._keyboard.key() or (self._pedal.key() if self._pedal else ""):
                     self._act(key)
                 elif self._keyboard.ended:

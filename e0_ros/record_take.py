@@ -52,6 +52,7 @@ class Takes:
     instruction: str = field(default="", init=False)
     interventions: int = field(default=0, init=False)
     _next_seed: int = field(default=-1, init=False)
+    _led: bool = field(default=False, init=False)
 
     def start(self, instruction: str, again: bool = False) -> str:
         """Begin a take; `again` in the same scene. Returns the bag's path.
@@ -102,18 +103,22 @@ class Takes:
         """
         reply = self.client.call(interfaces.ENGAGE)
         self.interventions += 1
+        self._led = True
         return str(reply.message)
 
     def hand_back(self) -> None:
         """The arm belongs to the policy again.
 
         Raises:
-            GraphCallError: no leader is there, or the executor cannot be armed.
+            GraphCallError: nobody took over in this take, no leader is there, or the executor cannot be armed.
 
         """
+        if not (self._led and self.interventions):
+            raise GraphCallError("there is nothing to hand back: nobody took over in this take")
         self.client.call(interfaces.RELEASE)
         if self.arm:
             self.client.arm(Time())
+        self._led = False
 
     def bring_home(self, recover: bool) -> str:
         """Bring the arm home, after recovering it or as it is; returns what came of it.

@@ -14,7 +14,8 @@ BROADCAST = 254
 PING, READ, WRITE, STATUS, SYNC_READ = 0x01, 0x02, 0x03, 0x55, 0x82
 INSTRUCTION_ERROR, CRC_ERROR, RANGE_ERROR, LENGTH_ERROR, ACCESS_ERROR, ALERT = 2, 3, 4, 5, 7, 0x80
 MODEL_XL330_M288, FIRMWARE = 1200, 52
-TORQUE_ENABLE, HARDWARE_ERROR, PRESENT_POSITION = 64, 70, 132
+BAUD_RATE, TORQUE_ENABLE, HARDWARE_ERROR, PRESENT_POSITION = 8, 64, 70, 132
+BAUD_RATES = (9600, 57600, 115200, 1000000, 2000000, 3000000, 4000000)
 TABLE_BYTES = 147
 _MAX_LENGTH = 1024
 
@@ -62,17 +63,22 @@ class Servos:
     Args:
         ids: their ids.
         positions: gives the present position of each [ticks], in the order of the ids.
+        baud_rate: in every servo's EEPROM.
 
     """
 
-    def __init__(self, ids: Sequence[int], positions: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, ids: Sequence[int], positions: Callable[[], Sequence[int]], baud_rate: int = 57600) -> None:
         self._ids, self._positions = tuple(ids), positions
         self._tables = {i: bytearray(TABLE_BYTES) for i in ids}
         for servo, table in self._tables.items():
             struct.pack_into("<HIBB", table, 0, MODEL_XL330_M288, 0, FIRMWARE, servo)
-            table[TORQUE_ENABLE] = 1
+            table[TORQUE_ENABLE], table[BAUD_RATE] = 1, BAUD_RATES.index(baud_rate)
         self.silent: set[int] = set()
-        self._buffer = bytearray()
+        self._buffer, self._line_baud = bytearray(), 0
+
+    def baud_rate(self, servo: int) -> int:
+        """What a servo listens at."""
+        return BAUD_RATES[self._tables[servo][BAUD_RATE]]
 
     def torque(self, servo: int) -> bool:
         """Whether a servo holds its position, which hands then cannot move."""
@@ -82,20 +88,24 @@ class Servos:
         """Set a servo's hardware error; 0 clears it."""
         self._tables[servo][HARDWARE_ERROR] = bits
 
-    def answer(self, data: bytes) -> bytes:
-        """What the servos say to these bytes, which may be part of a packet or several."""
+    def answer(self, data: bytes, baud_rate: int = 0) -> bytes:
+        """What the servos say to these bytes, which may be part of a packet or several.
+
+        Those of another baud rate than the line's hear nothing in them; 0: all of them hear it.
+        """
         self._buffer += data
+        self._line_baud = baud_rate
         said = b""
         while (request := take_packet(self._buffer)) is not None:
             said += self._reply(*request)
         return said
 
     def _reply(self, servo: int, instruction: int, parameters: bytes, sound: bool) -> bytes:
-        asked = [i for i in self._ids if servo in (i, BROADCAST) and i not in self.silent]
+        asked = [i for i in self._ids if servo in (i, BROADCAST) and self._hears(i)]
         if not sound:
             return b"".join(self._status(i, CRC_ERROR) for i in asked if servo != BROADCAST)
         if instruction == SYNC_READ and servo == BROADCAST and len(parameters) >= 4:
-            wanted = [i for i in parameters[4:] if i in self._ids and i not in self.silent]
+            wanted = [i for i in parameters[4:] if i in self._ids and self._hears(i)]
             return b"".join(self._read(i, parameters[:4]) for i in wanted)
         if instruction == PING:
             known = struct.pack("<HB", MODEL_XL330_M288, FIRMWARE)
@@ -104,6 +114,9 @@ class Servos:
             return b""
         act = {READ: self._read, WRITE: self._write}.get(instruction)
         return b"".join(act(i, parameters) if act else self._status(i, INSTRUCTION_ERROR) for i in asked)
+
+    def _hears(self, servo: int) -> bool:
+        return servo not in self.silent and self._line_baud in (0, self.baud_rate(servo))
 
     def _read(self, servo: int, parameters: bytes) -> bytes:
         if len(parameters) != 4:
@@ -119,9 +132,10 @@ class Servos:
         if len(parameters) < 3:
             return self._status(servo, LENGTH_ERROR)
         (address,), data = struct.unpack_from("<H", parameters), parameters[2:]
-        if address != TORQUE_ENABLE or len(data) != 1:
+        most = {TORQUE_ENABLE: 1, BAUD_RATE: len(BAUD_RATES) - 1}.get(address)
+        if most is None or len(data) != 1 or (address == BAUD_RATE and self.torque(servo)):  # EEPROM: torque off
             return self._status(servo, ACCESS_ERROR if address < TABLE_BYTES else RANGE_ERROR)
-        if data[0] > 1:
+        if data[0] > most:
             return self._status(servo, RANGE_ERROR)
         self._tables[servo][address] = data[0]
         return self._status(servo, 0)

@@ -13,6 +13,7 @@ import math
 import os
 import select
 import sys
+import termios
 import threading
 import time
 import tty
@@ -28,8 +29,9 @@ from e0_policy.types import FloatArray
 from e0_ros.config import add_arguments, check, from_arguments, setting
 from e0_ros.core.gello_geometry import TICKS_PER_TURN, TURN_RAD, Calibration, load_calibration
 from e0_ros.dynamixel import read_time_s
-from sim.dynamixel_servos import Servos
+from sim.dynamixel_servos import BAUD_RATES, Servos
 
+_SPEEDS = {getattr(termios, f"B{rate}"): rate for rate in BAUD_RATES}
 _WAVES = np.array([0.7, 1.0, 0.8, 0.9, 1.1, 0.6, 1.3])
 
 
@@ -62,7 +64,7 @@ class FakeGello:
         self._shift = np.zeros(len(calibration.joint_ids))
         self._silent_until_s = 0.0
         self._answer_s = read_time_s(len(calibration.ids), calibration.baud_rate) if config.wire else 0.0
-        self.servos = Servos(calibration.ids, self.ticks)
+        self.servos = Servos(calibration.ids, self.ticks, calibration.baud_rate)
         self._stopping = threading.Event()
         self._started_s = time.monotonic()
         self._ours, self._theirs = os.openpty()
@@ -113,12 +115,16 @@ class FakeGello:
         ticks = np.round(np.array(raw) * TICKS_PER_TURN / TURN_RAD + noise) + self._turns * TICKS_PER_TURN
         return [int(tick) for tick in ticks]
 
+    def _line_baud(self) -> int:
+        """What the other end has set its port to."""
+        return _SPEEDS.get(termios.tcgetattr(self._theirs)[4], 0)
+
     def _serve(self) -> None:
         while not self._stopping.is_set():
             if not select.select([self._ours], [], [], 0.1)[0]:
                 continue
             asked_s = time.monotonic()
-            said = self.servos.answer(os.read(self._ours, 4096))
+            said = self.servos.answer(os.read(self._ours, 4096), self._line_baud())
             if not said or asked_s < self._silent_until_s or self._random.random() < self._config.dropout_rate:
                 continue
             time.sleep(max(0.0, self._answer_s * len(said) / 128 - (time.monotonic() - asked_s)))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from e0_ros.cli import VERBS
+from e0_policy.embodiment import load_embodiment
+from e0_policy.kinematics import arm_points_m, tcp_position_m
+from e0_ros.cli import VERBS, main
+from e0_ros.config import from_mapping
 from e0_ros.core.fci import ERROR_MEANS, MODE_MEANS
 from e0_ros.core.take_session import KEYS
+from e0_ros.core.workspace import WorkspaceConfig
 from e0_ros.graph import FrankaArguments, SimArguments, TeleopArguments
 from e0_ros.interfaces import SERVICES, TOPICS, camera_info_topic, camera_topic
-from e0_ros.resolve import config_classes
+from e0_ros.resolve import config_classes, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKLIST = (ROOT / "CHECKLIST.md").read_text()
@@ -37,9 +44,80 @@ def test_every_verb_and_option_exists() -> None:
             assert f"--{option}" in source or option.replace("-", "_") + ":" in source, (verb, option)
 
 
+def commands(text: str) -> Iterator[str]:
+    """Every `e0 ...` of a document: lines of its blocks without their comments, and what stands in backticks."""
+    for block in re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, re.M | re.S):
+        lines = (re.split(r"\s#", line)[0].strip(" &") for line in block.replace("\\\n", " ").splitlines())
+        yield from (line for line in lines if re.match(r"(sudo )?e0 ", line))
+    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
+    yield from (" ".join(words.split()) for words in re.findall(r"`((?:sudo )?e0 [^`]*)`", prose))
+
+
+PAGES = ("BENCH_GUIDE.md", "CHECKLIST.md", "README.md")
+COMMANDS = sorted({command for page in PAGES for command in commands((ROOT / page).read_text())})
+
+
+class ParsedError(Exception):
+    """A verb has read its arguments; what it would do now is not done."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_documents_is_taken_by_its_own_parser(command: str, monkeypatch) -> None:
+    """`<what>` stands for a word, `...` for a value or, where there is none to give, for further words."""
+    given = re.sub(r"<[^>]*>", "x", command.replace("<graph>", "sim"))
+    words = shlex.split(given.removeprefix("sudo "))[1:]
+    if not words[1:] or " ".join(words) in VERBS:
+        assert words[0] == "--help" or any(verb.split()[0] == words[0] for verb in VERBS), "named, not given"
+        return
+    read = argparse.ArgumentParser.parse_args
+
+    def parse_args(parser: argparse.ArgumentParser, *given: Any) -> None:
+        options = read(parser, *given)
+        if parser.prog == "e0 launch":
+            parse(options.graph, options.arguments)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    for tried in (words, [word for word in words if word != "..."]):
+        try:
+            status = main(tried)
+        except ParsedError:
+            return
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+        if status == 0:
+            return
+    pytest.fail(f"exit status {status}: {command}")
+
+
 def test_every_launch_argument_exists() -> None:
     known = {f.name for cls in (FrankaArguments, TeleopArguments, SimArguments) for f in fields(cls)}
     assert set(re.findall(r"\b([a-z_]+):=", GUIDE)) <= known
+
+
+def test_every_launch_gives_the_nodes_a_python_that_has_their_packages() -> None:
+    """colcon's console scripts run under the system's, which lacks torch, mcap and others."""
+    given = re.findall(r"ros2 launch e0_ros \w+\.launch\.py\s+(\S+)", GUIDE + (ROOT / "README.md").read_text())
+    assert len(given) > 5 and set(given) <= {"python:=$(which", "..."}, given
+    assert all("--prefix" in rest for rest in re.findall(r"ros2 run ([^`]*)", GUIDE))
+
+
+def test_the_first_motion_has_a_table_and_a_box_around_the_arm_at_home() -> None:
+    from e0_ros.graph import EXECUTOR
+
+    (block,) = re.findall(r"^```\n(chunk_executor:\n.*?)^```", GUIDE, re.M | re.S)
+    told = yaml.safe_load(block)["chunk_executor"]
+    chosen = [
+        from_mapping(cls, {f.name: told.pop(f.name) for f in fields(cls) if f.name in told}, "the guide")
+        for cls in config_classes(EXECUTOR)
+    ]
+    assert not told, "settings that no part of the executor has"
+    (config,) = [c for c in chosen if isinstance(c, WorkspaceConfig)]
+    tool, lowest = tcp_position_m(load_embodiment("fr3").home), arm_points_m(load_embodiment("fr3").home)[:, 2].min()
+    assert config.table_height_m > WorkspaceConfig().table_height_m and lowest > config.table_height_m
+    assert (config.workspace_lower_m < tool).all() and (tool < config.workspace_upper_m).all()
+    for key in ("table_height_m", "workspace_lower_m", "workspace_upper_m"):
+        assert key in CHECKLIST
 
 
 def test_every_topic_and_service_exists() -> None:
@@ -48,11 +126,8 @@ def test_every_topic_and_service_exists() -> None:
 
 
 def test_settings_keys_and_errors_are_those_of_the_code() -> None:
-    from e0_ros.graph import ARM_SESSION, EXECUTOR
+    from e0_ros.graph import ARM_SESSION
 
-    known = {f.name for cls in config_classes(EXECUTOR) for f in fields(cls)}
-    for block in re.findall(r"chunk_executor: \{([^}]*)\}", GUIDE):
-        assert {pair.split(":")[0].strip() for pair in block.split(",")} <= known
     known = {f.name for cls in config_classes(ARM_SESSION) for f in fields(cls)}
     written = {key for key, _, _ in re.findall(r"^  ((load|contact|collision)_\w+): (\S+)", GUIDE, re.M)}
     assert len(written) == 4 and written <= known

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import struct
 
@@ -49,6 +51,80 @@ def test_each_press_types_its_key_once(tmp_path):
     os.close(wire)
     assert typed.key() == "" and pedal.gone
     pedal.close()
+
+
+class Plugged:
+    """A pedal on a FIFO, with time driven by hand."""
+
+    def __init__(self, path):
+        self.path, self.now_s = path, 0.0
+        os.mkfifo(path)
+        self.pedal = Pedal(str(path), lambda: self.now_s)
+        self.wire = os.open(path, os.O_WRONLY)
+
+    def unplug(self):
+        os.close(self.wire)
+        self.path.unlink()
+
+    def plug_in(self):
+        os.mkfifo(self.path)
+        held = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.wire = os.open(self.path, os.O_WRONLY)
+        os.close(held)
+
+
+def test_an_unplugged_pedal_is_said_and_opened_again_each_second(tmp_path):
+    device = Plugged(tmp_path / "pedal")
+    pedal = device.pedal
+    os.write(device.wire, event(30, 1))
+    assert pedal.pressed() and pedal.news() == ""
+    device.unplug()
+    assert not pedal.pressed() and "gone" in pedal.news() and pedal.news() == ""
+    device.now_s = 1.0
+    assert not pedal.pressed() and pedal.gone and pedal.news() == ""
+    device.plug_in()
+    device.now_s = 1.9
+    assert not pedal.pressed() and pedal.gone
+    device.now_s = 2.0
+    assert not pedal.pressed() and pedal.news().endswith("is back"), "what was down when it went is not down now"
+    os.write(device.wire, event(30, 1))
+    assert pedal.pressed()
+    os.close(device.wire)
+    pedal.close()
+
+
+SYNC, DROPPED = event(0, 0, kind=0), event(3, 0, kind=0)
+
+
+def test_lost_events_let_go(tmp_path):
+    """The release may be among what was lost; what stands between the loss and the next report is a part only."""
+    device = Plugged(tmp_path / "pedal")
+    os.write(device.wire, event(30, 1) + SYNC)
+    assert device.pedal.pressed()
+    os.write(device.wire, DROPPED + event(30, 1))
+    assert device.pedal.presses() == [] and not device.pedal.pressed()
+    os.write(device.wire, event(30, 2) + SYNC)
+    assert not device.pedal.pressed()
+    os.write(device.wire, event(30, 1) + SYNC)
+    assert device.pedal.presses() == [30] and device.pedal.pressed()
+    os.close(device.wire)
+    device.pedal.close()
+
+
+def test_it_is_grabbed_so_that_the_terminal_does_not_hear_it(tmp_path, monkeypatch):
+    """EVIOCGRAB is _IOW('E', 0x90, int) of linux/input.h."""
+    os.mkfifo(tmp_path / "pedal")
+    asked = []
+    monkeypatch.setattr(fcntl, "ioctl", lambda handle, *words: asked.append(words))
+    open_pedal(str(tmp_path / "pedal")).close()
+    assert asked == [(1 << 30 | 4 << 16 | ord("E") << 8 | 0x90, 1)]
+
+    def taken(*_):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(fcntl, "ioctl", taken)
+    with pytest.raises(ConfigError, match="another program has grabbed it"):
+        open_pedal(str(tmp_path / "pedal"))
 
 
 @given(st.dictionaries(st.sampled_from(sorted(CODES)), st.sampled_from(sorted(ACTIONS)), min_size=1))

@@ -52,9 +52,16 @@ def test_nobody_who_tells_is_an_error_in_lockstep_only(monkeypatch: pytest.Monke
     monkeypatch.setattr(placed_policy, "PATIENCE_S", 0.01)
     with pytest.raises(TimeoutError, match="tf_static"):
         PlacedPolicy(Listening(), "panda_link0", lockstep=True).infer(at(1), None)
-    inner = Listening()
-    PlacedPolicy(inner, "panda_link0", lockstep=False).infer(at(1), None)
+    inner, said = Listening(), []
+    policy = PlacedPolicy(inner, "panda_link0", lockstep=False, warn=said.append)
+    policy.infer(at(1), None)
+    policy.infer(at(2), None)
     assert inner.seen[0].view_offsets == {}
+    assert len(said) == 1 and "base" not in said[0] and "nobody tells where a camera stood in training" in said[0]
+    policy.hear(places(3))
+    policy.reset()
+    policy.infer(at(3), None)
+    assert len(said) == 1 and "base" in inner.seen[-1].view_offsets
 
 
 def test_a_policy_that_looks_back_or_ahead_does_so_through_it() -> None:

@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a take, the arm is not left armed without one."""
+"""Whatever goes wrong in a take, the arm is not left armed without one; nothing is handed back that nobody took."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FakeGraph:
             raise GraphCallError(f"{service.owner} refused")
         if service in (interfaces.ARM, interfaces.DISARM):
             self.armed = service is interfaces.ARM
-        return SimpleNamespace(bag="", duration=1.0, bytes=1)
+        return SimpleNamespace(bag="", duration=1.0, bytes=1, message="")
 
     def arm(self, _: Time) -> None:
         self.armed = True  # an executor may have armed though its answer did not come
@@ -76,3 +76,22 @@ def test_who_never_arms_never_disarms_either(refuses: Service | None) -> None:
     with suppress(GraphCallError):
         take(graph, arm=False)
     assert not {interfaces.ARM, interfaces.DISARM} & set(graph.called)
+
+
+def test_nothing_is_handed_back_that_was_not_taken_over_in_this_take() -> None:
+    graph = FakeGraph()
+    takes = Takes(graph)
+    takes.start("lift it")
+    before = list(graph.called)
+    with pytest.raises(GraphCallError, match="nobody took over"):
+        takes.hand_back()
+    takes.take_over()
+    takes.hand_back()
+    assert graph.called == [*before, interfaces.ENGAGE, interfaces.RELEASE, interfaces.ARM]
+    with pytest.raises(GraphCallError, match="nobody took over"):
+        takes.hand_back()
+    takes.take_over()
+    takes.end("failure")
+    takes.start("lift it")
+    with pytest.raises(GraphCallError, match="nobody took over"):
+        takes.hand_back()

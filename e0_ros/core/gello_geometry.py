@@ -16,15 +16,17 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from e0_policy.kinematics import tcp_pose_and_jacobian
 from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError, check, from_mapping, load_yaml, setting, to_mapping
 
 TURN_RAD = 2 * math.pi
 TICKS_PER_TURN = 4096
-BAUD_RATES = (57600, 115200, 1000000, 2000000)
+BAUD_RATES = {57600: 1, 115200: 2, 1000000: 3, 2000000: 4}
+"""Baud rates, and what the servos' register calls them."""
 HOLES_RAD = math.pi / 2
 MAX_RESIDUAL_RAD = 0.35
-MIN_TRAVEL_RAD = 0.1
+MIN_TRAVEL_RAD = MIN_TURN_RAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -122,3 +124,32 @@ def fit_offsets(raw_rad: FloatArray, pose: FloatArray, signs: FloatArray) -> tup
     exact = raw_rad - signs * pose
     holes: NDArray[np.float64] = np.round(exact / HOLES_RAD)
     return (holes % 4) * HOLES_RAD, signs * (exact - holes * HOLES_RAD)
+
+
+def turn_words(pose: FloatArray, joint: int) -> str:
+    """The positive direction of a Franka arm's joint at a pose `(7,)` [rad], as one who stands beside it sees it."""
+    axis = tcp_pose_and_jacobian(pose)[1][3:, joint]
+    along = int(np.abs(axis).argmax())
+    sides = (("behind", "its front"), ("its right", "its left"), ("below", "above"))
+    return f"counter-clockwise as seen from {sides[along][int(axis[along] > 0)]}"
+
+
+def sign_of_turn(before_rad: FloatArray, after_rad: FloatArray, joint: int) -> float | str:
+    """The sign of a joint whose servo read `before_rad`, and `after_rad` once it was turned in its positive direction.
+
+    Args:
+        before_rad: `(n,)` servo angles, up to whole turns.
+        after_rad: `(n,)` the same after the turn.
+        joint: which joint was turned, from 0.
+
+    Returns:
+        1 or -1, or why it cannot be told: too little, or another joint turned more.
+
+    """
+    moved = nearest(after_rad, before_rad) - before_rad
+    most = int(np.abs(moved).argmax())
+    if abs(moved[most]) < MIN_TURN_RAD:
+        return f"no joint turned by more than {abs(moved[most]):.2f} rad; at least {MIN_TURN_RAD} rad is needed"
+    if most != joint:
+        return f"joint {most + 1} turned, by {abs(moved[most]):.2f} rad; turn joint {joint + 1} (or joint_ids is wrong)"
+    return float(np.sign(moved[joint]))

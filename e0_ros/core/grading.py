@@ -212,7 +212,7 @@ def _skew(take: Take, streams: SyncConfig) -> Iterator[Flag]:
     reference = take.streams.get(streams.views[0])
     if reference is None:
         return
-    stamps, bound = np.unique(reference.stamps_ns), streams.tolerance_ms * MS
+    stamps, bound = np.unique(reference.stamps_ns), streams.tolerance_ns
     for view in streams.views[1:]:
         others = np.unique(take.streams[view].stamps_ns) if view in take.streams else np.empty(0, np.int64)
         if not len(others):

@@ -46,6 +46,7 @@ class GripperConfig:
     patience_s: float = setting(3.0, "a goal that takes longer is cancelled", unit="s", low=0.2, high=60.0)
     homing_s: float = setting(20.0, "the same for homing", unit="s", low=1.0, high=120.0)
     cancel_s: float = setting(2.0, "a cancelled goal that has not ended by then is a fault", unit="s", low=0.1, high=60)
+    forget_s: float = setting(10.0, "and by then forgotten: its server was restarted", unit="s", low=0.1, high=600)
 
     def __post_init__(self) -> None:
         check(self)
@@ -122,9 +123,16 @@ class GripperGoals:
         self._fault = ""
 
     def ready(self, now_ns: int) -> tuple[Act, ...]:
-        """The hand's actions are served: begin, with homing unless it is switched off or was done."""
+        """The hand's actions are served, or again: begin, with homing unless it is switched off or was done."""
         self._ready = True
         return self._next(now_ns)
+
+    def lost(self, now_ns: int) -> None:
+        """The hand's actions are no longer served: what was in flight never ends, and homing that was begins anew."""
+        goal, self._ready = self._flight, False
+        if goal is not None:
+            self.finished(goal.number, False, "franka_gripper went away meanwhile", now_ns)
+            self._homing = goal.kind is Kind.HOMING
 
     def command(self, opening: float, now_ns: int) -> tuple[Act, ...]:
         """Take a set-point in [0, 1]; any other number is refused and reported."""
@@ -166,12 +174,17 @@ class GripperGoals:
         return self._next(now_ns)
 
     def poll(self, now_ns: int) -> tuple[Act, ...]:
-        """What to do as time passes: a goal that takes too long is cancelled, and one that does not end is reported."""
+        """What to do as time passes: a goal that takes too long is cancelled; one that does not end is reported.
+
+        At last it is forgotten: a server that was restarted never ends it.
+        """
         goal = self._flight
         if goal is None:
             return ()
         waited_s = (now_ns - self._since_ns) / S
         if self._cancelling:
+            if waited_s > self._config.forget_s:
+                return self.finished(goal.number, False, f"forgotten {waited_s:.1f} s after it was cancelled", now_ns)
             if waited_s > self._config.cancel_s:
                 self._fault = (
                     f"{goal.kind.value}: cancelled {waited_s:.1f} s ago and not ended; is franka_gripper alive?"

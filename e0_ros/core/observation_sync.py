@@ -3,9 +3,10 @@
 The reference camera leads: every distinct reference stamp is answered exactly once, in order, with an `Observation`
 or with a `Stale` that names the stream at fault.
 
-* Other views: the image nearest to the stamp, within `tolerance_ms`. It is known once one at or after the stamp has
-  come; live, one that lies at most 0.4 camera periods before the stamp is taken at once, because the next one cannot
-  be nearer unless the camera departs from its rate by a fifth.
+* Other views: the image nearest to the stamp, within `tolerance_ms` (unset: 0.6 camera periods, because cameras that
+  run free of each other lie up to half a one apart). It is known once one at or after the stamp has come; live, one
+  that lies at most 0.4 camera periods before the stamp is taken at once, because the next one cannot be nearer unless
+  the camera departs from its rate by a fifth.
 * Joint positions: linear interpolation to the stamp between two samples, never the latest one.
 * Gripper: the latest opening at or before the stamp.
 

@@ -14,6 +14,8 @@ from e0_ros.core.stream import NS_PER_MS, NS_PER_S, Stream
 JOINTS = "joints"
 GRIPPER = "gripper"
 EARLY_PERIODS = 0.4
+FREE_RUNNING_PERIODS = 0.6
+"""Cameras that run free of each other lie up to half a period apart, and their stamps jitter."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,13 @@ class SyncConfig:
     camera_rate_hz: float = setting(30.0, "rate of every camera", unit="Hz", low=1.0, high=240.0)
     joint_rate_hz: float = setting(1000.0, "rate of the joint states", unit="Hz", low=5.0, high=4000.0)
     gripper_rate_hz: float = setting(15.0, "rate of the gripper states", unit="Hz", low=1.0, high=1000.0)
-    tolerance_ms: float = setting(15.0, "largest skew between two views", unit="ms", low=0.0, high=500.0)
+    tolerance_ms: float = setting(
+        0.0,
+        f"largest skew between two views; 0: {FREE_RUNNING_PERIODS} camera periods, for cameras that run free",
+        unit="ms",
+        low=0.0,
+        high=500.0,
+    )
     max_clock_offset_ms: float = setting(
         18.0,
         "cameras whose least latencies differ by more disagree on the time; 0: off",
@@ -59,6 +67,11 @@ class SyncConfig:
         """How long a stream of that rate may be without a sample before it counts as silent [ms]."""
         return self.patience_periods * 1e3 / rate_hz + self.slack_ms
 
+    @property
+    def tolerance_ns(self) -> int:
+        """Largest skew between two views [ns], as it is set or as the cameras' rate gives it."""
+        return round(self.tolerance_ms * NS_PER_MS or FREE_RUNNING_PERIODS * NS_PER_S / self.camera_rate_hz)
+
     def captured_ns(self, view: str, stamp_ns: int) -> int:
         """When an image that is stamped so was captured, by what is known of its camera."""
         if not self.camera_latency_ms:
@@ -85,7 +98,7 @@ class Pairing:
     def __init__(self, config: SyncConfig) -> None:
         self._config = config
         self._reference = config.views[0]
-        self._tolerance_ns = round(config.tolerance_ms * NS_PER_MS)
+        self._tolerance_ns = config.tolerance_ns
 
     def find(self, stream: Stream[Any], stamp_ns: int, now_ns: int | None, expired: bool) -> Found:
         """Look into a stream by its name; for the reference view and the joints None stands for found."""
@@ -106,7 +119,7 @@ class Pairing:
                 return Wait(stream.name)
         if skew_ns is None or skew_ns > self._tolerance_ns:
             far = "no image" if skew_ns is None else f"its nearest image is {skew_ns / NS_PER_MS:.1f} ms away"
-            return stream.stale(stamp_ns, now_ns, f"skewed: {far}; allowed is {self._config.tolerance_ms} ms")
+            return stream.stale(stamp_ns, now_ns, f"skewed: {far}; allowed is {self._tolerance_ns / NS_PER_MS:.1f} ms")
         return nearest
 
     def _joints(self, stream: Stream[Any], stamp_ns: int, now_ns: int | None, expired: bool) -> Found:

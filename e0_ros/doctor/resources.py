@@ -67,6 +67,8 @@ def gpu(machine: Machine, bench: Bench) -> Finding:
     builds = [path.name for path in Path(machine.prefix).glob("lib/python3.*/site-packages/torch-*.dist-info")]
     if any("+cpu" in build for build in builds):
         return yellow(f"{seen}, but torch is a CPU build", "install PyTorch's CUDA build, or policy_python:= with one")
+    if not builds:
+        return grey(f"{seen}, but there is no torch in {machine.prefix}", "run it with the policy's Python")
     return green(seen)
 
 

@@ -17,7 +17,7 @@ CURES = {
     "missing": "start its driver; `ros2 topic list` shows its name, which must be /cameras/<view>/color/image_raw",
     "gap": "USB bandwidth and power (`e0 doctor --only usb`), a reliable QoS, RMW and its shared memory",
     "rate": "camera profile 640x480x30, auto exposure priority off in dim light, USB 3, fewer raw subscribers",
-    "skew": "same profile on all cameras; global_time_enabled true; hardware sync (inter_cam_sync_mode 1 and 2)",
+    "skew": "same profile on all cameras; a fixed exposure; global_time_enabled true; else a larger tolerance_ms",
     "clock": "synchronise the clocks of all hosts (`e0 doctor --only clock`); global_time_enabled true on the cameras",
     "late": "a reliable QoS over Wi-Fi, RMW and its shared memory, CPU governor, fewer raw subscribers",
     "frozen": "restart the camera's driver (initial_reset:=true); another cable or port",

@@ -94,7 +94,7 @@ class GelloTeleopNode(Node):
         if self.config.rate_hz > limit_hz:
             raise ConfigError(
                 f"rate_hz is {self.config.rate_hz:g}; {len(self._leader.ids)} servos at {self._leader.baud_rate} baud "
-                f"allow {limit_hz:.0f}: set the servos to 1000000 baud and {self._file} too, or lower rate_hz"
+                f"allow {limit_hz:.0f}: e0 gello baud --to 1000000, and baud_rate in {self._file}; or lower rate_hz"
             )
 
     def _open_pedal(self, deadman: bool) -> Pedal | None:
@@ -163,6 +163,8 @@ class GelloTeleopNode(Node):
         self._read()
         if self._pedal is not None:
             self.core.deadman(self._pedal.pressed())
+            if news := self._pedal.news():
+                self.get_logger().warning(news)
         outcome = self.core.tick(time.monotonic_ns())
         if isinstance(outcome, Idle):
             self._reason = outcome.reason

@@ -156,12 +156,12 @@ class GripperNode(Node):
             self.get_logger().warning(f"gripper state: {error}", throttle_duration_sec=5.0)
 
     def _poll(self) -> None:
-        if not self._begun:
-            self._begun = self._hand.is_ready()
-            if self._begun:
-                self._act(self.core.ready(time.monotonic_ns()))
-            return
-        self._act(self.core.poll(time.monotonic_ns()))
+        begun, self._begun = self._begun, self._hand.is_ready()
+        if self._begun:
+            self._act((self.core.poll if begun else self.core.ready)(time.monotonic_ns()))
+        elif begun:
+            self.core.lost(time.monotonic_ns())
+            self._act(())
 
     def _on_finished(self, number: int, success: bool, error: str) -> None:
         self._act(self.core.finished(number, success, error, time.monotonic_ns()))

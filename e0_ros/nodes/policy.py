@@ -102,7 +102,7 @@ class PolicyNode(Node):
         arm = load_embodiment(config.embodiment)
         self._policy = policy = make_policy(config) if policy is None else policy
         if config.camera_places:
-            policy = placed = PlacedPolicy(policy, arm.base_frame, config.lockstep)
+            policy = placed = PlacedPolicy(policy, arm.base_frame, config.lockstep, self.get_logger().warning)
             self._subscribe(interfaces.TF_STATIC, placed.hear)
         source, age_ns = "replay" if config.policy == "replay" else "policy", int(config.max_observation_age_ms * 1e6)
         steady = time.monotonic_ns

@@ -8,7 +8,7 @@ from e0_ros.core.camera_model import pose_matrix
 from e0_ros.core.observation_sync import ObservationSync
 from e0_ros.core.pairing import SyncConfig
 from e0_ros.core.resample import Grid, GridSync
-from e0_ros.graph import FrankaArguments, franka_graph
+from e0_ros.graph import FrankaArguments, TeleopArguments, franka_graph, teleop_graph
 from tests.core.driven import MS, START, Driven
 
 PLACE = CameraPlace("flange", pose_matrix((0.05, 0.0, 0.03), (0.0, 0.0, 0.7, 0.7)), 0.31)
@@ -63,6 +63,41 @@ def test_the_graph_of_the_bench_uses_all_of_it(tmp_path) -> None:
     assert "camera_latency_ms" not in plain["observation_sync"] and "arm_lag_ms" not in plain["chunk_executor"]
     with pytest.raises(ConfigError, match="cannot be read"):
         franka_graph(FrankaArguments(calibration=str(tmp_path / "none.yaml"), **given))
+
+
+def test_a_policy_is_told_where_cameras_stood_when_its_demonstrations_were_recorded(tmp_path) -> None:
+    now, then = tmp_path / "bench.yaml", tmp_path / "may.yaml"
+    moved = CameraPlace("flange", pose_matrix((0.05, 0.02, 0.03), (0.0, 0.0, 0.0, 1.0)), 0.3)
+    write_bench(now, BenchCalibration(cameras={"wrist": moved}))
+    write_bench(then, BenchCalibration(41.0, {"base": 33.0}, {"wrist": PLACE}))
+    given = {"robot_ip": "1", "checkpoint": "c", "serials": ("1", "2"), "calibration": str(now)}
+    graph = franka_graph(FrankaArguments(trained_calibration=str(then), **given))
+    by_name = {foreign.name: foreign.arguments for foreign in graph.foreign}
+    for name, frame, y in (("place", "color", 0.02), ("trained_place", "trained", 0.0)):
+        words = by_name[f"{name}_wrist"]
+        assert words[words.index("--frame-id") + 1] == "fr3_link8"
+        assert words[words.index("--child-frame-id") + 1] == f"wrist_{frame}_optical_frame"
+        assert float(words[words.index("--y") + 1]) == y
+    settings = {process.name: process.settings for process in graph.processes}
+    assert settings["policy"]["camera_places"] is True and "arm_lag_ms" not in settings["chunk_executor"]
+    plain = franka_graph(FrankaArguments(**given))
+    assert "trained_place_wrist" not in {f.name for f in plain.foreign}
+    assert "camera_places" not in {p.name: p.settings for p in plain.processes}["policy"]
+    shown = {"robot_ip": "1", "gello": "g", "serials": ("1", "2"), "calibration": str(now)}
+    watched = TeleopArguments(trained_calibration=str(then), checkpoint="c", shadow=True, **shown)
+    assert {p.name: p.settings for p in teleop_graph(watched).processes}["policy"]["camera_places"] is True
+
+
+@pytest.mark.parametrize("held", [{}, {"base": PLACE}, {"wrist": CameraPlace("base", PLACE.pose)}])
+def test_places_of_training_that_are_not_to_be_compared_are_refused(tmp_path, held) -> None:
+    now, then = tmp_path / "bench.yaml", tmp_path / "may.yaml"
+    write_bench(now, BenchCalibration(cameras={"wrist": PLACE}))
+    write_bench(then, BenchCalibration(cameras=held))
+    given = {"robot_ip": "1", "checkpoint": "c", "serials": ("1", "2"), "trained_calibration": str(then)}
+    with pytest.raises(ConfigError, match="where they are now"):
+        franka_graph(FrankaArguments(calibration=str(now), **given))
+    with pytest.raises(ConfigError, match="where they are now"):
+        franka_graph(FrankaArguments(**given))
 
 
 def test_an_image_that_is_stamped_late_gets_the_joints_of_its_capture_live_and_in_conversion() -> None:

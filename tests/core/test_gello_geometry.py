@@ -19,7 +19,9 @@ from e0_ros.core.gello_geometry import (
     load_calibration,
     nearest,
     opening,
+    sign_of_turn,
     ticks_to_rad,
+    turn_words,
 )
 
 ARM = load_embodiment("fr3")
@@ -65,6 +67,27 @@ def test_the_trigger_maps_to_an_opening_in_either_direction_and_any_turn(part, t
     raw = np.append(np.zeros(7), ends[1] + part * (ends[0] - ends[1]) + turns * 2 * math.pi)
     assert opening(calibration, raw) == pytest.approx(part, abs=1e-9)
     assert opening(calibration, raw + np.append(np.zeros(7), 0.5 * np.sign(ends[0] - ends[1]))) <= 1.0
+
+
+@settings(deadline=None, max_examples=40)
+@given(SIGNS, HOLES, TURNS, PARTS, st.integers(0, 6), st.floats(0.11, 1.0))
+def test_a_positive_turn_tells_the_sign_whatever_the_assembly_and_the_turns(signs, holes, turns, at, joint, by):
+    before = signs * pose(at) + holes
+    moved = pose(at) + by * np.eye(7)[joint]
+    assert sign_of_turn(before, signs * moved + holes + turns, joint) == signs[joint]
+
+
+def test_a_turn_that_tells_nothing_is_refused():
+    still, turned = np.zeros(7), 0.3 * np.eye(7)[4]
+    assert "at least 0.1 rad" in sign_of_turn(still, still + 0.05, 2)
+    assert "joint 5 turned, by 0.30 rad; turn joint 3" in sign_of_turn(still, turned, 2)
+
+
+def test_the_words_for_a_turn_are_those_of_the_arm():
+    """Franka's axes at the pose of a calibration: 1 and 3 up, 2 left, 4 and 6 right, 5 to the front, 7 down."""
+    q = np.array([0.0, 0.0, 0.0, -math.pi / 2, 0.0, math.pi / 2, 0.0])
+    sides = [turn_words(q, i).removeprefix("counter-clockwise as seen from ") for i in range(7)]
+    assert sides == ["above", "its left", "above", "its right", "its front", "its right", "below"]
 
 
 def test_without_a_trigger_the_gripper_is_open():

@@ -15,7 +15,7 @@ told = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 """Every example has its figure."""
 MS = 1_000_000
 START = 5_000_000_000
-STREAMS = SyncConfig(camera_rate_hz=20.0, joint_rate_hz=100.0, gripper_rate_hz=20.0)
+STREAMS = SyncConfig(camera_rate_hz=20.0, joint_rate_hz=100.0, gripper_rate_hz=20.0, tolerance_ms=15.0)
 LOCKSTEP = replace(STREAMS, lockstep=True, camera_rate_hz=30.0, joint_rate_hz=1000.0, frozen_pixels_ms=0.0)
 EVERY = {"base": 50, "wrist": 50, JOINTS: 10, GRIPPER: 50}
 
@@ -141,6 +141,17 @@ def test_views_that_lie_apart_are_skewed(shift):
     assert [flag.stream for flag in flags] == (["wrist"] if int(shift * MS) > 15 * MS else [])
     for flag in flags:
         assert flag.value == pytest.approx(shift, abs=1e-3) and flag.bound == 15.0
+
+
+@given(phase=st.floats(0.0, 50.0))
+def test_views_that_run_free_of_each_other_are_not_skewed_and_one_that_lacks_images_is(phase):
+    free, stamps = replace(STREAMS, tolerance_ms=0.0), take().streams["wrist"].stamps_ns + int(phase * MS)
+    good = replace(take(), streams={**take().streams, "wrist": samples(stamps, "wrist")})
+    assert "skew" not in {flag.kind for flag in grade(good, free)}
+    drop = np.zeros(len(stamps), bool)
+    drop[30:32] = True
+    (flag,) = [flag for flag in grade(without(good, "wrist", drop), free) if flag.kind == "skew"]
+    assert flag.bound == 30.0 and flag.value > 30.0
 
 
 def test_losses_and_a_fault_are_flagged():

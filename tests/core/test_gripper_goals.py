@@ -115,6 +115,45 @@ def test_a_goal_that_hangs_is_cancelled_and_one_that_never_ends_is_a_fault():
     assert one(goals.finished(number, False, "", 8 * S)).goal.kind is Kind.GRASP
 
 
+@pytest.mark.parametrize("superseded", [False, True])
+def test_a_goal_that_never_ends_is_forgotten_and_the_hand_moves_again(superseded):
+    """franka_gripper died and was restarted before anyone saw it gone."""
+    goals, _ = ready(patience_s=3.0, cancel_s=2.0, forget_s=10.0)
+    number = one(goals.command(0.0, 0)).goal.number
+    assert one(goals.command(1.0, 3 * S + 1) if superseded else goals.poll(3 * S + 1)) == Cancel(number)
+    assert goals.poll(13 * S) == () and "alive" in goals.status().fault
+    acts = goals.poll(13 * S + 2)
+    if not superseded:
+        assert acts == () and "forgotten" in goals.status().fault, "what failed is not tried again by itself"
+        acts = goals.command(0.0, 14 * S)
+    again = one(acts).goal
+    assert again.opening == (1.0 if superseded else 0.0)
+    assert goals.finished(number, True, "", 15 * S) == () and goals.status().phase != "idle", "its end is late"
+    goals.finished(again.number, True, "", 16 * S)
+    assert (goals.status().fault, goals.status().phase) == ("", "idle")
+
+
+def test_a_goal_ends_with_the_server_that_has_it():
+    goals, _ = ready()
+    number = one(goals.command(0.0, 0)).goal.number
+    goals.lost(1)
+    assert goals.status().phase == "waiting for the hand" and "went away" in goals.status().fault
+    assert goals.command(1.0, 2) == goals.poll(60 * S) == ()
+    assert one(goals.ready(61 * S)).goal.kind is Kind.MOVE, "the newest wins, homing was done"
+    assert goals.finished(number, True, "", 62 * S) == () and goals.status().phase == "move"
+
+
+def test_homing_that_a_server_took_with_it_begins_anew_and_homing_that_was_done_does_not():
+    goals, acts = ready(homing=True)
+    assert one(acts).goal.kind is Kind.HOMING
+    goals.lost(1)
+    again = one(goals.ready(2)).goal
+    assert again.kind is Kind.HOMING
+    goals.finished(again.number, True, "", 3)
+    goals.lost(4)
+    assert goals.ready(5) == ()
+
+
 @pytest.mark.parametrize("opening", [math.nan, math.inf, -0.1, 1.1])
 def test_what_is_no_opening_moves_nothing_and_is_told(opening):
     goals, _ = ready()
@@ -151,7 +190,7 @@ EVENTS = st.lists(
 @given(events=EVENTS, homing=st.booleans())
 def test_one_goal_in_flight_and_the_last_command_is_what_the_hand_ends_at(events, homing):
     goals, acts = ready(homing=homing)
-    now, flight, cancelled, wanted, sent = 0, None, set(), None, []
+    now, flight, cancelled, wanted, sent = 0, None, {}, None, []
     queue = [("ready", acts)]
     for name, value in events:
         now += S // 100
@@ -166,6 +205,8 @@ def test_one_goal_in_flight_and_the_last_command_is_what_the_hand_ends_at(events
         elif name == "poll":
             now += round(value * S)
             acts = goals.poll(now)
+            if flight is not None and now - cancelled.get(flight.number, now) > 10 * S:
+                flight = None  # forgotten
         else:
             goals.measured(value if isinstance(value, float) else 0.0)
             acts = ()
@@ -178,7 +219,7 @@ def test_one_goal_in_flight_and_the_last_command_is_what_the_hand_ends_at(events
             else:
                 assert act.number == flight.number
                 assert act.number not in cancelled
-                cancelled.add(act.number)
+                cancelled[act.number] = now
         queue.clear()
     for _ in range(4):
         if flight is not None:

@@ -120,12 +120,38 @@ def test_a_stream_that_never_came_is_missing() -> None:
 
 
 def test_the_other_view_must_lie_within_the_tolerance() -> None:
-    sync = core()
+    sync = core(tolerance_ms=15.0)
     feed_state(sync, 0, 120)
     sync.add_image("wrist", ms(84), IMAGE, ms(120))
     assert sync.add_image("base", ms(100), IMAGE, ms(120)) == []
     got = stale(sync.add_image("wrist", ms(117), IMAGE, ms(121)))
     assert got.stream == "wrist" and got.reason.startswith("skewed: its nearest image is 16.0 ms away")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.0, 1.0), st.sampled_from([15.0, 30.0, 60.0]), st.integers(0, 99))
+def test_cameras_that_run_free_give_an_observation_for_every_image_at_any_phase(
+    phase: float, rate_hz: float, seed: int
+) -> None:
+    random, period = Random(seed), 1000.0 / rate_hz
+    sync = core(camera_rate_hz=rate_hz)
+    events = [(t + 3, "joints", float(t)) for t in range(int(24 * period))]
+    events += [(t + 3, "gripper", float(t)) for t in range(0, int(24 * period), 60)]
+    for frame in range(1, 22):
+        for view, shift in (("base", 0.0), ("wrist", phase * period)):
+            taken = frame * period + shift + random.uniform(-0.02, 0.02) * period
+            events.append((taken + random.uniform(2, 10), view, taken))
+    results = []
+    for now, name, taken in sorted(events):
+        if name in ("base", "wrist"):
+            results += sync.add_image(name, ms(taken), IMAGE, ms(now))
+        elif name == "joints":
+            results += sync.add_joints(ms(taken), joint_at(taken), ms(now))
+        else:
+            results += sync.add_gripper(ms(taken), 0.5, ms(now))
+    good = [r for r in results if isinstance(r, Observation)]
+    assert len(good) >= 19 and not [r for r in results if isinstance(r, Stale) and r.stamp_ns > ms(1.5 * period)]
+    assert all(abs(r.view_skew_ns["wrist"]) <= 0.6 * period * 1e6 for r in good)
 
 
 def test_the_nearer_of_two_images_is_taken() -> None:
@@ -339,7 +365,7 @@ def interleave(random: Random, streams: dict[str, list[Event]]) -> list[Event]:
 def check_bounds(result: Result, config: SyncConfig, streams: dict[str, list[Event]]) -> None:
     if isinstance(result, Stale):
         return
-    assert all(abs(skew) <= config.tolerance_ms * 1e6 for skew in result.view_skew_ns.values())
+    assert all(abs(skew) <= config.tolerance_ns for skew in result.view_skew_ns.values())
     nearest = min((abs(stamp - result.stamp_ns), stamp) for _, stamp, _ in streams["wrist"])
     if config.lockstep:
         assert abs(result.view_skew_ns["wrist"]) == nearest[0]

@@ -140,6 +140,22 @@ def test_a_newer_set_point_cancels_the_goal_in_flight(bench, hand):
     bench.until(lambda r: r["phase"] == "move" and r["superseded"] == "1" and r["failed"] == "0")
 
 
+def test_a_server_that_goes_with_a_goal_in_flight_does_not_stop_the_hand_for_good(bench, hand):
+    hand.ready = True
+    bench.until(lambda _: len(hand.goals) == 1)
+    hand.end()
+    bench.command(0.0)
+    bench.until(lambda _: len(hand.goals) == 2)
+    hand.ready = False
+    bench.until(lambda r: "waits for the actions" in r.get("message", "") and "went away" in r["fault"])
+    hand.ready = True
+    bench.until(lambda r: "went away" in r["message"])
+    bench.command(0.0)
+    bench.until(lambda _: [g.kind for g in hand.goals] == [Kind.HOMING, Kind.GRASP, Kind.GRASP])
+    hand.end()
+    bench.until(lambda r: r["phase"] == "idle" and not r["fault"])
+
+
 def test_nonsense_moves_nothing(bench, hand):
     hand.ready = True
     bench.until(lambda _: len(hand.goals) == 1)

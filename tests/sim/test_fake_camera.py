@@ -120,7 +120,7 @@ def test_the_pairing_is_content_with_cameras_that_run_free_of_each_other() -> No
 def test_the_pairing_names_the_fault_of_a_camera(fault, reason) -> None:
     good, stale, _ = paired(FakeCameraConfig(**fault))
     assert [s for s in stale if s.stream == "wrist" and reason in f"{s.stream} {s.reason}"], {s.reason for s in stale}
-    assert all(abs(ns) <= 15 * MS for observation in good for ns in observation.view_skew_ns.values())
+    assert all(abs(ns) <= SyncConfig().tolerance_ns for observation in good for ns in observation.view_skew_ns.values())
 
 
 @pytest.mark.parametrize("offset_ms", [-PERIOD, PERIOD, 3 * PERIOD])

@@ -67,6 +67,11 @@ def test_a_servo_says_what_is_wrong_with_a_request() -> None:
     assert error(packet(1, 0x02, b"\x00")) == 5
     assert error(packet(1, WRITE, b"\x40\x00\x02")) == 4
     assert error(packet(1, WRITE, b"\x07\x00\x02")) == 7
+    assert error(packet(1, WRITE, b"\x08\x00\x03")) == 7, "EEPROM, and its torque is on"
+    assert error(packet(1, WRITE, b"\x40\x00\x00")) == 0 and servos.baud_rate(1) == 57600
+    assert error(packet(1, WRITE, b"\x08\x00\x07")) == 4
+    assert error(packet(1, WRITE, b"\x08\x00\x03")) == 0 and servos.baud_rate(1) == 1000000
+    assert servos.answer(packet(1, PING, b""), 57600) == b"" and servos.answer(packet(2, PING, b""), 57600)
     assert servos.answer(packet(3, PING, b"")) == b""
 
 
