@@ -4,6 +4,7 @@ Known of libfranka and franka_gripper (`gripper.cpp`, `gripper_action_server.cpp
 has the fingers from then on; the one before is aborted. Homing closes and opens. Move goes to a width, with the
 position held there, and neither arrives nor ends where something is in the way. Grasp closes until something stops the
 fingers and goes on pressing; it failed if the width is not within its tolerances. A cancelled goal stops the fingers.
+Not known, and so chosen: with nothing in the way a grasp closes to the end, and without its driver a motion stops.
 
 hand = Hand(max_m=0.08)
 hand.begin(1, Goal("grasp", 0.0, 0.1, inner_m=0.005, outer_m=0.085), width_m=0.08)
