@@ -275,8 +275,7 @@ class E0Model(nn.Module):
         cache = self.prefix(batch).repeat(settings.samples)
         plan, known = batch.action_tokens, batch.action_mask
         clean = diffusion.clean_rows(batch.committed, self.config.prediction_horizon)
-        repeated = [t.repeat_interleave(settings.samples, 0) for t in (plan, clean)]
-
+        chunks, kept = (t.repeat_interleave(settings.samples, 0) for t in (plan, clean))
         last = diffusion.tau_schedule(settings.steps)[-1]
 
         def denoise(x: Tensor, tau: float, clean: Tensor, flow: Tensor | None) -> Denoised:
@@ -284,10 +283,10 @@ class E0Model(nn.Module):
             return self.denoise(cache, x, times, clean, flow, exact=tau == last)
 
         if self.config.head in heads.REGRESSION:
-            start = heads.start(self.config, *repeated)
-            drawn = heads.answer(self.config, denoise(start, 1.0, repeated[1], None).logits, *repeated)
+            start = heads.start(self.config, chunks, kept)
+            drawn = heads.answer(self.config, denoise(start, 1.0, kept, None).logits, chunks, kept)
         else:
-            drawn = diffusion.sample(denoise, noise, settings, *repeated, self.columns)
+            drawn = diffusion.sample(denoise, noise, settings, chunks, kept, self.columns)
         return diffusion.closest(drawn, settings.samples, plan, known)
 
     @property
