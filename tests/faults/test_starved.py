@@ -98,7 +98,8 @@ def test_an_executor_that_is_starved_says_so_and_sends_nothing_illegal(tmp_path:
                 long = [pair for pair in stalls(states, LATE_MS) if pair[0].mode == ExecutorState.RUNNING]
                 assert all(after.mode == ExecutorState.HOLD for _, after in long), "late by a command's span: a hold"
                 record_property(
-                    "figure", f"{missed} late ticks or more, {told():.0f} told; {len(long)} too late, all held"
+                    "figure",
+                    f"{missed} late ticks or more, {told():.0f} told; {len(long)} of a command too late, each a hold",
                 )
                 seen.until(seen.runs, "motion again")
             setpoints, violations = seen.judged()
