@@ -15,14 +15,13 @@ from typing import Any
 import yaml
 import zstandard
 from mcap.exceptions import McapError
-from mcap.reader import SeekingReader
 from mcap.records import Attachment, Channel, Chunk, Footer, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.summary import Summary
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from e0_ros.core import mcap_records
 from e0_ros.core.bag_writer import PARTIAL
 
-RECORD_LIMIT = 2**28
 ATTACHMENT_LIMIT = 2**20
 _DAMAGE = (
     *(McapError, ValueError, KeyError, IndexError, OverflowError, struct.error),
@@ -105,23 +104,22 @@ class Bag:
             _check_layout(self.path, self.file)
         try:
             with self.file.open("rb") as stream:
-                reader = SeekingReader(stream, record_size_limit=RECORD_LIMIT)
-                for channel, schema in _index(reader):
+                summary = mcap_records.read_summary(stream)
+                for channel, schema in _index(summary):
                     self._know(channel, schema)
-                for record in reader.iter_metadata():
-                    self._note(record)
-                for attachment in reader.iter_attachments():
-                    self._note(attachment)
+                for index in (*summary.metadata_indexes, *summary.attachment_indexes):
+                    self._note(next(mcap_records.records_at(stream, index.offset)))
         except _DAMAGE as error:
             raise _damaged(self.path, error) from None
 
     def _whole(self, wanted: set[str] | None, as_written: bool) -> Iterator[BagMessage]:
         with self.file.open("rb") as stream:
-            reader = SeekingReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT)
             try:
-                for schema, channel, message in reader.iter_messages(topics=wanted, log_time_order=not as_written):
-                    if schema is not None:
-                        yield _message(schema, channel, message)
+                summary = mcap_records.read_summary(stream)
+                for message in mcap_records.messages(stream, summary, wanted, as_written):
+                    channel = summary.channels[message.channel_id]
+                    if channel.schema_id:
+                        yield _message(summary.schemas[channel.schema_id], channel, message)
             except _DAMAGE as error:
                 raise _damaged(self.path, error) from None
 
@@ -144,7 +142,7 @@ class Bag:
     def _salvaged_index(self) -> Iterator[Any]:
         """Schemas and channels from the summary, if there is one: a damaged chunk may have held them."""
         with suppress(*_DAMAGE), self.file.open("rb") as stream:
-            for channel, schema in _index(SeekingReader(stream, record_size_limit=RECORD_LIMIT)):
+            for channel, schema in _index(mcap_records.read_summary(stream)):
                 yield schema
                 yield channel
 
@@ -152,12 +150,12 @@ class Bag:
         self.damage = []
         with self.file.open("rb") as stream:
             try:
-                for record in StreamReader(stream, emit_chunks=True, record_size_limit=RECORD_LIMIT).records:
+                for record in mcap_records.records(stream):
                     if not isinstance(record, Chunk):
                         yield record
                         continue
                     try:
-                        parts = breakup_chunk(_checked(record), validate_crc=True)
+                        parts = mcap_records.unpacked(record)
                     except _DAMAGE as error:
                         self.damage.append(f"chunk of {len(record.data)} bytes: {error}")
                         continue
@@ -169,10 +167,12 @@ class Bag:
         self.topics[channel.topic] = schema.name
         self._definitions[schema.name] = schema
 
-    def _note(self, record: Metadata | Attachment) -> None:
+    def _note(self, record: Any) -> None:
         if isinstance(record, Attachment):
             if record.media_type == "text/plain" and len(record.data) <= ATTACHMENT_LIMIT:
                 self.attachments[record.name] = record.data.decode(errors="replace")
+        elif not isinstance(record, Metadata):
+            raise ValueError(f"a {type(record).__name__} where the index has metadata or an attachment")
         elif record.name == "e0_ros":
             self.custom.update(record.metadata)
 
@@ -188,17 +188,16 @@ def verify(path: Path) -> None:
     try:
         with bag.file.open("rb") as stream:
             footer = None
-            for record in StreamReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT).records:
+            for record in mcap_records.records(stream, validate_crcs=True):
                 footer = record if isinstance(record, Footer) else footer
+                if isinstance(record, Chunk):
+                    mcap_records.unpacked(record)
             _check_summary(stream, footer)
     except _DAMAGE as error:
         raise _damaged(path, error) from None
 
 
-def _index(reader: SeekingReader) -> list[tuple[Channel, Schema]]:
-    summary = reader.get_summary()
-    if summary is None:
-        raise ValueError("no index")
+def _index(summary: Summary) -> list[tuple[Channel, Schema]]:
     return [(channel, summary.schemas[channel.schema_id]) for channel in summary.channels.values()]
 
 
@@ -241,12 +240,6 @@ def _label(folder: Path) -> dict[str, str]:
         custom = yaml.safe_load(text)["rosbag2_bagfile_information"]["custom_data"]
         return {k: v for k, v in custom.items() if isinstance(k, str) and isinstance(v, str)}
     return {}
-
-
-def _checked(chunk: Chunk) -> Chunk:
-    if chunk.uncompressed_size > RECORD_LIMIT:
-        raise ValueError(f"chunk of {chunk.uncompressed_size} bytes; at most {RECORD_LIMIT} are read")
-    return chunk
 
 
 def _message(schema: Schema, channel: Channel, message: Message) -> BagMessage:
