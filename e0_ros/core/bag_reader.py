@@ -107,8 +107,9 @@ class Bag:
                 summary = mcap_records.read_summary(stream)
                 for channel, schema in _index(summary):
                     self._know(channel, schema)
-                for index in (*summary.metadata_indexes, *summary.attachment_indexes):
-                    self._note(next(mcap_records.records_at(stream, index.offset)))
+                offsets = [index.offset for index in summary.metadata_indexes]
+                for offset in offsets + [index.offset for index in summary.attachment_indexes]:
+                    self._note(next(mcap_records.records_at(stream, offset)))
         except _DAMAGE as error:
             raise _damaged(self.path, error) from None
 

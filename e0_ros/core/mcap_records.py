@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from heapq import heappop, heappush
+from itertools import count
 from typing import IO, Any
 
 import lz4.frame
@@ -139,11 +140,12 @@ def messages(stream: IO[bytes], summary: Summary, topics: set[str] | None, as_wr
             yield from filter(wanted, _indexed(stream, index))
     else:
         waiting: list[tuple[int, int, int, Any]] = []
+        number = count()
         for index in sorted(indexes, key=lambda index: index.message_start_time):
             while waiting and waiting[0][0] < index.message_start_time:
                 yield heappop(waiting)[-1]
-            for number, message in enumerate(filter(wanted, _indexed(stream, index))):
-                heappush(waiting, (message.log_time, index.chunk_start_offset, number, message))
+            for message in filter(wanted, _indexed(stream, index)):
+                heappush(waiting, (message.log_time, index.chunk_start_offset, next(number), message))
         while waiting:
             yield heappop(waiting)[-1]
 

@@ -214,6 +214,14 @@ def test_an_index_that_leads_to_a_chunk_unpacks_nothing(tmp_path: Path) -> None:
     assert in_little_memory(lambda: Bag(tmp_path / "bomb.mcap")).topics == {"/a": "std_msgs/msg/String"}
 
 
+def test_an_index_that_names_a_chunk_twice_gives_its_messages_twice(bag: Path) -> None:
+    with (bag / "a_0.mcap").open("rb") as stream:
+        summary = mcap_records.read_summary(stream)
+        summary.chunk_indexes *= 2
+        times = [message.log_time for message in mcap_records.messages(stream, summary, None, False)]
+    assert times == sorted(2 * [message.log_ns for message in Bag(bag).messages()])
+
+
 def in_little_memory(act: Callable[[], Any]) -> Any:
     """What it returns; it never had more than 8 MiB meanwhile."""
     tracemalloc.start()
