@@ -14,7 +14,7 @@ from e0_ros.core.arm_session import ArmSessionConfig
 from e0_ros.core.arm_setup import ArmSetupConfig, Payload
 from e0_ros.core.fci import RobotMode
 from e0_ros.drivers import CONTROLLERS
-from sim.fci import Fci
+from sim.fci import RELEASED, USER_STOP, Fci
 
 if TYPE_CHECKING:
     from sim.bridge.node import Bridge
@@ -55,7 +55,16 @@ class FrankaFace:
         self._states = bridge.create_publisher(FrankaRobotState, topic.name, 1)
         topic = interfaces.SIM_FAULT
         kind = interfaces.message_class(topic.type)
-        bridge.create_subscription(kind, topic.name, lambda msg: self.fail(msg.data), topic.qos.profile())
+        known = {*FrankaRobotState().current_errors.get_fields_and_field_types(), USER_STOP, RELEASED}
+
+        def hear(msg: Any) -> None:
+            if msg.data in known:
+                self.fail(msg.data)
+            else:
+                words = f"{topic.name}: Franka has no error {msg.data[:80]!r}"
+                bridge.get_logger().warning(words, throttle_duration_sec=5.0)
+
+        bridge.create_subscription(kind, topic.name, hear, topic.qos.profile())
         self._recovery = ActionServer(bridge, ErrorRecovery, NAMES.error_recovery, self._recover)
         bridge.create_service(SwitchController, f"{NAMES.manager}/switch_controller", self._switch)
         name = f"{NAMES.manager}/set_hardware_component_state"

@@ -23,8 +23,8 @@ from e0_msgs.msg import Observation
 from e0_msgs.srv import SetInstruction
 from e0_policy.embodiment import load_embodiment
 from e0_ros import interfaces
-from e0_ros.conversions import image_to_msg, to_ns, to_time
-from e0_ros.nodes.observation_sync import ObservationSyncNode, deserialize, stamp_of
+from e0_ros.conversions import deserialize, image_to_msg, stamp_of, to_ns, to_time
+from e0_ros.nodes.observation_sync import ObservationSyncNode
 
 pytestmark = pytest.mark.ros
 ARM = load_embodiment("fr3")
