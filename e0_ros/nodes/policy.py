@@ -53,7 +53,6 @@ REPEAT_S = 1.0
 RESET_S = 1.0
 """A reset is answered when it is done, and after this at the latest."""
 NICENESS = 5
-_RESET = "reset"
 
 
 def make_policy(config: PolicyConfig) -> Policy:
@@ -114,7 +113,7 @@ class PolicyNode(Node):
         steady = time.monotonic_ns
         terms = config.lockstep, age_ns, steady, config.doubt_nats
         self._session = PolicySession(policy, source, new_session(), arm, *terms)
-        self._mailbox: Mailbox[Observation | Stale | str] = Mailbox()
+        self._mailbox: Mailbox[tuple[int, Observation | Stale | None]] = Mailbox()  # after how many resets; None: reset
         self._state = threading.Condition()  # of what both threads know; held for moments, never while a policy works
         self._in_force: InForce | None = None
         self._previous_ns: int | None = None
@@ -157,7 +156,7 @@ class PolicyNode(Node):
             observation = observation_from_msg(msg)
         except ValueError as error:
             observation = Stale(to_ns(msg.header.stamp), "observation", f"unreadable: {error}", 0)
-        if self._mailbox.put(observation):
+        if self._mailbox.put((self._resets_asked, observation)):
             self._session.counts["replaced"] += 1
 
     def _on_executor_state(self, msg: ExecutorState) -> None:
@@ -171,7 +170,7 @@ class PolicyNode(Node):
         with self._state:
             self._resets_asked += 1
             self._not_reset = ""
-            self._mailbox.put(_RESET)
+            self._mailbox.put((self._resets_asked, None))
             self._state.notify_all()
             done = self._state.wait_for(lambda: self._not_reset or self._resets_done == self._resets_asked, RESET_S)
             response.success, response.message = not self._not_reset, self._not_reset
@@ -186,23 +185,22 @@ class PolicyNode(Node):
                 os.setpriority(os.PRIO_PROCESS, me, max(NICENESS, os.getpriority(os.PRIO_PROCESS, me)))
         while not self._mailbox.closed:
             item = self._mailbox.take()
-            if item is None:
+            if item is None or item[0] != self._resets_asked:
                 continue
+            number, observation = item
             self._working_ns = time.monotonic_ns()
-            number, not_reset = self._reset()
-            if not isinstance(item, str):
-                answer = not_reset or self._answer(item)
+            not_reset = self._reset(number)
+            if observation is not None:
+                answer = not_reset or self._answer(observation)
                 with self._state:
                     if number == self._resets_asked and not self._mailbox.closed:
-                        self._tell(item.stamp_ns, answer)
+                        self._tell(observation.stamp_ns, answer)
             self._working_ns = 0
 
-    def _reset(self) -> tuple[int, str]:
-        """Take up a reset that was asked for. How many were, and why it failed."""
-        with self._state:
-            number = self._resets_asked
+    def _reset(self, number: int) -> str:
+        """Take up a reset, if that many are not done; why it failed, empty if it did not."""
         if number == self._resets_done:
-            return number, ""
+            return ""
         try:
             self._session.reset()
         except Exception as error:  # a policy may raise anything; it is tried again before the next plan
@@ -210,7 +208,7 @@ class PolicyNode(Node):
             with self._state:
                 self._not_reset = answer
                 self._state.notify_all()
-            return number, answer
+            return answer
         self._told.clear()
         self._guard_due, self._previous_ns = True, None
         with self._state:
@@ -218,7 +216,7 @@ class PolicyNode(Node):
                 self._shadow.forget()
             self._resets_done = number
             self._state.notify_all()
-        return number, ""
+        return ""
 
     def _answer(self, observation: Observation | Stale) -> Answer:
         try:

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -135,26 +135,31 @@ class Attack:
         self.victims = [Victim(name, parameters, folder / f"said_{name}") for name, parameters in nodes.items()]
         self.node = rclpy.create_node("attacker")
         self.topics: dict[str, str] = {}
+        self._hears: dict[str, dict[str, str]] = {}
+        self._clients: dict[str, Any] = {}
 
     def find(self) -> None:
         """Wait until the nodes answer, look at what they listen to, and begin to measure."""
-        self.alive()
+        self.alive(self.victims)
+        self._hears = self._heard()
+        self.topics = {topic: kind for heard in self._hears.values() for topic, kind in heard.items()}
         for victim in self.victims:
-            self.topics |= self._topics(victim)
             victim.start_measuring()
 
-    def alive(self) -> None:
-        """Every node answers."""
+    def alive(self, victims: Sequence[Victim]) -> None:
+        """These nodes answer."""
         from rcl_interfaces.srv import ListParameters
 
-        for victim in self.victims:
+        for victim in victims:
             self.call(ListParameters, f"/{victim.name}/list_parameters")
 
     def call(self, kind: Any, name: str, **fields: Any) -> Any:
         """The answer of a service, by which everything sent before has been looked at."""
         import rclpy
 
-        client = self.node.create_client(kind, name)
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, name)
+        client = self._clients[name]
         end, future = time.monotonic() + 60.0, None
         while future is None or not future.done():
             for victim in self.victims:
@@ -163,21 +168,22 @@ class Attack:
             if future is None and client.service_is_ready():
                 future = client.call_async(kind.Request(**fields))
             rclpy.spin_once(self.node, timeout_sec=0.1)
-        self.node.destroy_client(client)
         return future.result()
 
-    def _topics(self, victim: Victim) -> dict[str, str]:
-        """What a node subscribes to, once discovery has brought nothing new for a second."""
+    def _heard(self) -> dict[str, dict[str, str]]:
+        """What each node subscribes to, once discovery has brought nothing new for a second."""
         from rclpy.node import NodeNameNonExistentError
 
-        found: dict[str, str] = {}
+        found: dict[str, dict[str, str]] = {}
         end, since = time.monotonic() + 60.0, time.monotonic()
-        while not found or time.monotonic() < since + 1.0:
-            assert time.monotonic() < end, f"{victim.name} is not discovered"
-            with suppress(NodeNameNonExistentError):
-                pairs = self.node.get_subscriber_names_and_types_by_node(victim.name, "/")
-                seen = {topic: types[0] for topic, types in pairs if topic not in OWN}
-                found, since = (seen, time.monotonic()) if seen != found else (found, since)
+        while len(found) < len(self.victims) or time.monotonic() < since + 1.0:
+            assert time.monotonic() < end, f"of {[v.name for v in self.victims]} only {list(found)} are discovered"
+            for victim in self.victims:
+                with suppress(NodeNameNonExistentError):
+                    pairs = self.node.get_subscriber_names_and_types_by_node(victim.name, "/")
+                    seen = {topic: types[0] for topic, types in pairs if topic not in OWN}
+                    if seen and seen != found.get(victim.name):
+                        found[victim.name], since = seen, time.monotonic()
             time.sleep(0.05)
         return found
 
@@ -203,7 +209,7 @@ class Attack:
                 publisher.publish(hostile(cls, rng))
             if sent % together == together - 1:
                 time.sleep(0.01)
-        self.alive()
+        self.alive([victim for victim in self.victims if topic in self._hears[victim.name]])
         self.node.destroy_publisher(publisher)
 
     def publish_all(self, count: int, rng: np.random.Generator) -> None:

@@ -212,6 +212,13 @@ def test_stamps_are_read_from_the_wire(ros: None) -> None:
         stamp_of(b"\0" * 11)
 
 
+@pytest.mark.parametrize(
+    ("ns", "nearest"), [(2**31 * 10**9 + 5, 2**31 * 10**9 - 1), (-(2**40) * 10**9, -(2**31) * 10**9)]
+)
+def test_a_time_that_no_message_can_hold_becomes_the_nearest(ns: int, nearest: int) -> None:
+    assert to_ns(to_time(ns)) == nearest
+
+
 def test_bytes_that_are_no_message_are_a_value_error(ros: None) -> None:
     for raw in (b"", b"\0\1\0\0" + b"\xff" * 40):
         with pytest.raises(ValueError, match="no JointState"):
