@@ -24,6 +24,8 @@ from e0_ros.readiness import SETTLE_S
 SPEEDS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 BRING_S = 180.0
 ABSENT_S = 2.0
+TELLING_S = 2.0
+"""A take this long tells how much it writes per second."""
 SILENT_S = 3.0
 """Nodes that report every second and have not for so long are silent."""
 
@@ -181,8 +183,10 @@ class GraphClient(Node):  # type: ignore[misc]
         return speed
 
     def status(self, instruction: str, bytes_per_s: float) -> Status:
-        """What a live view shows."""
+        """What a live view shows. `bytes_per_s` of the takes before counts until the running one has its own."""
         recorder, now = self.recorder, time.monotonic()
+        if recorder.mode == RecorderState.RECORDING and recorder.duration >= TELLING_S:
+            bytes_per_s = recorder.bytes / recorder.duration
         silent = [name for name in ("observation_sync", "episode_recorder") if self._silent(name, now)]
         complaint = recorder.reason if recorder.mode == RecorderState.FAULT else self._complaint
         return Status(

@@ -142,7 +142,10 @@ class Recorder:
         self._leaving = False
 
     def run(self) -> None:
-        """Record until the person quits, the input ends or a signal comes; a running take is then unlabelled."""
+        """Record until the person quits, the input ends or a signal comes.
+
+        A running take is then unlabelled; nothing that was armed here stays so.
+        """
         before = {number: signal.signal(number, self._leave) for number in (signal.SIGINT, signal.SIGTERM)}
         self._view.say(
             "space start, s success, f failure, d discard, r again, i / n next / new instruction, "
@@ -160,6 +163,8 @@ class Recorder:
                 self._follow_arm()
             if self._session.recording:
                 self._end("unlabelled", "interrupted")
+            else:
+                self._takes.rest()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -13,7 +13,7 @@ from e0_ros import interfaces
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.bag_writer import DISCARDED
 from e0_ros.core.grading import grade_bag
-from e0_ros.graph_client import GraphClient
+from e0_ros.graph_client import GraphCallError, GraphClient
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,15 @@ class Takes:
         """Begin a take; `again` in the same scene. Returns the bag's path.
 
         Raises:
-            GraphCallError: a service refused or is not there.
+            GraphCallError: a service refused or is not there; the arm is disarmed then.
 
         """
         client, stamp = self.client, Time()
+        self.rest()
         if self._next_seed < 0 or not again:
             self.seed = self._next_seed if self._next_seed >= 0 else self.seed
             self._next_seed = self.seed + 1
         scene: dict[str, Any] = {"task": self.task, "seed": self.seed, "max_steps": 0}
-        if self.arm:
-            client.call(interfaces.DISARM)
         if client.has(interfaces.RESET_SIM):
             reset = client.call(interfaces.RESET_SIM, **scene)
             instruction, stamp = instruction or reset.instruction, reset.stamp
@@ -75,10 +74,24 @@ class Takes:
         if client.has(interfaces.RESET_POLICY):
             client.call(interfaces.RESET_POLICY)
         client.call(interfaces.SET_INSTRUCTION, instruction=instruction)
+        try:
+            if self.arm:
+                client.arm(stamp)
+            client.sim, self.instruction, self.interventions = None, instruction, 0
+            return str(client.call(interfaces.START_EPISODE, task=self.task, seed=self.seed).bag)
+        except GraphCallError:
+            self.rest()
+            raise
+
+    def rest(self) -> None:
+        """No take, no motion: disarm, if takes arm.
+
+        Raises:
+            GraphCallError: the executor refused or is not there.
+
+        """
         if self.arm:
-            client.arm(stamp)
-        client.sim, self.instruction, self.interventions = None, instruction, 0
-        return str(client.call(interfaces.START_EPISODE, task=self.task, seed=self.seed).bag)
+            self.client.call(interfaces.DISARM)
 
     def take_over(self) -> str:
         """A human takes the arm with a leader; returns what is still in the way of leading, or that nothing is.
@@ -118,16 +131,17 @@ class Takes:
         return "recovered, at home" if recover else "at home"
 
     def end(self, outcome: str, note: str = "") -> Ended:
-        """End the running take with a label and judge what was recorded.
+        """End the running take with a label, disarm, and judge what was recorded.
 
         Raises:
-            GraphCallError: a service refused or is not there.
+            GraphCallError: a service refused or is not there; the arm is disarmed all the same.
 
         """
         note = note or (f"interventions: {self.interventions}" if self.interventions else "")
-        reply = self.client.call(interfaces.END_EPISODE, outcome=outcome, note=note)
-        if self.arm:
-            self.client.call(interfaces.DISARM)
+        try:
+            reply = self.client.call(interfaces.END_EPISODE, outcome=outcome, note=note)
+        finally:
+            self.rest()
         if reply.duration > 0:
             self.bytes_per_s = reply.bytes / reply.duration
         kept = "" if outcome == "discard" else str(reply.bag)

@@ -93,6 +93,7 @@ def _configuration(options: argparse.Namespace) -> EvalConfig:
         max_steps=options.max_steps,
         camera_poses=options.camera_poses,
         control=options.control,
+        doubt_nats=options.doubt,
         sim_python=options.sim_python,
     )
 

@@ -71,6 +71,7 @@ def graph_settings(config: EvalConfig) -> dict[str, dict[str, Any]]:
         inference = yaml.safe_dump(inference_settings(config.settings), default_flow_style=True).strip()
         told = config.camera_shift_deg > 0 and config.camera_poses == "true"
         settings["policy"] = {"device": config.device, "settings": inference, "camera_places": told}
+        settings["policy"]["doubt_nats"] = config.doubt_nats
     return settings
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from e0_ros.config import ConfigError
+from e0_ros.core.policy_config import DOUBT_NATS
 from sim.camera_shift import REPORTED
 from sim.scripted import CONTROLS
 
@@ -132,6 +133,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--controls", type=int, default=20, help="seeds of each control; 0: none (default: 20)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of inference, see below")
+    p.add_argument(
+        "--doubt", type=float, default=DOUBT_NATS, metavar="NATS", help="plan anew at the first row of more entropy"
+    )
     p.add_argument("--device", default="auto", help="torch device (default: a GPU if there is one)")
     p.add_argument("--videos", type=int, default=2, help="successes and failures to show per task (default: 2)")
     p.add_argument("--views", default="", help="camera views, comma-separated (default: the checkpoint's)")

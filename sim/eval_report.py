@@ -108,7 +108,8 @@ def _figures(told: Mapping[str, Any]) -> str:
         "root mean square of the third difference of the commanded joint positions every 50 ms, median of the "
         "rollouts. Inference: median / slowest. Violations: limits of the arm broken by a command, found by the "
         "independent judge. "
-        "A control takes a part of the input away; where it succeeds as often, that part is not used."
+        "A control takes a part of the input away, and runs without the graph whatever the mode; where it succeeds as "
+        "often, that part is not used."
     )
     return f'<section><h2>Figures</h2><table><tr>{head}</tr>{rows}</table><p class="soft">{note}</p></section>'
 

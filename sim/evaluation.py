@@ -23,6 +23,7 @@ from e0_policy.foreign import expanded
 from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError, check, closest, setting
+from e0_ros.core.policy_config import DOUBT_NATS
 from e0_ros.graph import SIMULATORS as GRAPH_SIMULATORS
 from e0_ros.policies import Card, check_rows, load_checkpoint, read_card
 from e0_ros.version import code_version
@@ -55,6 +56,9 @@ class EvalConfig:
     checkpoint: str = setting("", "the checkpoint: a folder, or an openpi server's address; empty: scripted expert")
     device: str = setting("auto", "torch device, or auto")
     settings: str = setting("{}", "settings of inference as a YAML mapping")
+    doubt_nats: float = setting(
+        DOUBT_NATS, "the next plan is due at the first row of more entropy", unit="nats", low=0.0, high=DOUBT_NATS
+    )
     views: tuple[str, ...] = setting((), "camera views; empty: the checkpoint's own")
     size: int = setting(0, "side of the views; 0: the checkpoint's own", unit="px", low=0, high=2048)
     max_steps: int = setting(0, "control steps of 50 ms per rollout; 0: the task's own limit", low=0, high=100_000)
@@ -68,6 +72,8 @@ class EvalConfig:
         check(self)
         if self.control != "joint_position" and (self.checkpoint or self.mode == "raw"):
             raise ConfigError(f"control {self.control} is the expert's, through the executor; a checkpoint has its own")
+        if self.doubt_nats < DOUBT_NATS and not self.checkpoint:
+            raise ConfigError("doubt_nats is a policy's; the scripted expert has no doubt")
         if self.camera_shift_deg and self.simulator != "maniskill":
             raise ConfigError(f"{self.simulator}'s cameras cannot be moved; maniskill's can")
         inference_settings(self.settings)
@@ -150,8 +156,9 @@ def check_tasks(simulator: str, tasks: tuple[str, ...]) -> None:
 
 
 def other_instruction(simulator: str, task: str) -> str:
-    """Instruction of the first other task; empty if there is no other."""
-    return next((text for name, text in instructions(simulator).items() if name != task), "")
+    """The first instruction that is not this task's, for two tasks may be told the same; empty if there is none."""
+    known = instructions(simulator)
+    return next((text for text in known.values() if text != known[task]), "")
 
 
 class RolloutRunner:
@@ -226,7 +233,7 @@ class RolloutRunner:
     def _make_source(self, adapter: SimAdapter) -> ExpertSource | PolicySource:
         arm = load_embodiment(self._arm())
         if self._policy:
-            return PolicySource(self._policy, arm)
+            return PolicySource(self._policy, arm, self._config.doubt_nats)
         return ExpertSource(self._config.simulator, arm, lambda: adapter.privileged().poses, self._config.control)
 
     def _arm(self) -> str:

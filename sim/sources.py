@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -102,6 +103,11 @@ class Disguise:
 class PolicySource:
     """A policy in lock-step, with the same `PolicySession` as its node.
 
+    Args:
+        policy: what plans.
+        arm: that it moves.
+        doubt_nats: the next plan is due at the first row whose entropy is above this.
+
     Attributes:
         disguise: what to change of the observations.
         latencies_ms: time that inference took, per plan since the reset.
@@ -109,8 +115,8 @@ class PolicySource:
 
     """
 
-    def __init__(self, policy: Policy, arm: Embodiment) -> None:
-        self._session = PolicySession(policy, "policy", _SESSION, arm, True, 0, time.perf_counter_ns)
+    def __init__(self, policy: Policy, arm: Embodiment, doubt_nats: float = math.inf) -> None:
+        self._session = PolicySession(policy, "policy", _SESSION, arm, True, 0, time.perf_counter_ns, doubt_nats)
         self.disguise = Disguise()
         self.latencies_ms: list[float] = []
         self.fault = ""

@@ -44,10 +44,14 @@ class OneTake:
     bytes_per_s: float = 0.0
     labels: list[tuple[str, str]] = field(default_factory=list)
     keys: list[str] = field(default_factory=lambda: [" "])
+    rested: bool = False
 
     @property
     def ended(self) -> bool:
         return bool(self.labels) or self.client.now_s > 5.0
+
+    def rest(self) -> None:
+        self.rested = True
 
     def start(self, *_: Any) -> str:
         return "bag"
@@ -72,3 +76,9 @@ def test_a_take_that_the_arm_ends_bears_the_cause(words: dict[float, str], fault
     takes: Any = OneTake(Arm(words))
     Recorder(takes, TakeSession(["lift it"]), takes).run()
     assert takes.labels == [("failure", f"arm: {fault}")]
+
+
+def test_whoever_leaves_between_takes_leaves_an_arm_that_is_not_armed() -> None:
+    takes: Any = OneTake(Arm({}), keys=["q"])
+    Recorder(takes, TakeSession(["lift it"]), takes).run()
+    assert takes.rested and not takes.labels

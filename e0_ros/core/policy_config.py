@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from e0_ros.config import check, setting
 
+DOUBT_NATS = 100.0
+"""More entropy than any row has."""
+
 
 @dataclass(frozen=True)
 class PolicyConfig:
@@ -21,7 +24,7 @@ class PolicyConfig:
         200.0, "an older observation is dropped when inference would start", unit="ms", low=1.0, high=10e3
     )
     doubt_nats: float = setting(
-        100.0, "the next plan is due at the first row whose entropy is above this", unit="nats", low=0.0, high=100.0
+        DOUBT_NATS, "the next plan is due at the first row of more entropy", unit="nats", low=0.0, high=DOUBT_NATS
     )
     camera_places: bool = setting(
         False, "tell the policy how far cameras stand from their places in training: /tf_static has both, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.ros
 import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
+from e0_msgs.msg import RecorderState  # noqa: E402
 from e0_ros import interfaces  # noqa: E402
 from e0_ros.graph_client import GraphCallError, GraphClient  # noqa: E402
 
@@ -44,3 +46,13 @@ def test_what_nobody_serves_is_named(ros: None) -> None:
             client.call(interfaces.RESET_SIM)
         with pytest.raises(GraphCallError, match=r"not up within 0 s: bridge .*is the graph running"):
             client.wait_for(interfaces.RESET_SIM)
+
+
+def test_a_first_take_says_how_long_the_disk_will_last_once_it_can_tell(ros: None) -> None:
+    with closing(GraphClient()) as client:
+        client.recorder = RecorderState(mode=RecorderState.RECORDING, duration=0.5, bytes=10**6)
+        assert math.isnan(client.status("", math.nan).bytes_per_s)
+        client.recorder = RecorderState(mode=RecorderState.RECORDING, duration=4.0, bytes=10**8)
+        assert client.status("", math.nan).bytes_per_s == client.status("", 1.0).bytes_per_s == 25e6
+        client.recorder = RecorderState(mode=RecorderState.IDLE, duration=4.0, bytes=10**8)
+        assert client.status("", 1.0).bytes_per_s == 1.0

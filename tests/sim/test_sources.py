@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.policy import Plan, PolicyOutput
 from e0_policy.types import ActionChunk, NoChunk, Observation
+from e0_ros.config import ConfigError
 from sim.direct import DirectLoop
-from sim.eval_graph import rollout_of
+from sim.eval_graph import graph_settings, rollout_of
 from sim.eval_rollouts import BLANK, ERROR, OTHER, POLICY, Job
-from sim.evaluation import disguise
+from sim.evaluation import EvalConfig, disguise, other_instruction
 from sim.evaluator import Episode
 from sim.fr3_plant import Fr3Plant
+from sim.simulators import instructions
 from sim.sources import PolicySource
 
 ARM = load_embodiment("fr3")
@@ -82,6 +87,14 @@ def test_controls_take_pictures_or_the_instruction_away():
     assert policy.seen[0].instruction == "move every joint to its mark"
 
 
+@pytest.mark.parametrize("simulator", ["maniskill", "fr3_plant", "libero"])
+def test_the_other_instruction_is_another_though_two_tasks_are_told_the_same(simulator: str) -> None:
+    known = instructions(simulator)
+    others = {task: other_instruction(simulator, task) for task in known}
+    assert all(others.values()) == (len(set(known.values())) > 1)
+    assert not any(others[task] == text for task, text in known.items())
+
+
 def test_what_a_policy_raises_is_told_and_is_an_error_of_the_rollout():
     policy = Wanderer()
     policy.fault_at = 2
@@ -97,3 +110,23 @@ def test_violations_over_the_graph_are_those_of_the_rollout_alone():
     job = Job(POLICY, "Reach-v0", 0)
     assert rollout_of(job, Episode(0, "Reach-v0", 0, violations=5), 3, 1.0).violations == 2
     assert rollout_of(job, Episode(0, "Reach-v0", 0, violations=-1), 3, 1.0).violations == -1
+
+
+def test_a_policy_in_doubt_plans_more_often() -> None:
+    class Doubting(Wanderer):
+        def infer(self, observation: Observation, plan: Plan | None) -> PolicyOutput:
+            output = super().infer(observation, plan)
+            return replace(output, uncertainty=np.linspace(0.0, 2.0, len(output.rows), dtype=np.float32))
+
+    plans = []
+    for doubt_nats in (100.0, 0.5):
+        policy = Doubting()
+        source = PolicySource(policy, ARM, doubt_nats)
+        source.reset("Reach-v0", 0)
+        DirectLoop(Fr3Plant(("base", "wrist"), 32, 32, "fr3", 50_000_000)).run("Reach-v0", 0, source, 12)
+        plans.append(len(source.latencies_ms))
+    assert 0 < plans[0] < plans[1]
+    with pytest.raises(ConfigError, match="the scripted expert has no doubt"):
+        EvalConfig(doubt_nats=1.0)
+    policy_node = graph_settings(EvalConfig(checkpoint="config/checkpoint/pick_push", doubt_nats=0.7))["policy"]
+    assert policy_node["doubt_nats"] == 0.7
