@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import array
+import struct
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
@@ -24,16 +27,45 @@ from e0_policy.types import (
 )
 
 NS = 1_000_000_000
+_LAST_NS = 2**31 * NS - 1
 
 
 def to_time(ns: int) -> Time:
-    """A ROS time message from nanoseconds."""
-    return Time(sec=ns // NS, nanosec=ns % NS)
+    """A ROS time message from nanoseconds; the nearest that there is, for a stamp may be anything that was received."""
+    sec, nanosec = divmod(min(max(ns, -_LAST_NS - 1), _LAST_NS), NS)
+    return Time(sec=sec, nanosec=nanosec)
 
 
 def to_ns(time: Time) -> int:
     """Nanoseconds of a ROS time message."""
     return int(time.sec) * NS + int(time.nanosec)
+
+
+def stamp_of(raw: bytes) -> int:
+    """Stamp [ns] of a serialised message that begins with a std_msgs/Header or a Time (CDR: 4 bytes of header, then
+    int32 s, uint32 ns in the byte order that the second byte gives).
+
+    Raises:
+        ValueError: fewer bytes than a stamp.
+
+    """
+    if len(raw) < 12:
+        raise ValueError(f"a message of {len(raw)} bytes has no header")
+    sec, nanosec = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
+    return int(sec) * NS + int(nanosec)
+
+
+def deserialize(raw: bytes, kind: Any) -> Any:
+    """The message of a type.
+
+    Raises:
+        ValueError: bytes that are none.
+
+    """
+    try:
+        return deserialize_message(raw, kind)
+    except Exception as error:  # the middleware names no type for it
+        raise ValueError(f"no {kind.__name__}: {error}") from None
 
 
 def pose_values(pose: Pose) -> list[float]:

@@ -21,7 +21,7 @@ from e0_ros.core.decode import resize_with_pad
 from e0_ros.core.inspection import arm_named
 from e0_ros.core.inspection_images import camera_views, image_pixels
 from e0_ros.core.plan_overlay import Plan, draw_plan, draw_scale, flange_at, latest, plan_of, scale_nats
-from e0_ros.core.traces import MODES, stamp_ns
+from e0_ros.core.traces import mode_name, stamp_ns
 from e0_ros.interfaces import ACTION_CHUNK, EPISODE_EVENT, EXECUTOR_STATE, INSTRUCTION, JOINT_STATES
 
 VIEW_PX = 448
@@ -112,7 +112,7 @@ def _follow(scene: _Scene, bag: Bag, message: BagMessage, arm: Embodiment | None
         return stamp_ns(image)
     if message.topic == EXECUTOR_STATE.name:
         state = bag.decode(message)
-        scene.mode, scene.reason = MODES[state.mode] if state.mode < len(MODES) else str(state.mode), state.reason
+        scene.mode, scene.reason = mode_name(state.mode), state.reason
     elif message.topic == ACTION_CHUNK.name:
         chunk = bag.decode(message)
         scene.action = _action(chunk)

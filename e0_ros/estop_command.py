@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 
 from e0_msgs.msg import ExecutorState
 from e0_ros import interfaces
-from e0_ros.core.traces import MODES
+from e0_ros.core.traces import mode_name
 from e0_ros.keyboard import Keyboard
 from e0_ros.process import run_node
 
@@ -63,7 +63,8 @@ class Estop(Node):
         print(f"released; the executor says: {answer.message}", flush=True)
 
     def _on_state(self, state: ExecutorState) -> None:
-        shown = f"{MODES[state.mode]}: {state.reason}" if state.reason else MODES[state.mode]
+        mode = mode_name(state.mode)
+        shown = f"{mode}: {state.reason}" if state.reason else mode
         if shown != self._shown:
             self._shown = shown
             print(shown, flush=True)

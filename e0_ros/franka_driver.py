@@ -7,15 +7,14 @@ controller_manager_msgs of Humble and Jazzy.
 from __future__ import annotations
 
 import importlib
-import struct
 from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message
 
 from e0_ros import interfaces
 from e0_ros.config import ConfigError
+from e0_ros.conversions import deserialize, stamp_of
 from e0_ros.core.arm_session import ArmSessionConfig, Step
 from e0_ros.core.arm_setup import ArmSetupConfig, HostClock, Payload
 from e0_ros.core.fci import FciReport, RobotMode
@@ -79,14 +78,25 @@ class FrankaDriver:
         self._asked_s = -LIST_S
 
     def newest(self) -> FciReport | None:
-        """What has come since the last call: of 1 kHz only the newest is read."""
+        """What has come since the last call: of 1 kHz only the newest is read. None too if that is no robot state."""
         newest, self._newest = self._newest, b""
-        return self._report(deserialize_message(newest, self._state_type)) if newest else None
+        try:
+            return self._report(deserialize(newest, self._state_type)) if newest else None
+        except ValueError as error:
+            self._refuse(error)
+            return None
 
     def _on_state(self, data: bytes) -> None:
+        try:
+            stamp_ns = stamp_of(data)
+        except ValueError as error:
+            self._refuse(error)
+            return
         self._newest = data
-        seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-        self.clock.hear(seconds * 10**9 + nanoseconds, self._node.get_clock().now().nanoseconds)
+        self.clock.hear(stamp_ns, self._node.get_clock().now().nanoseconds)
+
+    def _refuse(self, error: ValueError) -> None:
+        self._node.get_logger().warning(f"{interfaces.ROBOT_STATE.name}: {error}", throttle_duration_sec=5.0)
 
     def ask_controllers(self, steady_s: float) -> None:
         """Ask for the states of the controllers, if it is time to."""

@@ -17,7 +17,7 @@ from rclpy.node import Node, NodeNameNonExistentError
 from e0_msgs.msg import ExecutorState, RecorderState, SimState
 from e0_ros import interfaces
 from e0_ros.core.live_status import Status, streams_of
-from e0_ros.core.traces import MODES
+from e0_ros.core.traces import mode_name
 from e0_ros.interfaces import Service, Topic, message_class
 from e0_ros.readiness import SETTLE_S
 
@@ -231,7 +231,7 @@ class GraphClient(Node):  # type: ignore[misc]
         self.recorder = msg
 
     def _on_executor(self, msg: ExecutorState) -> None:
-        name = MODES[msg.mode] if msg.mode < len(MODES) else str(msg.mode)
+        name = mode_name(msg.mode)
         self._mode = f"{name}: {msg.reason}" if name in ("HOLD", "STOPPED") else name
 
     def _on_arm_fault(self, msg: Any) -> None:

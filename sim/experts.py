@@ -19,17 +19,18 @@ from e0_msgs.msg import EpisodeEvent, SimState
 from e0_msgs.msg import Observation as ObservationMsg
 from e0_msgs.srv import ResetSim
 from e0_policy.embodiment import load_embodiment
-from e0_policy.types import FloatArray
+from e0_policy.types import ActionChunk, FloatArray, NoChunk
 from e0_ros import interfaces
 from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_to_msg, pose_values, to_ns
+from e0_ros.core.policy_session import ERROR
 from e0_ros.process import run_node
 from sim.playback import PlaybackConfig
 from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner, rows_of
 from sim.simulators import SIMULATORS
 
 _STATES = 40
-"""States that are kept until the observation of their time has come."""
+"""States that are kept until the observation of their time has come, and observations until the state of theirs has."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ class Experts(Node):
         self._started_ns = to_ns(msg.header.stamp) if msg.kind == EpisodeEvent.START else None
 
     def _on_state(self, msg: SimState) -> None:
+        if len(msg.names) != len(msg.poses):
+            words = f"{interfaces.SIM_STATE.name}: {len(msg.names)} names for {len(msg.poses)} poses"
+            self.get_logger().warning(words, throttle_duration_sec=5.0)
+            return
         pairs = zip(msg.names, msg.poses, strict=True)
         self._states[to_ns(msg.header.stamp)] = {name: np.array(pose_values(pose)) for name, pose in pairs}
         while len(self._states) > _STATES:
@@ -99,23 +104,33 @@ class Experts(Node):
         self._answer_waiting()
 
     def _on_observation(self, msg: ObservationMsg) -> None:
+        msg.views = []
         self._waiting.append(msg)
         self._answer_waiting()
 
     def _answer_waiting(self) -> None:
-        """Answer observations in their order; one that needs a state waits for it until a later one is there."""
+        """Answer observations in their order; one that needs a state waits for it until a later one is there, or too
+        many wait.
+        """
         while self._waiting:
             msg = self._waiting[0]
             stamp_ns = to_ns(msg.header.stamp)
             refusal = self._refusal(msg.status == ObservationMsg.STATUS_OK, stamp_ns)
             poses = self._states.get(stamp_ns)
-            late = any(stamp > stamp_ns for stamp in self._states)
+            late = len(self._waiting) > _STATES or any(stamp > stamp_ns for stamp in self._states)
             if poses is None and not refusal and not late and self._source.due(stamp_ns):
                 return
             self._waiting.pop(0)
             seen = Seen(np.array(msg.joint_positions), msg.gripper_opening, poses) if poses is not None else None
-            answer = self._source.answer(stamp_ns, seen, refusal, None if self._config.lockstep else self._now_ns)
-            self._chunks.publish(chunk_to_msg(answer, self._now_ns()))
+            self._chunks.publish(chunk_to_msg(self._answer(stamp_ns, seen, refusal), self._now_ns()))
+
+    def _answer(self, stamp_ns: int, seen: Seen | None, refusal: str) -> ActionChunk | NoChunk:
+        try:
+            return self._source.answer(stamp_ns, seen, refusal, None if self._config.lockstep else self._now_ns)
+        except Exception as error:  # what it is told may be anything, and a planner may stumble over it anywhere
+            words = f"{ERROR}: {type(error).__name__}: {error}"
+            self.get_logger().error(f"no plan: {words}", throttle_duration_sec=1.0)
+            return self._source.none(stamp_ns, words)
 
     def _now_ns(self) -> int:
         now_ns: int = self.get_clock().now().nanoseconds

@@ -11,6 +11,8 @@ from e0_ros.config import check, setting
 
 _PAST_ROWS = 2
 """Rows before the present one, so that a curve through the rows is the same at the seam of two chunks."""
+_MOST_ROWS = 100_000
+"""Of an episode: more than an hour of rows for 20 Hz."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,17 @@ class Playback:
         return not self._rows or self._row(stamp_ns) >= len(self._rows)
 
     def add(self, rows: FloatArray, from_ns: int) -> None:
-        """Go on with `rows` `(steps, columns)`, none of which is due before `from_ns`."""
+        """Go on with `rows` `(steps, columns)`, none of which is due before `from_ns`.
+
+        Raises:
+            ValueError: that is too long after the first.
+
+        """
         if not self._rows:
             self._start_ns = from_ns
         due = -((self._start_ns - from_ns) // self._period_ns)
+        if due > _MOST_ROWS:
+            raise ValueError(f"a motion from row {due} of an episode on; {_MOST_ROWS} rows are allowed")
         self._rows += self._rows[-1:] * (due - len(self._rows))
         self._rows += list(rows)
 

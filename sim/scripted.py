@@ -135,7 +135,7 @@ class ScriptedSource:
         """
         self._sequence += 1
         if refusal or self._playback is None:
-            return self._none(stamp_ns, refusal or "no episode; reset first")
+            return self.none(stamp_ns, refusal or "no episode; reset first")
         if seen is not None and self.due(stamp_ns):
             rows = self._planner.motion(seen)
             self._finished = rows is None
@@ -143,7 +143,7 @@ class ScriptedSource:
                 self._playback.add(rows, now_ns() if now_ns else stamp_ns)
         window = self._playback.answer(stamp_ns)
         if window is None:
-            return self._none(stamp_ns, "the chunk sent last is still good", keep=True)
+            return self.none(stamp_ns, "the chunk sent last is still good", keep=True)
         joints = self._representation is Representation.JOINT_POSITION
         return ActionChunk(
             tool_rows(window.rows) if self._representation is Representation.EE_POSE else window.rows,
@@ -159,7 +159,8 @@ class ScriptedSource:
             seed=self._seed,
         )
 
-    def _none(self, stamp_ns: int, reason: str, keep: bool = False) -> NoChunk:
+    def none(self, stamp_ns: int, reason: str, keep: bool = False) -> NoChunk:
+        """Word that there is no new plan in answer to the observation of this stamp."""
         return NoChunk(stamp_ns, reason, SOURCE, self._session, self._sequence, keep)
 
 

@@ -30,13 +30,13 @@ from e0_policy.embodiment import Embodiment, load_embodiment
 from e0_policy.types import ActionChunk, Observation
 from e0_ros import interfaces
 from e0_ros.bench.processes import environment, start
-from e0_ros.conversions import chunk_to_msg, to_time
+from e0_ros.conversions import chunk_to_msg, stamp_of, to_time
 from e0_ros.core.chunk_executor import Mode
 from e0_ros.core.observation_sync import Result
 from e0_ros.core.pairing import JOINTS
 from e0_ros.nodes.chunk_executor import ChunkExecutorNode
 from e0_ros.nodes.chunk_executor import run as run_executor
-from e0_ros.nodes.observation_sync import ObservationSyncNode, stamp_of
+from e0_ros.nodes.observation_sync import ObservationSyncNode
 from e0_ros.process import run_node
 
 VIEWS = ("base", "wrist")

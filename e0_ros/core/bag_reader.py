@@ -11,21 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 import zstandard
 from mcap.exceptions import McapError
-from mcap.reader import SeekingReader
 from mcap.records import Attachment, Channel, Chunk, Footer, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.summary import Summary
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from e0_ros.core import mcap_records
 from e0_ros.core.bag_writer import PARTIAL
 
 METADATA = "metadata.yaml"
-RECORD_LIMIT = 2**28
 ATTACHMENT_LIMIT = 2**20
 _DAMAGE = (
     *(McapError, ValueError, KeyError, IndexError, OverflowError, struct.error),
@@ -113,18 +111,17 @@ class Bag:
         try:
             for file in self.files:
                 with file.open("rb") as stream:
-                    self._open_file(file, SeekingReader(stream, record_size_limit=RECORD_LIMIT))
+                    self._open_file(file, stream)
         except _DAMAGE as error:
             raise _damaged(self.path, error) from None
 
-    def _open_file(self, file: Path, reader: SeekingReader) -> None:
-        summary = _summary(reader)
+    def _open_file(self, file: Path, stream: IO[bytes]) -> None:
+        summary = mcap_records.read_summary(stream)
         for channel, schema in _index(summary):
             self._know(channel, schema)
-        for record in reader.iter_metadata():
-            self._note(record)
-        for attachment in reader.iter_attachments():
-            self._note(attachment)
+        offsets = [index.offset for index in summary.metadata_indexes]
+        for offset in offsets + [index.offset for index in summary.attachment_indexes]:
+            self._note(next(mcap_records.records_at(stream, offset)))
         if (told := summary.statistics) is None:
             self._count(self._whole_file(file, None, True))
         elif told.message_count:
@@ -147,11 +144,12 @@ class Bag:
 
     def _whole_file(self, file: Path, wanted: set[str] | None, as_written: bool) -> Iterator[BagMessage]:
         with file.open("rb") as stream:
-            reader = SeekingReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT)
             try:
-                for schema, channel, message in reader.iter_messages(topics=wanted, log_time_order=not as_written):
-                    if schema is not None:
-                        yield _message(schema, channel, message)
+                summary = mcap_records.read_summary(stream)
+                for message in mcap_records.messages(stream, summary, wanted, as_written):
+                    channel = summary.channels[message.channel_id]
+                    if channel.schema_id:
+                        yield _message(summary.schemas[channel.schema_id], channel, message)
             except _DAMAGE as error:
                 raise _damaged(self.path, error) from None
 
@@ -179,12 +177,12 @@ class Bag:
     def _salvaged_records(self, file: Path) -> Iterator[Any]:
         with file.open("rb") as stream:
             try:
-                for record in StreamReader(stream, emit_chunks=True, record_size_limit=RECORD_LIMIT).records:
+                for record in mcap_records.records(stream):
                     if not isinstance(record, Chunk):
                         yield record
                         continue
                     try:
-                        parts = breakup_chunk(_checked(record), validate_crc=True)
+                        parts = mcap_records.unpacked(record)
                     except _DAMAGE as error:
                         self.damage.append(f"chunk of {len(record.data)} bytes: {error}")
                         continue
@@ -196,10 +194,12 @@ class Bag:
         self.topics[channel.topic] = schema.name
         self._definitions[schema.name] = schema
 
-    def _note(self, record: Metadata | Attachment) -> None:
+    def _note(self, record: Any) -> None:
         if isinstance(record, Attachment):
             if record.media_type == "text/plain" and len(record.data) <= ATTACHMENT_LIMIT:
                 self.attachments[record.name] = record.data.decode(errors="replace")
+        elif not isinstance(record, Metadata):
+            raise ValueError(f"a {type(record).__name__} where the index has metadata or an attachment")
         elif record.name == "e0_ros":
             self.custom.update(record.metadata)
 
@@ -216,8 +216,10 @@ def verify(path: Path) -> None:
         for file in bag.files:
             with file.open("rb") as stream:
                 footer = None
-                for record in StreamReader(stream, validate_crcs=True, record_size_limit=RECORD_LIMIT).records:
+                for record in mcap_records.records(stream, validate_crcs=True):
                     footer = record if isinstance(record, Footer) else footer
+                    if isinstance(record, Chunk):
+                        mcap_records.unpacked(record)
                 _check_summary(stream, footer)
     except _DAMAGE as error:
         raise _damaged(path, error) from None
@@ -238,13 +240,6 @@ def _is_bag(folder: Path) -> bool:
     return (folder / METADATA).is_file() or folder.name.endswith(PARTIAL)
 
 
-def _summary(reader: SeekingReader) -> Summary:
-    summary = reader.get_summary()
-    if summary is None:
-        raise ValueError("no index")
-    return summary
-
-
 def _index(summary: Summary) -> list[tuple[Channel, Schema]]:
     return [(channel, summary.schemas[channel.schema_id]) for channel in summary.channels.values()]
 
@@ -252,7 +247,7 @@ def _index(summary: Summary) -> list[tuple[Channel, Schema]]:
 def _salvaged_index(file: Path) -> Iterator[Any]:
     """Schemas and channels from the summary, if there is one: a damaged chunk may have held them."""
     with suppress(*_DAMAGE), file.open("rb") as stream:
-        for channel, schema in _index(_summary(SeekingReader(stream, record_size_limit=RECORD_LIMIT))):
+        for channel, schema in _index(mcap_records.read_summary(stream)):
             yield schema
             yield channel
 
@@ -299,12 +294,6 @@ def _label(folder: Path) -> dict[str, str]:
         custom = yaml.safe_load(text)["rosbag2_bagfile_information"]["custom_data"]
         return {k: v for k, v in custom.items() if isinstance(k, str) and isinstance(v, str)}
     return {}
-
-
-def _checked(chunk: Chunk) -> Chunk:
-    if chunk.uncompressed_size > RECORD_LIMIT:
-        raise ValueError(f"chunk of {chunk.uncompressed_size} bytes; at most {RECORD_LIMIT} are read")
-    return chunk
 
 
 def _message(schema: Schema, channel: Channel, message: Message) -> BagMessage:

@@ -262,9 +262,9 @@ class GelloTeleop:
         rows = motion.position + left * self._gap + np.outer(_STEPS * period_ns * 1e-9, velocity)
         if (reference := self._follower[1].reference) is not None:  # a hand that is faster than the arm waits for it
             rows = np.clip(rows, reference - self.config.ahead_rad, reference + self.config.ahead_rad)
-        rows = np.clip(rows, self._arm.position_lower, self._arm.position_upper)
         gripper = np.full(len(rows), self._gripper(self._leader.opening, self._follower[1].opening))
-        return Lead(np.column_stack((rows, gripper)), self._leader.stamp_ns, period_ns)
+        lower, upper = self._bounds
+        return Lead(np.clip(np.column_stack((rows, gripper)), lower, upper), self._leader.stamp_ns, period_ns)
 
     def _gripper(self, asked: float, sent: float) -> float:
         """What the trigger asks for, once it has been where the gripper is: engaging must not drop what is held."""

@@ -88,9 +88,7 @@ class PolicySession:
         try:
             answer = self._answer(observation, now_ns, in_force)
         except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
-            self.counts["errors"] += 1
-            return f"{ERROR}: {self.error}"
+            return self.failed(error)
         if not isinstance(answer, str):
             self.counts["kept" if isinstance(answer, NoChunk) else "plans"] += 1
         return answer
@@ -105,8 +103,13 @@ class PolicySession:
         try:
             self._prepare()
         except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
-            self.counts["errors"] += 1
+            self.failed(error)
+
+    def failed(self, error: Exception) -> str:
+        """Note what a policy raised; the answer that tells it."""
+        self.error = f"{type(error).__name__}: {error}"
+        self.counts["errors"] += 1
+        return f"{ERROR}: {self.error}"
 
     def none(self, stamp_ns: int, reason: str) -> NoChunk:
         """Word that there is no new plan in answer to the observation of this stamp."""

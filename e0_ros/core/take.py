@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError, from_mapping, setting_types
-from e0_ros.core.bag_reader import Bag, BagMessage
+from e0_ros.core.bag_reader import Bag, BagMessage, BagReadError
 from e0_ros.core.pairing import GRIPPER, JOINTS, SyncConfig
 from e0_ros.interfaces import GRIPPER_STATES, JOINT_STATES, camera_topic, compressed_camera_topic
 
@@ -119,7 +119,14 @@ class Gatherer:
 
 
 def stamp_ns(data: bytes) -> int:
-    """Stamp of a serialised message that begins with a std_msgs/Header."""
+    """Stamp of a serialised message that begins with a std_msgs/Header.
+
+    Raises:
+        BagReadError: fewer bytes than a stamp.
+
+    """
+    if len(data) < 12:
+        raise BagReadError(f"a message of {len(data)} bytes has no header")
     seconds, nanoseconds = _STAMP[0 if data[1] else 1].unpack_from(data, 4)
     return int(seconds) * 10**9 + int(nanoseconds)
 

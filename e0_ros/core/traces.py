@@ -19,6 +19,11 @@ TRACED = tuple(topic.name for topic in (EPISODE_EVENT, EXECUTOR_STATE, JOINT_STA
 """Topics that traces are made of."""
 
 
+def mode_name(mode: int) -> str:
+    """Name of a mode of `e0_msgs/ExecutorState`; the number of one that there is not."""
+    return MODES[mode] if 0 <= mode < len(MODES) else str(mode)
+
+
 @dataclass(frozen=True)
 class Span:
     """A time in which the executor was in one mode, for one reason [s since the episode's start]."""
@@ -149,7 +154,7 @@ def _spans(states: list[Any], start_ns: int) -> list[Span]:
     spans: list[Span] = []
     for m in states:
         now = (stamp_ns(m) - start_ns) / 1e9
-        mode = MODES[m.mode] if m.mode < len(MODES) else str(m.mode)
+        mode = mode_name(m.mode)
         if spans:
             spans[-1] = Span(spans[-1].mode, spans[-1].reason, spans[-1].start_s, now)
         if not spans or (mode, m.reason) != (spans[-1].mode, spans[-1].reason):

@@ -303,8 +303,14 @@ class ArmSessionNode(Node):
         if msg.mode in (ExecutorState.DISARMED, ExecutorState.STOPPED):
             self._ended(number, False, msg.reason)
             return
+        try:
+            names = self._arm.joint_names
+            at, speed = (pick_joints(msg.joint_names, values, names) for values in (msg.positions, msg.velocities))
+        except ValueError as error:  # no state of this arm's executor
+            self._session.waits_for = f"{interfaces.EXECUTOR_STATE.name}: {error}"
+            return
         if self._move is None:
-            self._send(step, np.array(msg.positions, np.float64))
+            self._send(step, at)
             return
         if msg.session == self._name:
             self._followed = True
@@ -312,9 +318,9 @@ class ArmSessionNode(Node):
             self._ended(number, False, f"{msg.source} took the arm")
             return
         now_ns = self.get_clock().now().nanoseconds
-        far = np.abs(np.array(msg.positions) - self._move.rows[-1]).max()
+        far = np.abs(at - self._move.rows[-1]).max()
         over = now_ns - self._sent_ns > AHEAD_NS + self._move.duration_ns
-        if over and far < THERE_RAD and np.abs(np.array(msg.velocities)).max() < THERE_RAD_S:
+        if over and far < THERE_RAD and np.abs(speed).max() < THERE_RAD_S:
             self._ended(number, True, "")
             return
         held = self._followed and msg.mode == ExecutorState.HOLD and now_ns - self._sent_ns > AHEAD_NS
@@ -326,7 +332,7 @@ class ArmSessionNode(Node):
 
     def _send(self, step: Step, start: FloatArray) -> None:
         speed, arm = self._config.pose_speed_rad_s, self._arm
-        poses = self._poses
+        start, poses = np.clip(start, arm.position_lower, arm.position_upper), self._poses
         move = (
             approach(start, poses[step], speed)
             if step in poses

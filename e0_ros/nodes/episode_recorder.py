@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import struct
 import sys
 import threading
 import time
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ import yaml
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
 from e0_msgs.msg import EpisodeEvent, RecorderState
 from e0_msgs.srv import EndEpisode, StartEpisode
 from e0_ros.config import ConfigError, declare_parameters, to_mapping
-from e0_ros.conversions import to_time
+from e0_ros.conversions import deserialize, stamp_of, to_time
 from e0_ros.core.bag_writer import BagError, BagSummary, free_bytes, taken
 from e0_ros.core.definitions import installed
 from e0_ros.core.episode import Ended, Episode, EpisodeLife, Mode, Refused
@@ -100,7 +100,8 @@ class EpisodeRecorder(Node):
         if topic.qos.latched:
             self._keep(topic, bytes(info["publisher_gid"]["data"]), data)
         if topic is CLOCK:
-            self._clock_ns = max(self._clock_ns, clock_ns(data))  # discovery may deliver old ones late
+            with suppress(ValueError):  # else bytes that are no clock
+                self._clock_ns = max(self._clock_ns, stamp_of(data))  # discovery may deliver old ones late
         log_ns = self._clock_ns if self._sim_time else info["received_timestamp"] or self._now_ns()
         self._store(topic, data, log_ns, info["source_timestamp"], number or 0)
 
@@ -347,17 +348,9 @@ class EpisodeRecorder(Node):
 def text_of(data: bytes) -> str:
     """Text of a serialised std_msgs/String; empty if it is none."""
     try:
-        return str(deserialize_message(data, String).data)
-    except Exception:  # the middleware names no type for it
+        return str(deserialize(data, String).data)
+    except ValueError:
         return ""
-
-
-def clock_ns(data: bytes) -> int:
-    """Time of a serialised rosgraph_msgs/Clock; 0 if it is none."""
-    if len(data) < 12:
-        return 0
-    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] else ">iI", data, 4)
-    return int(seconds) * 10**9 + int(nanoseconds)
 
 
 def _custom(episode: Episode) -> dict[str, str]:

@@ -106,13 +106,18 @@ class GelloTeleopNode(Node):
 
     def _on_executor(self, msg: ExecutorState) -> None:
         try:
+            mode = Mode(msg.mode)
+        except ValueError as error:
+            self.get_logger().warning(f"{interfaces.EXECUTOR_STATE.name}: {error}", throttle_duration_sec=5.0)
+            return
+        try:
             reference = pick_joints(msg.joint_names, msg.positions, self._arm.joint_names)
         except ValueError:
             reference = None
         why = msg.reason if msg.mode != ExecutorState.RUNNING else ""
         refusal = msg.last_refusal if msg.chunks_refused > self._refused else ""
         self._refused = msg.chunks_refused
-        follower = Follower(Mode(msg.mode), why, msg.session, reference, msg.gripper_opening, refusal)
+        follower = Follower(mode, why, msg.session, reference, msg.gripper_opening, refusal)
         self.core.observe_executor(time.monotonic_ns(), follower)
 
     def _on_engage(self, _, response):

@@ -6,7 +6,6 @@ the callback of 1 kHz joint states to reading a stamp, beside images in the same
 
 from __future__ import annotations
 
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from typing import Any
 import cv2
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
@@ -26,7 +24,7 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.types import FloatArray, ImageArray, Stale
 from e0_ros import diagnostics, interfaces
 from e0_ros.config import ConfigError, check, declare_parameters, setting
-from e0_ros.conversions import NS, observation_to_msg, stale_to_msg
+from e0_ros.conversions import deserialize, observation_to_msg, stale_to_msg, stamp_of
 from e0_ros.core.decode import MAX_IMAGE_BYTES, decode_compressed, decode_raw, fingerprint, resize_with_pad
 from e0_ros.core.joint_names import gripper_opening, pick_joints
 from e0_ros.core.observation_sync import ObservationSync, Result
@@ -67,33 +65,6 @@ def check_instruction(text: str) -> None:
         raise ConfigError(
             f"instruction of {len(text)} characters {text[:40]!r}; allowed are {MAX_INSTRUCTION} printable characters"
         )
-
-
-def stamp_of(raw: bytes) -> int:
-    """Stamp [ns] of a serialised message that begins with a std_msgs/Header (CDR: 4 bytes of header, then int32 s,
-    uint32 ns in the byte order that the second byte gives).
-
-    Raises:
-        ValueError: fewer bytes than a stamp.
-
-    """
-    if len(raw) < 12:
-        raise ValueError(f"a message of {len(raw)} bytes has no header")
-    sec, nanosec = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
-    return int(sec) * NS + int(nanosec)
-
-
-def deserialize(raw: bytes, kind: Any) -> Any:
-    """The message of a type.
-
-    Raises:
-        ValueError: bytes that are none.
-
-    """
-    try:
-        return deserialize_message(raw, kind)
-    except Exception as error:  # the middleware names no type for it
-        raise ValueError(f"no {kind.__name__}: {error}") from None
 
 
 class ObservationSyncNode(Node):

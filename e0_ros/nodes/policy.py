@@ -2,6 +2,9 @@
 
 In lock-step every observation is answered with exactly one ActionChunk. In real time a chunk is published when a new
 plan is due, and STATUS_NONE tells of errors and stale observations, at most once a second for the same reason.
+
+The main thread never waits for an inference to end. A reset is taken up by the worker between two of them; what was
+inferred before is not published after its reply. /diagnostics tells of one that takes too long (`longest_s`).
 """
 
 from __future__ import annotations
@@ -47,6 +50,8 @@ from e0_ros.process import refuse_unknown_parameters, run_node
 
 LOCKSTEP_TIMEOUT_S = 10.0
 REPEAT_S = 1.0
+RESET_S = 1.0
+"""A reset is answered when it is done, and after this at the latest."""
 NICENESS = 5
 
 
@@ -108,11 +113,12 @@ class PolicyNode(Node):
         steady = time.monotonic_ns
         terms = config.lockstep, age_ns, steady, config.doubt_nats
         self._session = PolicySession(policy, source, new_session(), arm, *terms)
-        self._mailbox: Mailbox[Observation | Stale] = Mailbox()
-        self._state = threading.Condition()
+        self._mailbox: Mailbox[tuple[int, Observation | Stale | None]] = Mailbox()  # after how many resets; None: reset
+        self._state = threading.Condition()  # of what both threads know; held for moments, never while a policy works
         self._in_force: InForce | None = None
         self._previous_ns: int | None = None
-        self._policy_lock = threading.Lock()
+        self._resets_asked = self._resets_done = self._working_ns = self._plan_ns = 0
+        self._not_reset = ""
         self._told: dict[str, float] = {}
         self._guard, self._guard_due = make_guard(config), True
         self._shadow = LiveShadow(arm) if config.shadow else None
@@ -150,7 +156,7 @@ class PolicyNode(Node):
             observation = observation_from_msg(msg)
         except ValueError as error:
             observation = Stale(to_ns(msg.header.stamp), "observation", f"unreadable: {error}", 0)
-        if self._mailbox.put(observation):
+        if self._mailbox.put((self._resets_asked, observation)):
             self._session.counts["replaced"] += 1
 
     def _on_executor_state(self, msg: ExecutorState) -> None:
@@ -161,14 +167,15 @@ class PolicyNode(Node):
             self._state.notify_all()
 
     def _on_reset(self, request: Any, response: Any) -> Any:
-        with self._policy_lock:
-            self._mailbox.clear()
-            self._session.reset()
-            self._told.clear()
-            self._guard_due = True
-            if self._shadow:
-                self._shadow.forget()
-        response.success = True
+        with self._state:
+            self._resets_asked += 1
+            self._not_reset = ""
+            self._mailbox.put((self._resets_asked, None))
+            self._state.notify_all()
+            done = self._state.wait_for(lambda: self._not_reset or self._resets_done == self._resets_asked, RESET_S)
+            response.success, response.message = not self._not_reset, self._not_reset
+        if not done:
+            response.message = "the policy still infers; what comes of it is dropped, and then it is reset"
         return response
 
     def _work(self) -> None:
@@ -177,19 +184,80 @@ class PolicyNode(Node):
                 me = threading.get_native_id()
                 os.setpriority(os.PRIO_PROCESS, me, max(NICENESS, os.getpriority(os.PRIO_PROCESS, me)))
         while not self._mailbox.closed:
-            observation = self._mailbox.take()
-            if observation is None:
+            item = self._mailbox.take()
+            if item is None or item[0] != self._resets_asked:
                 continue
-            with self._policy_lock:
-                if self._guard and self._guard_due and isinstance(observation, Observation):
-                    self._compare_views(self._guard, observation)
-                if self._shadow and isinstance(observation, Observation):
-                    self._shadow.done(observation.stamp_ns, state_of(observation))
-                answer = self._session.answer(observation, self._now_ns(), self._executor_state)
-                self._previous_ns = observation.stamp_ns
-                if not self._mailbox.closed:
-                    self._tell(observation.stamp_ns, answer)
+            number, observation = item
+            self._working_ns = time.monotonic_ns()
+            not_reset = self._reset(number)
+            if observation is not None:
+                answer = not_reset or self._answer(observation)
+                with self._state:
+                    told = number == self._resets_asked and not self._mailbox.closed
+                    if told:
+                        self._tell(observation.stamp_ns, answer)
+                if told:
                     self._session.prepare()
+            self._working_ns = 0
+
+    def _reset(self, number: int) -> str:
+        """Take up a reset, if that many are not done; why it failed, empty if it did not."""
+        if number == self._resets_done:
+            return ""
+        try:
+            self._session.reset()
+        except Exception as error:  # a policy may raise anything; it is tried again before the next plan
+            answer = self._session.failed(error)
+            with self._state:
+                self._not_reset = answer
+                self._state.notify_all()
+            return answer
+        self._told.clear()
+        self._guard_due, self._previous_ns = True, None
+        with self._state:
+            if self._shadow:
+                self._shadow.forget()
+            self._resets_done = number
+            self._state.notify_all()
+        return ""
+
+    def _answer(self, observation: Observation | Stale) -> Answer:
+        try:
+            if isinstance(observation, Observation):
+                self._look(observation)
+        except Exception as error:  # an observation may hold anything
+            return self._session.failed(error)
+        answer = self._session.answer(observation, self._now_ns(), self._executor_state)
+        self._previous_ns = observation.stamp_ns
+        if isinstance(answer, ActionChunk):
+            self._plan_ns = len(answer.rows) * answer.period_ns
+        return answer
+
+    def _look(self, observation: Observation) -> None:
+        if self._guard and self._guard_due:
+            self._compare_views(self._guard, observation)
+        if self._shadow:
+            with self._state:
+                self._shadow.done(observation.stamp_ns, state_of(observation))
+
+    @property
+    def longest_s(self) -> float:
+        """How long an inference may take: in real time as long as the last plan, with which the arm comes to its end,
+        or as an observation may be old; in lock-step, and the first, which may compile, as any wait.
+        """
+        if self._config.lockstep or not self._plan_ns:
+            return LOCKSTEP_TIMEOUT_S
+        return max(self._plan_ns / 1e9, self._config.max_observation_age_ms / 1e3)
+
+    def _hangs(self) -> str:
+        """That nothing comes of the policy any more, in words; empty if it works or rests."""
+        if not self._worker.is_alive():
+            return "the thread that infers has ended; restart the node"
+        since_ns = self._working_ns
+        took_s = (time.monotonic_ns() - since_ns) / 1e9 if since_ns else 0.0
+        if took_s <= self.longest_s:
+            return ""
+        return f"the policy has inferred for {took_s:.1f} s; {self.longest_s:g} are allowed"
 
     def _compare_views(self, guard: ViewGuard, observation: Observation) -> None:
         """Say once an episode whether a fixed camera has moved since the data were recorded, with overlays."""
@@ -215,7 +283,9 @@ class PolicyNode(Node):
             if self._config.lockstep and previous_ns is not None:
                 arrived = self._state.wait_for(
                     lambda: (
-                        self._mailbox.closed or (self._in_force is not None and self._in_force.stamp_ns >= previous_ns)
+                        self._mailbox.closed
+                        or self._resets_asked != self._resets_done
+                        or (self._in_force is not None and self._in_force.stamp_ns >= previous_ns)
                     ),
                     LOCKSTEP_TIMEOUT_S,
                 )
@@ -244,14 +314,15 @@ class PolicyNode(Node):
         values["latency [ms]"], values["observation age [ms]"] = session.latency_ns / 1e6, session.age_ns / 1e6
         values["checkpoint"] = session.policy.checkpoint
         if self._shadow:
-            with self._policy_lock:
+            with self._state:
                 errors = self._shadow.errors()
             values |= shadow_figures(errors) if errors else {"shadow plans": 0}
         runs = "policy only watches" if self._shadow else "policy runs"
         if self._guard:
             values["views since the data were recorded"] = self._guard.words or "not compared yet"
-        level, message = (diagnostics.ERROR, session.error) if session.error else (diagnostics.OK, runs)
-        if self._guard and self._guard.moved and not session.error:
+        trouble = self._hangs() or session.error
+        level, message = (diagnostics.ERROR, trouble) if trouble else (diagnostics.OK, runs)
+        if self._guard and self._guard.moved and not trouble:
             level, message = diagnostics.WARN, f"{runs}; a camera has moved: {', '.join(self._guard.moved)}"
         self._diagnostics.publish(diagnostics.diagnostics_msg("policy", level, message, values, self._now_ns()))
 

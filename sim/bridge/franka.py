@@ -14,7 +14,7 @@ from e0_ros.core.arm_session import ArmSessionConfig
 from e0_ros.core.arm_setup import ArmSetupConfig, Payload
 from e0_ros.core.fci import RobotMode
 from e0_ros.drivers import CONTROLLERS
-from sim.fci import Fci
+from sim.fci import RELEASED, USER_STOP, Fci
 from sim.hand import BACK, DIED
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class FrankaFace:
         self._said_ns = 0
         topic = interfaces.SIM_FAULT
         kind = interfaces.message_class(topic.type)
+        self._known = {*FrankaRobotState().current_errors.get_fields_and_field_types(), USER_STOP, RELEASED}
         bridge.create_subscription(kind, topic.name, lambda msg: self._hear(msg.data), topic.qos.profile())
         self._recovery = ActionServer(bridge, ErrorRecovery, NAMES.error_recovery, self._recover)
         bridge.create_service(SwitchController, f"{NAMES.manager}/switch_controller", self._switch)
@@ -72,8 +73,11 @@ class FrankaFace:
         self.follow()
 
     def _hear(self, error: str) -> None:
-        if error not in (DIED, BACK):
+        if error in self._known:
             self.fail(error)
+        elif error not in (DIED, BACK):
+            words = f"{interfaces.SIM_FAULT.name}: Franka has no error {error[:80]!r}"
+            self._bridge.get_logger().warning(words, throttle_duration_sec=5.0)
 
     def fail(self, error: str) -> None:
         """The arm stops with one of Franka's errors."""

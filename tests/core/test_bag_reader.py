@@ -1,14 +1,19 @@
 import functools
 import shutil
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mcap.reader import make_reader
+from mcap.reader import FOOTER_SIZE, make_reader
+from mcap.writer import CompressionType, Writer
 from synthetic_bags import clock, fill, make_bag, open_bag
 
-from e0_ros.core import bag_writer
+from e0_ros.core import bag_writer, mcap_records
+from e0_ros.core.bag_check import check_bag
 from e0_ros.core.bag_reader import Bag, BagReadError, verify
 from e0_ros.interfaces import CLOCK, JOINT_STATES
 from tests.faults.scale import scaled
@@ -179,7 +184,11 @@ def test_a_truncated_bag_is_salvaged_up_to_its_last_whole_chunk(bag: Path, tmp_p
 
 
 def _chunks(bag: Path) -> list:
-    with (bag / "a_0.mcap").open("rb") as stream:
+    return _chunks_of(bag / "a_0.mcap")
+
+
+def _chunks_of(file: Path) -> list:
+    with file.open("rb") as stream:
         return make_reader(stream).get_summary().chunk_indexes
 
 
@@ -190,3 +199,70 @@ def test_messages_can_be_read_as_they_were_written(tmp_path):
     bag = Bag(writer.close({}).path)
     assert [m.log_ns for m in bag.messages()] == [1, 2, 3]
     assert [m.log_ns for m in bag.messages(as_written=True)] == [3, 1, 2]
+
+
+def bomb(path: Path, compression: str) -> tuple[bytearray, int]:
+    """A bag in which 64 MiB of zeros are one small chunk, and where that is."""
+    with path.open("wb") as stream:
+        writer = Writer(stream, chunk_size=1024, compression=CompressionType[compression.upper()])
+        writer.start()
+        schema = writer.register_schema("std_msgs/msg/String", "ros2msg", b"string data")
+        channel = writer.register_channel("/a", "cdr", schema)
+        writer.add_message(channel, 1, bytes(2**26), 1)
+        writer.finish()
+    (chunk,) = _chunks_of(path)
+    assert chunk.compressed_size < 2**19
+    return bytearray(path.read_bytes()), chunk.chunk_start_offset
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "verify": verify,
+    "messages": lambda path: list(Bag(path).messages()),
+    "as written": lambda path: list(Bag(path).messages(as_written=True)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+@pytest.mark.parametrize("lies", [True, False], ids=["lies", "is large"])
+def test_a_chunk_that_grows_beyond_what_it_tells_or_what_is_allowed_is_refused_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, compression: str, lies: bool
+) -> None:
+    raw, at = bomb(tmp_path / "bomb.mcap", compression)
+    if lies:
+        raw[at + 25 : at + 33] = (1000).to_bytes(8, "little")  # opcode, length, two times, then the size
+        (tmp_path / "bomb.mcap").write_bytes(raw)
+    else:
+        monkeypatch.setattr(mcap_records, "RECORD_LIMIT", 2**20)
+    words = "chunk of 1000 bytes by its header holds more" if lies else r"chunk of 6710\d{4} bytes; at most 1048576 are"
+    with pytest.raises(BagReadError, match=words):
+        in_little_memory(lambda: READERS[reader](tmp_path / "bomb.mcap"))
+    state = in_little_memory(lambda: check_bag(tmp_path / "bomb.mcap"))
+    assert "1000 bytes" in state.damage[0] or "are read" in state.damage[0]
+
+
+def test_an_index_that_leads_to_a_chunk_unpacks_nothing(tmp_path: Path) -> None:
+    raw, at = bomb(tmp_path / "bomb.mcap", "zstd")
+    footer = len(raw) - 8 - FOOTER_SIZE + 9
+    raw[footer : footer + 8] = at.to_bytes(8, "little")
+    (tmp_path / "bomb.mcap").write_bytes(raw)
+    assert in_little_memory(lambda: Bag(tmp_path / "bomb.mcap")).topics == {"/a": "std_msgs/msg/String"}
+
+
+def test_an_index_that_names_a_chunk_twice_gives_its_messages_twice(bag: Path) -> None:
+    with (bag / "a_0.mcap").open("rb") as stream:
+        summary = mcap_records.read_summary(stream)
+        summary.chunk_indexes *= 2
+        times = [message.log_time for message in mcap_records.messages(stream, summary, None, False)]
+    assert times == sorted(2 * [message.log_ns for message in Bag(bag).messages()])
+
+
+def in_little_memory(act: Callable[[], Any]) -> Any:
+    """What it returns; it never had more than 8 MiB meanwhile."""
+    tracemalloc.start()
+    try:
+        return act()
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**23

@@ -238,6 +238,15 @@ def test_the_trigger_takes_the_gripper_over_where_it_is():
     assert bench.step().rows[0, 7] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("opening", [math.inf, -1e308])
+def test_no_word_of_the_executor_leads_the_gripper_beyond_its_ends(opening):
+    bench = Bench()
+    bench.follower = replace(bench.follower, opening=opening)
+    bench.engaged()
+    bench.follower = replace(bench.follower, opening=opening)
+    assert bench.step().rows[0, 7] == (opening > 0)
+
+
 def test_a_leader_of_another_arm_is_refused():
     with pytest.raises(ConfigError, match="has 6 joints, fr3 7"):
         leader = replace(LEADER, joint_ids=(1, 2, 3, 4, 5, 6), signs=(1.0,) * 6, offsets_rad=(0.0,) * 6)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from synthetic_bags import joint_state, open_bag
 
-from e0_ros.core.bag_reader import Bag
+from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.definitions import installed
 from e0_ros.core.grading import grade_bag
 from e0_ros.core.take import read_take, stamp_ns, stream_config
@@ -142,3 +142,8 @@ def test_the_stamp_is_read_in_either_byte_order():
     data = joint_state(3_000_000_007, [0.0])
     assert stamp_ns(data) == 3_000_000_007
     assert stamp_ns(b"\0\0\0\0" + (3).to_bytes(4, "big") + (7).to_bytes(4, "big")) == 3_000_000_007
+
+
+def test_a_message_without_a_stamp_is_refused_in_words():
+    with pytest.raises(BagReadError, match="a message of 3 bytes has no header"):
+        stamp_ns(b"\0\1\0")

@@ -379,7 +379,10 @@ MATRIX = (
         38,
         "malformed messages, giant lengths",
         "0 crashes, memory < +256 MiB",
-        (BYTES + "no_bytes_end_a_node_or_fill_its_memory",),
+        (
+            BYTES + "no_bytes_end_a_node_or_fill_its_memory",
+            BYTES + "no_bytes_end_who_works_with_an_arm_or_fill_their_memory",
+        ),
     ),
     Row(
         39,

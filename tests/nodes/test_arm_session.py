@@ -5,8 +5,16 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from e0_msgs.msg import ExecutorState
+from e0_policy.embodiment import load_embodiment
+from e0_ros.core.arm_setup import HostClock
+from e0_ros.nodes import arm_session
+from tests.faults.attack import FLOATS, odd_message
 
 pytestmark = pytest.mark.ros
 
@@ -25,3 +33,21 @@ def test_what_is_missing_or_wrong_is_one_line_and_exit_status_2(command: list[st
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert all(word in done.stderr for word in words)
+
+
+def test_no_state_of_an_executor_ends_a_move(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = SimpleNamespace(newest=lambda: None, ask_controllers=lambda _: None, controllers=None, clock=HostClock())
+    monkeypatch.setattr(arm_session, "FrankaDriver", lambda *_: driver)
+    node, rng = arm_session.ArmSessionNode(), np.random.default_rng(4)
+    names = list(load_embodiment("fr3").joint_names)
+    for step in arm_session.MOTIONS:
+        for _ in range(300):
+            if node._session.step is not step:
+                node._begin((step,))
+            state = odd_message(ExecutorState, rng)
+            if rng.random() < 0.7:  # in its own form, but for the numbers, which are finite half of the time
+                state.joint_names = names
+                state.positions, state.velocities = rng.choice(FLOATS[: rng.choice([6, 8])], (2, 7)).tolist()
+            node._on_executor(state)
+    assert node._sequence > 10, "it moves by some of them"
+    node.destroy_node()

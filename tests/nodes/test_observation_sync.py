@@ -23,8 +23,8 @@ from e0_msgs.msg import Observation
 from e0_msgs.srv import SetInstruction
 from e0_policy.embodiment import load_embodiment
 from e0_ros import interfaces
-from e0_ros.conversions import image_to_msg, to_ns, to_time
-from e0_ros.nodes.observation_sync import ObservationSyncNode, deserialize, stamp_of
+from e0_ros.conversions import deserialize, image_to_msg, stamp_of, to_ns, to_time
+from e0_ros.nodes.observation_sync import ObservationSyncNode
 
 pytestmark = pytest.mark.ros
 ARM = load_embodiment("fr3")
@@ -210,6 +210,13 @@ def test_stamps_are_read_from_the_wire(ros: None) -> None:
     assert stamp_of(bytes(raw)) == 3_000_000_007, "big endian, as byte 1 says"
     with pytest.raises(ValueError, match="has no header"):
         stamp_of(b"\0" * 11)
+
+
+@pytest.mark.parametrize(
+    ("ns", "nearest"), [(2**31 * 10**9 + 5, 2**31 * 10**9 - 1), (-(2**40) * 10**9, -(2**31) * 10**9)]
+)
+def test_a_time_that_no_message_can_hold_becomes_the_nearest(ns: int, nearest: int) -> None:
+    assert to_ns(to_time(ns)) == nearest
 
 
 def test_bytes_that_are_no_message_are_a_value_error(ros: None) -> None:

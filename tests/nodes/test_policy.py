@@ -29,6 +29,7 @@ from e0_ros import interfaces
 from e0_ros.config import ConfigError
 from e0_ros.conversions import chunk_from_msg, observation_to_msg, stale_to_msg, to_ns, to_time
 from e0_ros.core.decode import resize_with_pad
+from e0_ros.nodes import policy as policy_node
 from e0_ros.nodes.policy import PolicyConfig, PolicyNode, make_guard
 from tests.core.test_view_check import seen, table
 
@@ -284,6 +285,98 @@ def test_a_reset_forgets_the_episode(rig: Callable[..., Rig]) -> None:
     r.observe(NOW + TICK)
     assert r.answers(2)[1].status == ChunkMsg.STATUS_OK
     assert r.policy.seen[1] == (NOW + TICK, None)
+
+
+def test_a_reset_does_not_wait_for_an_inference_that_hangs_and_nothing_of_before_it_is_published(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_node, "LOCKSTEP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(policy_node, "RESET_S", 0.1)
+    r = rig(policy="e0", max_observation_age_ms=10e3)
+    r.policy.gate.clear()
+    r.observe(r.now_ns())
+    r.until(lambda: r.policy.seen)
+    future = r.client.call_async(Trigger.Request())
+    r.until(future.done)
+    assert future.result().success and "still infers" in future.result().message and not r.policy.resets
+    r.until(lambda: "the policy has inferred for" in r.diagnostics[-1].status[0].message)
+    assert r.diagnostics[-1].status[0].level == b"\x02" and "0.5 are allowed" in r.diagnostics[-1].status[0].message
+    later = r.now_ns()
+    r.observe(later)
+    r.policy.gate.set()
+    chunk = r.answers(1)[0]
+    assert to_ns(chunk.in_reply_to) == later and r.policy.resets == 1, "the plan of before the reset is dropped"
+    assert r.policy.seen[1] == (later, None)
+    r.until(lambda: r.diagnostics[-1].status[0].level == b"\x00")
+
+
+def test_an_inference_may_take_as_long_as_a_plan_or_as_an_observation_may_be_old(rig: Callable[..., Rig]) -> None:
+    r = rig(policy="e0", max_observation_age_ms=150.0)
+    assert r.node.longest_s == 10.0, "the first may compile"
+
+    def planned() -> bool:
+        r.observe(r.now_ns())
+        r.until(lambda: r.chunks)
+        return r.chunks[-1].status == ChunkMsg.STATUS_OK
+
+    r.until(planned)
+    assert r.node.longest_s == pytest.approx(4 * TICK / 1e9)
+    r.node._plan_ns = TICK
+    assert r.node.longest_s == pytest.approx(0.15)
+
+
+def test_a_policy_whose_reset_fails_says_so_and_gets_no_plan_out_before_it_succeeds(rig: Callable[..., Rig]) -> None:
+    r, reset = rig(policy="e0", lockstep=True), FakePolicy.reset
+    r.policy.reset = lambda: 1 / 0
+    future = r.client.call_async(Trigger.Request())
+    r.until(future.done)
+    assert not future.result().success and "ZeroDivisionError" in future.result().message
+    r.observe(NOW)
+    assert "ZeroDivisionError" in r.answers(1)[0].reason and not r.policy.seen
+    r.policy.reset = lambda: reset(r.policy)
+    r.observe(NOW + TICK)
+    assert r.answers(2)[1].status == ChunkMsg.STATUS_OK and r.policy.resets == 1
+
+
+def test_a_node_whose_policy_never_returns_answers_and_ends_at_the_first_signal(ros: None) -> None:
+    code = """
+import sys, threading
+from e0_ros.nodes.policy import PolicyNode
+from e0_ros.process import run_node
+
+class Endless:
+    embodiment, checkpoint, execution_horizon = "fr3", "", 2
+    def reset(self): pass
+    def infer(self, observation, plan):
+        print("infers", flush=True)
+        threading.Event().wait()
+
+sys.exit(run_node(lambda: PolicyNode(Endless()), ["--ros-args", "-p", "policy:=e0", "-p", "lockstep:=true"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    node, topic = Node("rig"), interfaces.OBSERVATION
+    publisher = node.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
+    client = node.create_client(Trigger, interfaces.RESET_POLICY.name)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        end = time.monotonic() + 90.0
+        while not (publisher.get_subscription_count() and client.service_is_ready()):
+            assert time.monotonic() < end and process.poll() is None
+            executor.spin_once(timeout_sec=0.02)
+        observation = Observation(NOW, {}, ARM.home, 1.0, embodiment="fr3", joint_names=ARM.joint_names)
+        publisher.publish(observation_to_msg(observation, ARM.base_frame, NOW))
+        assert process.stdout is not None and process.stdout.readline() == b"infers\n"
+        future = client.call_async(Trigger.Request())
+        executor.spin_until_future_complete(future, 60.0)
+        assert future.done() and future.result().success
+        process.terminate()
+        assert process.wait(60.0) == 0
+    finally:
+        process.kill()
+        process.wait()
+        executor.shutdown()
+        node.destroy_node()
 
 
 def test_a_policy_of_another_arm_is_refused(ros: None) -> None:

@@ -238,3 +238,26 @@ def test_a_plan_is_void_from_the_next_reset_on(graph: Graph) -> None:
         graph.event(EpisodeEvent.START, 40 * PERIOD_NS)
     chunk = graph.observe(50 * PERIOD_NS)
     assert isinstance(chunk, ActionChunk) and chunk.seed == 2 and (chunk.rows[0] == ROWS[0]).all()
+
+
+def test_states_and_scenes_that_nobody_can_plan_in_end_nothing_and_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with running(monkeypatch, True) as graph:
+        graph.reset(task="PickCube-v1", seed=5)
+        graph.states.publish(SimState(names=["cube", "goal"], poses=[Pose()]))
+        monkeypatch.setattr(FakePlanner, "motion", lambda self, seen: seen.poses["peg"])
+        answer = graph.observe(20 * PERIOD_NS)
+        assert isinstance(answer, NoChunk) and answer.reason == "error: KeyError: 'peg'" and not answer.keep
+        monkeypatch.undo()
+        assert isinstance(graph.observe(21 * PERIOD_NS), ActionChunk)
+
+
+def test_observations_whose_states_never_come_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(monkeypatch, True) as graph:
+        graph.reset(task="PickCube-v1", seed=5)
+        for i in range(100):
+            graph.see((20 + i) * PERIOD_NS)
+            graph.spin(lambda seen=i + 1: len(graph.heard) + len(graph.experts._waiting) == seen)
+        graph.spin(lambda: len(graph.heard) == 60)
+        assert len(graph.experts._waiting) == 40

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +90,9 @@ def test_after_the_end_the_last_row_is_held() -> None:
     window = playing(3).answer(100 * PERIOD)
     assert window is not None
     assert (window.rows == plan(0, 3)[-1]).all()
+
+
+def test_a_motion_that_is_to_begin_in_years_is_refused() -> None:
+    """Else the last row would be held, and kept, for every period until then."""
+    with pytest.raises(ValueError, match="100000 rows are allowed"):
+        playing(3).add(plan(3, 6), 2**31 * 10**9)
