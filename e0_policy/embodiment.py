@@ -1,4 +1,8 @@
-"""An arm and its gripper: names, limits and poses, from `config/embodiment/<name>.yaml`."""
+"""An arm and its gripper: names, limits and poses, from `config/embodiment/<name>.yaml`, or a file of one's own.
+
+A file has every field of `Embodiment`. With `limits: {urdf: FILE, joint_limits: FILE}` what those files hold
+(`arm_description`) need not be said again; what is said as well narrows it. The four `envelope_*` may then be left out.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,15 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from e0_policy.arm_description import DescriptionError, read_limits
 from e0_policy.resources import config_dir
 from e0_policy.types import FloatArray
 
 Point = NDArray[np.float64]
 """`(3,)` [m] in the base frame."""
 _FASTEST_M_S = 3.0
+FRANKA, UNKNOWN = "franka", "none"
+_FRANKA_JOINTS = 7
 
 
 class EmbodimentError(ValueError):
@@ -31,6 +38,9 @@ class Embodiment:
     The position-dependent velocity envelope is Franka's (frankaemika/docs, control_parameters):
     `v_up(q) = min(velocity, max(0, -envelope_offset + sqrt(max(0, envelope_gain * (envelope_upper - q)))))`,
     mirrored for `v_low`. An arm without one has `envelope_gain` infinite.
+
+    `kinematics` says whether it is known where the arm's parts are: "franka" (`e0_policy.kinematics`), or "none". With
+    none nothing can be kept that is in metres, and no tool pose be reached: the workspace and the speed are infinite.
     """
 
     name: str
@@ -51,6 +61,12 @@ class Embodiment:
     gripper_joint_names: tuple[str, ...]
     gripper_width_m: float
     base_frame: str
+    kinematics: str
+
+    @property
+    def has_kinematics(self) -> bool:
+        """Whether `e0_policy.kinematics` are this arm's."""
+        return self.kinematics == FRANKA
 
     @property
     def joints(self) -> int:
@@ -73,7 +89,8 @@ def load_embodiment(name: str) -> Embodiment:
     """Load a shipped embodiment by name, or one of your own by the path of its YAML file.
 
     Raises:
-        EmbodimentError: unknown name (the closest one is named), unknown or missing key, wrong length or range.
+        EmbodimentError: unknown name (the closest one is named), unknown or missing key, wrong length or range, or
+            kinematics that are not this arm's.
 
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else config_dir() / "embodiment" / f"{name}.yaml"
@@ -90,11 +107,14 @@ def _parse(path: Path, data: Any) -> Embodiment:
         raise EmbodimentError(f"{path}: a mapping of keys to values is needed, got {type(data).__name__}")
     known = {f.name for f in fields(Embodiment)}
     for key in data:
-        if key not in known:
+        if key not in known | {"limits"}:
             close = difflib.get_close_matches(str(key), sorted(known), 1)
             raise EmbodimentError(f"{path}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    if "limits" in data:
+        data = _described(path, data)
     if missing := sorted(known - set(data)):
-        raise EmbodimentError(f"{path}: missing key(s) {', '.join(missing)}")
+        described = ", which the files of its limits do not hold for every joint" if "limits" in data else ""
+        raise EmbodimentError(f"{path}: missing key(s) {', '.join(missing)}{described}")
     joints = len(data["joint_names"])
     values: dict[str, Any] = {}
     for f in fields(Embodiment):
@@ -108,14 +128,53 @@ def _parse(path: Path, data: Any) -> Embodiment:
         else:
             values[f.name] = float(value) if f.type == "float" else str(value)
     embodiment = Embodiment(**values)
-    if not (embodiment.position_lower < embodiment.position_upper).all():
-        raise EmbodimentError(f"{path}: position_lower must be below position_upper for every joint")
-    corners = np.concatenate((embodiment.workspace_lower, embodiment.workspace_upper))
-    if not (np.isfinite(corners).all() and (corners[:3] < corners[3:]).all()):
-        raise EmbodimentError(f"{path}: workspace_lower must be below workspace_upper in x, y and z, both finite")
-    if not 0 < embodiment.speed_m_s <= _FASTEST_M_S:
-        raise EmbodimentError(f"{path}: speed_m_s is {embodiment.speed_m_s}; above 0, at most {_FASTEST_M_S} is needed")
+    if reason := _wrong(embodiment):
+        raise EmbodimentError(f"{path}: {reason}")
     return embodiment
+
+
+def _described(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """The file's keys with those that its `limits` hold; where both do, the tighter values."""
+    if not isinstance(data.get("joint_names"), list):
+        raise EmbodimentError(f"{path}: limits are of joints; a list of joint_names is needed")
+    names = tuple(str(name) for name in data["joint_names"])
+    try:
+        held = read_limits(path, data["limits"], names)
+    except DescriptionError as error:
+        raise EmbodimentError(str(error)) from None
+    merged: dict[str, Any] = dict(data)
+    for key, values in held.items():
+        own = _vector(path, key, data[key], len(names)) if key in data else np.array(values)
+        merged[key] = (np.maximum if key == "position_lower" else np.minimum)(own, values)
+    if not any(key.startswith("envelope_") for key in data):
+        merged |= {"envelope_gain": [np.inf] * len(names), "envelope_offset": [0.0] * len(names)}
+        for side in ("lower", "upper"):
+            merged[f"envelope_{side}"] = merged.get(f"position_{side}")
+    return merged
+
+
+def _wrong(arm: Embodiment) -> str:
+    """What cannot be, in words; empty if all can."""
+    if not (arm.position_lower < arm.position_upper).all():
+        return "position_lower must be below position_upper for every joint"
+    for key in ("velocity", "acceleration", "jerk"):
+        if not (getattr(arm, key) > 0).all():
+            return f"{key} is {getattr(arm, key).tolist()}; above 0 is needed for every joint"
+    corners, speed = np.concatenate((arm.workspace_lower, arm.workspace_upper)), arm.speed_m_s
+    if arm.kinematics == UNKNOWN:
+        off = np.isneginf(corners[:3]).all() and np.isposinf(corners[3:]).all() and speed == np.inf
+        infinite = "workspace_lower: [-.inf, -.inf, -.inf], workspace_upper: [.inf, .inf, .inf], speed_m_s: .inf"
+        return "" if off else f"kinematics is none, so that no workspace and no speed can be kept; say so: {infinite}"
+    if arm.kinematics != FRANKA:
+        return f"kinematics is {arm.kinematics!r}; allowed are {FRANKA} (a Panda's and an FR3's) and {UNKNOWN}"
+    if arm.joints != _FRANKA_JOINTS:
+        of_a_franka = f"kinematics is franka, whose arms have {_FRANKA_JOINTS} joints"
+        return f"{of_a_franka}, and there are {arm.joints}; an arm of another make needs kinematics: none"
+    if not (np.isfinite(corners).all() and (corners[:3] < corners[3:]).all()):
+        return "workspace_lower must be below workspace_upper in x, y and z, both finite"
+    if not 0 < speed <= _FASTEST_M_S:
+        return f"speed_m_s is {speed}; above 0, at most {_FASTEST_M_S} is needed"
+    return ""
 
 
 def _vector(path: Path, key: str, value: Any, count: int) -> FloatArray:

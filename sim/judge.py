@@ -53,7 +53,7 @@ class Judge:
     Before the first sample the arm is taken to rest at `start`. `violations` counts what was found and `samples` what
     was checked since construction. Without `derivatives` it checks positions only: what reaches an impedance
     controller is a held target, which no robot differentiates. `bounds` are those of the workspace, the arm's own if
-    None; arms side by side are `7 * arms` joints.
+    None; arms side by side are `7 * arms` joints. An arm whose kinematics are not known is judged by its joints alone.
     """
 
     def __init__(
@@ -113,6 +113,8 @@ class Judge:
 
     def _check_workspace(self, times_ns: NDArray[np.int64], q: FloatArray) -> list[Violation]:
         """Check rows 1.. of `q`; row 0 is the sample before."""
+        if not self._arm.has_kinematics:
+            return []
         period_s = PERIOD_NS / 1e9 if self._derivatives else None
         found = broken(self._bounds, q.reshape(len(q), -1, 7), period_s)
         return [Violation(int(times_ns[b.row]), f"{b.part} of arm {b.arm}", b.error, b.value, b.limit) for b in found]

@@ -29,7 +29,7 @@ CLOCKS = {("time", n) for n in ("time", "time_ns", "monotonic", "monotonic_ns", 
     ("datetime", "now"),
     ("datetime", "utcnow"),
 }
-NUMPY_PART = ("types", "embodiment", "policy", "resources", "files")
+NUMPY_PART = ("types", "embodiment", "arm_description", "policy", "resources", "files")
 LOADS_CHECKPOINTS = "e0_ros/policies.py"
 IN_SIM_WITH_ROS = ("sim/bridge", "sim/experts.py", "sim/evaluator.py", "sim/demo.py")
 

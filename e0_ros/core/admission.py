@@ -65,7 +65,7 @@ class Admission:
             (Representation.EE_POSE, (), POSE_COLUMNS, "x y z, quaternion xyzw"),
             (Representation.EE_DELTA_STEP, (), config.step_columns, "the benchmark's own"),
         )
-        executed = kinds[2:] if config.step_columns else kinds[:2]
+        executed = kinds[2:] if config.step_columns else kinds[: 1 + arm.has_kinematics]
         self._executed = {kind: (names, columns, what) for kind, names, columns, what in executed}
 
     def arm(self, now_ns: int) -> None:

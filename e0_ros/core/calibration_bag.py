@@ -123,9 +123,11 @@ def sightings(bag: Bag, view: str, arm: Embodiment, board: Board) -> tuple[list[
     """The board, once at every pose at which the arm stood, and at how many poses it stood.
 
     Raises:
-        BagReadError: no image of that view, or no joint states.
+        BagReadError: no image of that view, no joint states, or an arm whose kinematics are not known.
 
     """
+    if not arm.has_kinematics:
+        raise BagReadError(f"where {arm.name} holds the camera or the board cannot be told: its kinematics are none")
     motion, found, poses = measured(bag, arm), [], 0
     stands = _stands(motion)
     for stamp, image in images(bag, view):

@@ -21,7 +21,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from e0_policy.embodiment import Embodiment
 from e0_policy.types import ActionChunk, FloatArray, Representation
+from e0_ros.config import ConfigError
 from e0_ros.core.admission import Refusal
 from e0_ros.core.command import Command
 from e0_ros.core.executor import Executor
@@ -30,10 +32,10 @@ from e0_ros.core.gripper import Gripper, opening_in_force
 from e0_ros.core.handover import Committed, strategy_named
 from e0_ros.core.inverse_kinematics import joint_rows
 from e0_ros.core.lead import Lead
-from e0_ros.core.limiter import STEP_NS, Limits, Target
+from e0_ros.core.limiter import STEP_NS, Limits, Target, plan
 from e0_ros.core.message_clock import MessageClock
 from e0_ros.core.reference import HandOver, RowCurve
-from e0_ros.core.workspace import Workspace, plan_inside
+from e0_ros.core.workspace import Workspace, narrowed, plan_inside
 
 _MS = 1_000_000
 _KEEP_REFERENCE_RAD = 0.02
@@ -46,8 +48,8 @@ class ChunkExecutor(Executor):
 
     def __init__(self, config: ExecutorConfig) -> None:
         super().__init__(config)
+        self._workspace = _workspace(self.arm_model, config)
         self._limits = Limits.of(self.arm_model, config.velocity_scale, config.acceleration_scale, config.jerk_scale)
-        self._workspace = Workspace.of(self.arm_model, config)
         self._lead = Lead(*(int(ms * _MS) for ms in (config.lead_ms, config.stop_lead_ms, config.max_lead_ms)))
         self._command: Command | None = None
         self._before: Command | None = None
@@ -88,15 +90,23 @@ class ChunkExecutor(Executor):
         rows = np.clip(meant.rows[:, :-1], self._limits.lower, self._limits.upper)
         self._limited += bool((rows != meant.rows[:, :-1]).any())
         past = max((now_ns - chunk.t0_ns) // chunk.period_ns, 0)
-        if leaving := self._workspace.outside(rows[past:]):
+        if leaving := self._outside(rows[past:]):
             return self._refuse(f"leaves the workspace: {leaving}", fault=True)
         accepted = replace(meant, rows=np.column_stack((rows, meant.rows[:, -1])))
-        self._wait(accepted, chunk.t0_ns - self._ahead_ns(chunk))
-        if refusal := self._engage_due(now_ns):
+        from_ns = self._counts_from_ns(accepted, chunk.t0_ns - self._ahead_ns(chunk))
+        if from_ns > now_ns + self._lead_ns:
+            self._wait(accepted, from_ns)
+        elif refusal := self._engage(accepted, now_ns):
             return refusal
+        else:
+            self._pending = []  # what waited is older
         self._admission.accept(chunk, now_ns)
         self._join_ahead()
         return None
+
+    def _outside(self, joint_positions: FloatArray) -> str:
+        """How the first of positions `(rows, n)` [rad] leaves the workspace, in words; empty if none does."""
+        return self._workspace.outside(joint_positions) if self._workspace else ""
 
     def _in_joints(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | str:
         """The chunk with rows of joints, or why not; poses are solved from where the reference is."""
@@ -118,7 +128,7 @@ class ChunkExecutor(Executor):
     def _unfit(self, joints: FloatArray, now_ns: int) -> str:
         if unfit := self._measured.unfit():
             return unfit
-        if outside := self._workspace.outside(joints[None]):
+        if outside := self._outside(joints[None]):
             return f"{outside}; move the arm inside first"
         moved = self._command if self._mode is not Mode.DISARMED or not self.config.lockstep else None
         if moved and not moved.at_rest(now_ns):
@@ -201,7 +211,11 @@ class ChunkExecutor(Executor):
         known = self._command.since(now_ns - int(max(self.config.overlap_ms, self.config.joint_max_age_ms) * _MS))
         if self._brake_due or self._mode is Mode.RUNNING:
             target = self._target_from(commit_ns)
-            ahead, (leaving,) = plan_inside(self._limits, self._workspace, self._command, target, commit_ns, span_ns)
+            if self._workspace:
+                last, space = self._command, self._workspace
+                ahead, (leaving,) = plan_inside(self._limits, space, last, target, commit_ns, span_ns)
+            else:
+                ahead = plan(self._limits, self._command, target, commit_ns, span_ns)
             self._command = known.then(ahead)
         self._committed_ns = commit_ns
         self._brake_due = False
@@ -237,13 +251,16 @@ class ChunkExecutor(Executor):
             target = self._plans.join(curve, motion.sample(commit_ns), commit_ns)
             self._joined = commit_ns, motion, curve, target
 
-    def _engage_due(self, now_ns: int) -> Refusal | None:
-        """Hand over to the newest chunk that is in force at the commit time."""
-        commit_ns = now_ns + self._lead_ns
-        chunk = self._next(commit_ns)
-        if chunk is None or self._command is None:
+    def _engage_due(self, now_ns: int) -> None:
+        """Hand over to the newest chunk that has waited until the commit time; a refusal of it is only counted."""
+        if chunk := self._next(now_ns + self._lead_ns):
+            self._engage(chunk, now_ns)
+
+    def _engage(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
+        """Hand over to a chunk that is in force at the commit time; why not, if it cannot be followed from there."""
+        if self._command is None:
             return None
-        ahead_ns = self._ahead_ns(chunk)
+        commit_ns, ahead_ns = now_ns + self._lead_ns, self._ahead_ns(chunk)
         if chunk.end_ns + chunk.period_ns <= commit_ns + ahead_ns:
             when = f"when commands act, {self._lead_ns / 1e6:.0f} ms ahead"
             return self._refuse(f"late: its last row is {_age(commit_ns, chunk.end_ns)} old {when}")
@@ -326,6 +343,21 @@ class ChunkExecutor(Executor):
             arm = self.arm_model
             q = np.clip(self._measured.position, arm.position_lower, arm.position_upper)
             self._command = Command.rest(q, now_ns)
+
+
+def _workspace(arm: Embodiment, config: ExecutorConfig) -> Workspace | None:
+    """What is kept in metres; None for an arm whose kinematics are not known, of which no setting may ask for it."""
+    finite = np.isfinite(arm.velocity) & np.isfinite(arm.acceleration) & np.isfinite(arm.jerk)
+    if not finite.all():
+        joint = arm.joint_names[int(finite.argmin())]
+        raise ConfigError(
+            f"{joint} of {arm.name} has no finite velocity, acceleration and jerk; nothing can be planned"
+        )
+    if arm.has_kinematics:
+        return Workspace.of(arm, config)
+    if asked := narrowed(config):
+        raise ConfigError(f"{', '.join(asked)} cannot be kept: the kinematics of {arm.name} are none; leave them out")
+    return None
 
 
 def _age(now_ns: int, then_ns: int) -> str:

@@ -179,18 +179,24 @@ class Executor(ABC):
         verdict = self._admission.admit(chunk, now_ns, max([now_ns, *(plan.end_ns for plan in plans)]))
         return self._refused(verdict) if isinstance(verdict, Refusal) else verdict
 
+    def _counts_from_ns(self, chunk: ActionChunk, from_ns: int) -> int:
+        """From when a chunk of `from_ns` is in force: not before its simulated latency is over."""
+        return max(from_ns, chunk.in_reply_to_ns + self._latency_ns if chunk.in_reply_to_ns else 0)
+
     def _wait(self, chunk: ActionChunk, from_ns: int) -> None:
-        """Have a chunk wait until `from_ns` and its simulated latency are over; a new owner's clears what waits."""
+        """Have a chunk wait until it counts; a new owner's clears what waits."""
         if not self._admission.owns(chunk.source, chunk.session):
             self._pending = []
-        delayed_ns = chunk.in_reply_to_ns + self._latency_ns if chunk.in_reply_to_ns else 0
-        self._pending = [*self._pending[-_MAX_PENDING:], (max(from_ns, delayed_ns), chunk)]
+        self._pending = [*self._pending[-_MAX_PENDING:], (from_ns, chunk)]
 
     def _next(self, at_ns: int) -> ActionChunk | None:
-        """The newest chunk that has waited until `at_ns`; what was due before it is dropped."""
-        due = [chunk for from_ns, chunk in self._pending if from_ns <= at_ns]
-        self._pending = [entry for entry in self._pending if entry[0] > at_ns]
-        return due[-1] if due else None
+        """The newest chunk that has waited until `at_ns`; what came before it is dropped, due or not."""
+        for index in reversed(range(len(self._pending))):
+            from_ns, chunk = self._pending[index]
+            if from_ns <= at_ns:
+                self._pending = self._pending[index + 1 :]
+                return chunk
+        return None
 
     def _forget(self) -> None:
         """No plan waits and none is in force."""

@@ -2,7 +2,7 @@
 
 pace = Pace(PaceConfig(step_through=True))
 pace.plan(chunk, now_ns)        # None: withheld until it is released
-pace.step(now_ns)               # the chunk, its first row in force from now on; or in words why there is none
+pace.step(now_ns, executor)     # None: the executor follows the chunk, its first row in force from now on; or why not
 
 Below full speed a plan's rows keep their order and their first time and come later: row i from
 `t0 + i * period / speed`. A plan that is not followed as it was sent has another t0 (by 1 ns at least), by which its
@@ -16,6 +16,9 @@ from dataclasses import dataclass, replace
 
 from e0_policy.types import ActionChunk
 from e0_ros.config import check, setting
+from e0_ros.core.admission import Refusal
+from e0_ros.core.executor import Executor
+from e0_ros.core.executor_types import Mode
 
 _MS = 1_000_000
 PACED = ("policy", "replay", "scripted")
@@ -61,23 +64,25 @@ class Pace:
             return None
         return self._slowed(chunk) if self.speed > 0.0 else None
 
-    def step(self, now_ns: int) -> ActionChunk | str:
-        """Release the newest plan, from its first row on, or say why there is none."""
+    def step(self, now_ns: int, executor: Executor) -> Refusal | None:
+        """Have the newest plan followed, from its first row on, or say why not; a plan that is refused waits on."""
         chunk = self._waiting
         if not self._config.step_through:
-            return "step_through is off: plans are followed at once"
+            return Refusal("step_through is off: plans are followed at once")
         if self.speed <= 0.0:
-            return "the speed is 0"
-        if now_ns < self._until_ns:
-            return f"the last step goes on for {(self._until_ns - now_ns) / 1e9:.1f} s"
-        seen_ns = 0 if chunk is None else chunk.in_reply_to_ns or chunk.t0_ns
-        age_ms = (now_ns - seen_ns) / _MS
-        if chunk is None or age_ms > self._config.step_max_age_ms:
-            return "no plan waits" if chunk is None else f"the newest plan is of {age_ms / 1e3:.1f} s ago"
-        self._waiting = None
+            return Refusal("the speed is 0")
+        if executor.mode is Mode.RUNNING and now_ns < self._until_ns:
+            return Refusal(f"the last step goes on for {(self._until_ns - now_ns) / 1e9:.1f} s")
+        if chunk is None:
+            return Refusal("no plan waits")
+        age_ms = (now_ns - (chunk.in_reply_to_ns or chunk.t0_ns)) / _MS
+        if age_ms > self._config.step_max_age_ms:
+            return Refusal(f"the newest plan is of {age_ms / 1e3:.1f} s ago")
         step = self._slowed(replace(chunk, t0_ns=now_ns))
-        self._until_ns = step.end_ns
-        return step
+        if refusal := executor.offer(step, now_ns):
+            return refusal
+        self._waiting, self._until_ns = None, step.end_ns
+        return None
 
     def forget(self) -> None:
         """What waits counts no more: the arm was armed anew, or disarmed."""

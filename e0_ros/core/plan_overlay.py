@@ -37,7 +37,7 @@ def plan_of(chunk: Any, arm: Embodiment) -> Plan | None:
     if not np.isfinite(rows).all() or chunk.period_ns <= 0:
         return None
     if chunk.representation == Representation.JOINT_POSITION:
-        if tuple(chunk.joint_names) != arm.joint_names or arm.joints != 7 or chunk.columns < 7:
+        if tuple(chunk.joint_names) != arm.joint_names or not arm.has_kinematics or chunk.columns < 7:
             return None
         points = tcp_position_m(rows[:, :7])
     elif chunk.representation == Representation.EE_POSE and chunk.columns >= 3:
@@ -60,7 +60,7 @@ def scale_nats(chunks: Iterable[Any]) -> float:
 def flange_at(joint_state: Any, arm: Embodiment) -> FloatArray | None:
     """`T_base_flange` of a decoded JointState; None if it names other joints."""
     places = {name: i for i, name in enumerate(joint_state.name)}
-    if arm.joints != 7 or not all(name in places for name in arm.joint_names):
+    if not arm.has_kinematics or not all(name in places for name in arm.joint_names):
         return None
     positions = np.asarray(joint_state.position, np.float64)
     if len(positions) != len(places):

@@ -41,7 +41,7 @@ class StepExecutor(Executor):
             return verdict
         if off_ns := (now_ns - chunk.t0_ns) % chunk.period_ns:
             return self._refuse(f"no row is for this tick: off by {off_ns / _MS:g} ms", fault=True)
-        self._wait(verdict, chunk.t0_ns)
+        self._wait(verdict, self._counts_from_ns(verdict, chunk.t0_ns))
         self._admission.accept(chunk, now_ns)
         return None
 

@@ -7,7 +7,7 @@ comes to rest inside; what cannot be had so is braked, and at last the motion go
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,12 @@ class WorkspaceConfig:
     max_speed_m_s: float = setting(3.0, "no part of the arm moves faster", unit="m/s", low=0.05, high=3.0)
 
 
+def narrowed(config: WorkspaceConfig) -> list[str]:
+    """Settings that are not at their defaults, which narrow nothing."""
+    names, wide = (f.name for f in fields(WorkspaceConfig)), WorkspaceConfig()
+    return [name for name in names if not np.array_equal(getattr(config, name), getattr(wide, name))]
+
+
 class Motion(NamedTuple):
     """How far a command goes beyond each bound `(12, arms)` [m], above 0 if it does, and top speeds `(arms,)` [m/s]."""
 
@@ -75,9 +81,11 @@ class Workspace:
         """The arm's own, narrowed.
 
         Raises:
-            ConfigError: not three numbers, or nothing is left of the box.
+            ConfigError: not three numbers, nothing is left of the box, or the arm's kinematics are not known.
 
         """
+        if not arm.has_kinematics:
+            raise ConfigError(f"no workspace can be kept for {arm.name}, whose kinematics are {arm.kinematics}")
         lower, upper = (np.array(v) for v in (config.workspace_lower_m, config.workspace_upper_m))
         if lower.shape != (3,) or upper.shape != (3,):
             raise ConfigError("workspace_lower_m and workspace_upper_m need three numbers each: x, y, z")

@@ -192,9 +192,7 @@ class ChunkExecutorNode(Node):
         return self.core.offer(paced, now_ns)
 
     def _step(self, _) -> Refusal | None:
-        now_ns = self._now_ns()
-        plan = self._pace.step(now_ns)
-        return Refusal(plan) if isinstance(plan, str) else self.core.offer(plan, now_ns)
+        return self._pace.step(self._now_ns(), self.core)
 
     def _on_speed(self, msg: Float64) -> None:
         if wrong := self._pace.set_speed(msg.data) or (self._lockstep and "lock-step has no speed"):

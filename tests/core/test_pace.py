@@ -41,26 +41,65 @@ def test_speed_zero_withholds_and_nonsense_changes_nothing() -> None:
     assert pace.set_speed(0.001) == "" and pace.speed == SLOWEST and pace.waits == ""
 
 
+class Stepped:
+    """An executor that is armed, and a pace that releases its plans; `plan` has one wait, `step` releases it."""
+
+    def __init__(self) -> None:
+        self.driven, self.pace = Driven().arm_it(), Pace(PaceConfig(step_through=True))
+
+    def plan(self, sequence: int, rows: int = 10, away_rad: float = 0.0, **fields) -> None:
+        d = self.driven
+        chunk = d.chunk([d.home + away_rad] * rows, sequence, **fields)
+        assert self.pace.plan(chunk, d.now_ns) is None and self.pace.waits == "step-through: /e0/step releases a plan"
+
+    def step(self) -> str:
+        refusal = self.pace.step(self.driven.now_ns, self.driven.executor)
+        return refusal.reason if refusal else ""
+
+
 def test_each_step_is_one_plan_from_its_first_row_on() -> None:
-    pace = Pace(PaceConfig(step_through=True))
-    assert pace.step(S) == "no plan waits"
-    assert pace.plan(chunk(S), S) is None and pace.plan(chunk(S + 5, in_reply_to_ns=S + 5), S) is None
-    step = pace.step(2 * S)
-    assert isinstance(step, ActionChunk) and (step.t0_ns, step.in_reply_to_ns) == (2 * S, S + 5)
-    assert pace.plan(chunk(2 * S), 2 * S) is None
-    assert "goes on for 0.4 s" in str(pace.step(2 * S + 50 * MS))
-    assert isinstance(pace.step(step.end_ns), ActionChunk)
-    assert pace.step(9 * S) == "no plan waits"
+    s = Stepped()
+    d = s.driven
+    assert s.step() == "no plan waits"
+    s.plan(1)
+    s.plan(2, in_reply_to_ns=d.now_ns + 5)
+    d.run(100)
+    assert d.mode == "ARMED" and s.step() == ""
+    followed = d.status.chunk
+    assert followed and (followed.sequence, followed.t0_ns, followed.in_reply_to_ns) == (2, d.now_ns, START + 5)
+    s.plan(3)
+    d.run(52)
+    assert s.step() == "the last step goes on for 0.4 s" and d.mode == "RUNNING"
+    d.run(400)
+    assert s.step() == "" and s.step() == "the last step goes on for 0.5 s"
+    d.run(500)
+    assert s.step() == "no plan waits"
+
+
+def test_a_step_that_is_refused_or_has_ended_keeps_no_other_one_back() -> None:
+    s = Stepped()
+    d = s.driven
+    s.plan(1, rows=40, away_rad=0.6)
+    assert "jumps by 0.600 rad" in s.step() and d.mode == "HOLD"
+    assert s.pace.waits == "step-through: /e0/step releases a plan", "the plan that was refused may still be had"
+    s.plan(2, rows=40)
+    assert s.step() == "" and d.mode == "RUNNING"
+    d.run(100)
+    d.executor.give_up("policy", "a", "tired")
+    s.plan(3, rows=40)
+    assert d.mode == "HOLD" and s.step() == "" and d.mode == "RUNNING"
 
 
 def test_an_old_plan_and_one_of_before_arming_are_not_released() -> None:
-    pace = Pace(PaceConfig(step_through=True))
-    pace.plan(chunk(S), S)
-    assert "of 3.0 s ago" in str(pace.step(4 * S))
-    pace.plan(chunk(4 * S), 4 * S)
-    pace.forget()
-    assert pace.step(4 * S) == "no plan waits"
-    assert "step_through is off" in str(Pace(PaceConfig()).step(S))
+    s = Stepped()
+    s.plan(1)
+    s.driven.run(3000)
+    assert s.step() == "the newest plan is of 3.0 s ago"
+    s.plan(2)
+    s.pace.forget()
+    assert s.step() == "no plan waits"
+    off = Pace(PaceConfig()).step(S, s.driven.executor)
+    assert off and "step_through is off" in off.reason
 
 
 def test_at_half_the_speed_the_arm_makes_half_the_way_within_its_limits() -> None:

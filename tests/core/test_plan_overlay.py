@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace as Made
 
 import numpy as np
@@ -53,6 +54,12 @@ def test_a_chunk_becomes_the_tools_path_in_time():
 )
 def test_what_cannot_be_placed_is_no_plan(changed):
     assert plan_of(chunk(rows(), **changed), ARM) is None
+
+
+def test_seven_joints_of_another_make_are_not_placed():
+    other, state = replace(ARM, kinematics="none"), Made(name=list(ARM.joint_names), position=ARM.home)
+    assert plan_of(chunk(rows()), ARM) and plan_of(chunk(rows()), other) is None
+    assert flange_at(state, ARM) is not None and flange_at(state, other) is None
 
 
 def plan(*points: tuple[float, float, float], uncertainty: list[float] | None = None) -> Plan:

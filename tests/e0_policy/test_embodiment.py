@@ -11,8 +11,8 @@ from e0_policy.resources import config_dir
 @pytest.mark.parametrize("name", embodiment_names())
 def test_shipped_arms_have_a_workspace_that_holds_their_home(name: str) -> None:
     arm = load_embodiment(name)
-    assert arm.joints == (16 if name == "dual_panda" else 7)
-    assert arm.workspace_lower.shape == (3,) and 0 < arm.speed_m_s <= 3.0
+    assert (arm.joints, arm.has_kinematics) == ((16, False) if name == "dual_panda" else (7, True))
+    assert arm.workspace_lower.shape == (3,) and (0 < arm.speed_m_s <= 3.0 or not arm.has_kinematics)
     assert (arm.workspace_lower < arm.workspace_upper).all()
     with pytest.raises(ValueError, match="read-only"):
         arm.workspace_upper[0] = 9.0
@@ -30,6 +30,8 @@ def test_shipped_arms_have_a_workspace_that_holds_their_home(name: str) -> None:
         ({"speed_ms": 1.0}, "did you mean 'speed_m_s'"),
         ({"home": [0.0] * 6}, "home must be 7 numbers"),
         ({"position_lower": [9.0] * 7}, "position_lower must be below position_upper"),
+        ({"velocity": [-1.0] * 7}, "velocity is .*; above 0 is needed"),
+        ({"kinematics": "none"}, "no workspace and no speed can be kept; say so"),
     ],
 )
 def test_a_file_that_would_switch_a_limit_off_is_refused(change, message: str, tmp_path) -> None:

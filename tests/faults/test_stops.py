@@ -17,7 +17,7 @@ from e0_policy.types import ActionChunk
 from e0_ros import interfaces
 from e0_ros.conversions import chunk_to_msg, to_ns, to_time
 from e0_ros.core.command import State
-from e0_ros.core.executor_types import ExecutorConfig
+from e0_ros.core.executor_types import ExecutorConfig, Mode
 from e0_ros.core.limiter import Limits, brake
 from sim.hostile import stop_times
 from tests.faults.scale import scaled
@@ -60,6 +60,13 @@ def test_stops_are_as_short_as_an_oracle_makes_them(record_property) -> None:
     assert worst_ms <= 5.0, "three phases, each rounded up to whole milliseconds"
 
 
+def waving(now_ns: int, sequence: int) -> ActionChunk:
+    """50 s of a motion of all joints, at most 0.4 rad/s."""
+    rows = FR3.home + 0.2 * (1 - np.cos(np.linspace(0, 100, 1000)))[:, None]
+    fields = {"embodiment": "fr3", "joint_names": FR3.joint_names}
+    return ActionChunk(np.column_stack((rows, np.ones(1000))), now_ns, 50 * MS, "scripted", "a", sequence, **fields)
+
+
 class Rig:
     """The executor's node in this process, with an arm that is where its reference is; joints come without DDS.
 
@@ -80,6 +87,7 @@ class Rig:
         self.spinner.add_node(self.node)
         self.spinner.add_node(self.bench)
         self.states: list = []
+        self.plans = 0
         topic = interfaces.EXECUTOR_STATE
         kind = interfaces.message_class(topic.type)
         self.bench.create_subscription(kind, topic.name, self.states.append, topic.qos.profile())
@@ -118,14 +126,19 @@ class Rig:
         self.until(future.done, beat)
         return future.result()
 
+    def stand(self, done: Callable[[], object]) -> None:
+        """Wait for what is on its way; the time by hand stands, nothing ticks but by itself."""
+        end = time.monotonic() + 60.0
+        while not done():
+            assert time.monotonic() < end, "the node did not hear what was asked"
+            self.spinner.spin_once(timeout_sec=0.002)
+
     def move(self, beat: bool = False) -> None:
         """Arm, and follow a motion until the reference is fast."""
         assert self.call(interfaces.ARM, beat).success
-        now_ns = self.now_ns
-        rows = FR3.home + 0.2 * (1 - np.cos(np.linspace(0, 100, 1000)))[:, None]
-        fields = {"embodiment": "fr3", "joint_names": FR3.joint_names}
-        chunk = ActionChunk(np.column_stack((rows, np.ones(1000))), now_ns, 50 * MS, "scripted", "a", 1, **fields)
-        self.node._offer(chunk_to_msg(chunk, now_ns), now_ns)
+        self.plans += 1
+        plan = waving(self.now_ns, self.plans)
+        self.node._offer(chunk_to_msg(plan, self.now_ns), self.now_ns)
         self.until(
             lambda: self.states and self.states[-1].mode == 2 and np.abs(self.states[-1].velocities).max() > 0.1, beat
         )
@@ -153,11 +166,37 @@ def rig() -> Iterator[Callable[..., Rig]]:
         each.close()
 
 
+def ask(r: Rig) -> None:
+    """Call the service; handled when it has answered."""
+    kind = interfaces.message_class(interfaces.STOP.type)
+    client = r.bench.create_client(kind, interfaces.STOP.name)
+    r.stand(client.service_is_ready)
+    r.stand(client.call_async(kind.Request()).done)
+
+
+def press(r: Rig) -> None:
+    """Send the beat of a button that is pressed; handled when it was heard."""
+    r.beat(False)
+    r.stand(lambda: r.node._heartbeat._pressed)
+
+
+def fall_silent(r: Rig) -> None:
+    """Send no beat any more: the look after the silence has become too long stops, and no later one."""
+    looked_ns = 0
+    while r.node.core.mode is not Mode.STOPPED:
+        r.spinner.spin_once(timeout_sec=0.002)
+        last_ns, looked_ns = looked_ns, time.monotonic_ns()
+        r.node.watch()
+        assert looked_ns < r.node._heartbeat._heard_ns + 60_000 * MS, "silence is no stop"
+    assert last_ns - r.node._heartbeat._heard_ns <= 2000 * MS
+
+
 WAYS = {
-    "service": (lambda r: r.call(interfaces.STOP), "stopped on request"),
-    "pressed": (lambda r: r.beat(False), "the emergency stop is pressed"),
-    "silent": (lambda r: None, "the heartbeat is silent for"),
+    "service": (ask, "stopped on request", (0, 1, 2, 3)),
+    "pressed": (press, "the emergency stop is pressed", (0, 1, 2, 3)),
+    "silent": (fall_silent, "the heartbeat is silent for", (0, 3)),
 }
+"""What asks for it, the reason that it gives, and how long after a tick it is asked for [ms]."""
 
 
 @pytest.mark.ros
@@ -165,26 +204,31 @@ WAYS = {
 def test_every_way_to_stop_brakes_within_10_ms_and_is_latched(
     rig: Callable[..., Rig], way: str, record_property
 ) -> None:
-    r, (stop, reason) = rig("source_silence_ms:=60000.0"), WAYS[way]
-    r.move(beat=way != "service")
-    stop(r)
-    r.until(lambda: any(s.mode == 4 for s in r.states))
-    first = next(s for s in r.states if s.mode == 4)
-    assert first.reason.startswith(reason)
-    braking_ms = (to_ns(first.committed_until) - to_ns(first.header.stamp)) / MS
-    record_property("figure", f"{way}: braking after {braking_ms:.0f} ms")
-    assert braking_ms <= 10
-    r.until(lambda: not np.abs(r.states[-1].velocities).any())
-    assert not r.call(interfaces.ARM).success, "latched"
-    beat = way == "pressed"
-    if beat:
-        r.beat(False)
-        r.until(lambda: r.node._heartbeat._pressed)
-        assert r.call(interfaces.RESET_STOP).message == reason, "a button that is pressed is not reset"
-        r.beat(True)
-        r.until(lambda: not r.node._heartbeat._pressed)
-    assert r.call(interfaces.RESET_STOP, beat).success
-    assert r.call(interfaces.ARM, beat).success
+    """From the request on, in the time by hand, which stands while a message is on its way."""
+    r, (stop, reason, phases) = rig("source_silence_ms:=60000.0"), WAYS[way]
+    beat, worst_ms = way != "service", 0.0
+    for phase_ms in phases:
+        r.move(beat=beat)
+        r.now_ns += phase_ms * MS
+        asked_ns, before = r.now_ns, r.node.core._command
+        stop(r)
+        r.until(lambda: any(s.mode == 4 for s in r.states))
+        first = next(s for s in r.states if s.mode == 4)
+        assert first.reason.startswith(reason)
+        worst_ms = max(worst_ms, (to_ns(first.committed_until) - asked_ns) / MS)
+        speeds = [np.abs(command.sample(asked_ns + 10 * MS).velocity) for command in (before, r.node.core._command)]
+        assert (speeds[1] < speeds[0]).all(), "10 ms after the request the command is slower than it would have been"
+        r.until(lambda: not np.abs(r.states[-1].velocities).any())
+        assert not r.call(interfaces.ARM).success, "latched"
+        if way == "pressed":
+            press(r)
+            assert r.call(interfaces.RESET_STOP).message == reason, "a button that is pressed is not reset"
+            r.beat(True)
+            r.until(lambda: not r.node._heartbeat._pressed)
+        assert r.call(interfaces.RESET_STOP, beat=way == "pressed").success
+    record_property("figure", f"{way}: braking {worst_ms:.0f} ms after it is heard, at {len(phases)} moments of a tick")
+    assert worst_ms <= 10
+    assert r.call(interfaces.ARM, beat=way == "pressed").success
 
 
 @pytest.mark.ros
@@ -201,12 +245,14 @@ class Processes:
     def __init__(self) -> None:
         import rclpy
 
-        self.node, self.states, self.made = rclpy.create_node("bench"), [], []
+        self.node, self.states, self.made, self.callers = rclpy.create_node("bench"), [], [], {}
         topic = interfaces.EXECUTOR_STATE
         kind = interfaces.message_class(topic.type)
         self.node.create_subscription(kind, topic.name, self.states.append, topic.qos.profile())
         topic = interfaces.JOINT_STATES
         self.joints = self.node.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
+        topic = interfaces.ACTION_CHUNK
+        self.chunks = self.node.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
 
     def start(self, *command: str) -> subprocess.Popen:
         process = subprocess.Popen([sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -221,11 +267,31 @@ class Processes:
             assert time.monotonic() < end, self.states[-1:] or "no state"
             rclpy.spin_once(self.node, timeout_sec=0.02)
 
-    def send_joints(self) -> None:
-        msg = interfaces.message_class(interfaces.JOINT_STATES.type)(name=list(FR3.joint_names))
-        msg.position, msg.velocity = FR3.home.tolist(), [0.0] * 7
-        msg.header.stamp = to_time(self.node.get_clock().now().nanoseconds)
+    def now_ns(self) -> int:
+        return self.node.get_clock().now().nanoseconds
+
+    def follow(self) -> None:
+        """Report that the arm is where its reference was last told to be."""
+        msg = interfaces.message_class(interfaces.JOINT_STATES.type)(name=list(FR3.joint_names), velocity=[0.0] * 7)
+        told = self.states[-1].positions if self.states else ()
+        msg.position = list(told) or FR3.home.tolist()
+        msg.header.stamp = to_time(self.now_ns())
         self.joints.publish(msg)
+
+    def call(self, service):
+        kind = interfaces.message_class(service.type)
+        if service.name not in self.callers:
+            self.callers[service.name] = self.node.create_client(kind, service.name)
+        self.until(self.callers[service.name].service_is_ready)
+        future = self.callers[service.name].call_async(kind.Request())
+        self.until(lambda: (self.follow(), future.done())[1])
+        return future.result()
+
+    def move(self, sequence: int) -> None:
+        """Arm, and have a motion followed until it is fast."""
+        self.until(lambda: (self.follow(), self.call(interfaces.ARM).success)[1])
+        self.chunks.publish(chunk_to_msg(waving(self.now_ns(), sequence), self.now_ns()))
+        self.until(lambda: (self.follow(), self.mode(2)() and np.abs(self.states[-1].velocities).max() > 0.1)[1])
 
     def mode(self, number: int, text: str = "") -> Callable[[], bool]:
         return lambda: bool(self.states) and self.states[-1].mode == number and text in self.states[-1].reason
@@ -245,20 +311,33 @@ def processes(ros: None) -> Iterator[Processes]:
 
 
 @pytest.mark.ros
-def test_the_key_stops_a_running_executor_and_only_a_reset_releases_it(processes: Processes) -> None:
-    p = processes
-    p.start("e0_ros.nodes.chunk_executor", "--ros-args", "-p", "heartbeat_ms:=5000.0")
+def test_the_key_stops_a_running_executor_and_only_a_reset_releases_it(processes: Processes, record_property) -> None:
+    """Two processes and the time of the machine, whose other work counts too: the shortest of three is the design's."""
+    p, took_ms = processes, []
+    slack = {"heartbeat_ms": 5000.0, "joint_max_age_ms": 1000.0, "span_ms": 1000.0, "source_silence_ms": 60000.0}
+    words = [word for name, value in slack.items() for word in ("-p", f"{name}:={value}")]
+    p.start("e0_ros.nodes.chunk_executor", "--ros-args", *words)
     p.until(p.mode(0, "not armed yet"))
     estop = p.start("e0_ros.cli", "estop")
-    p.until(lambda: p.node.count_publishers(interfaces.HEARTBEAT.name))
+    p.until(lambda: p.node.count_publishers(interfaces.HEARTBEAT.name) and p.chunks.get_subscription_count())
     assert estop.stdout.readline().decode().startswith("any key stops the arm")
     assert b"DISARMED" in estop.stdout.readline()
-    estop.stdin.write(b" ")
-    estop.stdin.flush()
-    p.until(p.mode(4, "the emergency stop is pressed"))
-    estop.stdin.write(b"r")
-    estop.stdin.flush()
-    p.until(p.mode(0, "stop was reset"))
+    for sequence in range(3):
+        p.move(sequence)
+        p.states.clear()
+        pressed_ns = p.now_ns()
+        estop.stdin.write(b" ")
+        estop.stdin.flush()
+        p.until(p.mode(4, "the emergency stop is pressed"))
+        first = next(s for s in p.states if s.mode == 4)
+        took_ms.append((to_ns(first.committed_until) - pressed_ns) / MS)
+        assert np.abs(first.velocities).max() > 0.0, "it was in motion"
+        p.until(lambda: not np.abs(p.states[-1].velocities).any())
+        estop.stdin.write(b"r")
+        estop.stdin.flush()
+        p.until(p.mode(0, "stop was reset"))
+    record_property("figure", f"braking {min(took_ms):.0f} ms after the key, on this machine")
+    assert min(took_ms) <= 100
     estop.send_signal(signal.SIGKILL)
     p.until(p.mode(4, "the heartbeat is silent for"))
 
@@ -266,28 +345,20 @@ def test_the_key_stops_a_running_executor_and_only_a_reset_releases_it(processes
 @pytest.mark.ros
 def test_a_heartbeat_that_ends_stops_the_arm_also_in_lockstep(processes: Processes) -> None:
     """The steady clock goes on although the simulation, and with it ROS time, stands still."""
-    from e0_ros.core.executor_types import Mode
-
     p = processes
     executor = ("e0_ros.nodes.chunk_executor", "--ros-args", "-p", "lockstep:=true", "-p", "use_sim_time:=true")
-    p.start(*executor, "-p", "heartbeat_ms:=5000.0")
+    p.start(*executor, "-p", "heartbeat_ms:=5000.0", "-p", "heartbeat_required:=true")
     client = p.node.create_client(interfaces.message_class(interfaces.ARM.type), interfaces.ARM.name)
     estop = p.start("e0_ros.cli", "estop")
     assert estop.stdout.readline()
     p.until(client.service_is_ready)
-    future = client.call_async(interfaces.message_class(interfaces.ARM.type).Request())
-    p.until(future.done)
-    assert "no joint state" in future.result().message
-    beats: list = []
-    topic = interfaces.HEARTBEAT
-    p.node.create_subscription(interfaces.message_class(topic.type), topic.name, beats.append, topic.qos.profile())
-    p.until(lambda: len(beats) > 3)
+
+    def answer() -> str:
+        future = client.call_async(interfaces.message_class(interfaces.ARM.type).Request())
+        p.until(future.done)
+        return future.result().message
+
+    p.until(lambda: "no joint state" in answer())  # and no longer that no heartbeat is heard
     estop.send_signal(signal.SIGKILL)
-
-    def stopped() -> bool:
-        again = client.call_async(interfaces.message_class(interfaces.ARM.type).Request())
-        p.until(again.done)
-        return "reset_stop first" in again.result().message or "the heartbeat is silent" in again.result().message
-
-    p.until(stopped)
-    assert Mode.STOPPED == 4
+    p.until(lambda: "the heartbeat is silent" in answer())
+    assert p.call(interfaces.RESET_STOP).success, "it was stopped"
