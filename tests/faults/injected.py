@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -24,8 +23,8 @@ from e0_ros.conversions import chunk_to_msg, to_time
 from e0_ros.core.bag_reader import Bag, verify
 from e0_ros.graph_client import GraphCallError
 from e0_ros.launcher import Launcher
+from tests.faults.attack import hostile
 from tests.faults.relay import Link
-from tests.faults.test_malformed import hostile
 from tests.faults.watched import ARM, Watched
 
 MS = 1_000_000
@@ -232,9 +231,9 @@ class Injector:
     def _bytes(self, fault: Fault) -> None:
         for topic in self._rng.permutation(np.arange(len(ATTACKED)))[:3]:
             chosen = ATTACKED[int(topic)]
-            valid = serialize_message(interfaces.message_class(chosen.type)())
+            kind = interfaces.message_class(chosen.type)
             for _ in range(50):
-                self.publisher(chosen).publish(hostile(valid, self._rng))
+                self.publisher(chosen).publish(hostile(kind, self._rng))
                 self.seen.spin(0.002)
 
     def _offer(self, rows: FloatArray, spoilt: Sequence[float] = (), **fields: Any) -> None:

@@ -117,7 +117,7 @@ def lockstep(seconds: float, seed: int, settle_s: float) -> int:
                 while done < steps and not errors:
 
                     def look(episode, before: int = done) -> None:  # type: ignore[no-untyped-def]
-                        if episode.steps % every == 0:
+                        if (before + episode.steps) // every > progress.done:  # not every step is seen
                             gauges.read(pids(nodes), (before + episode.steps) * STEP_S)
                             progress.advance()
 

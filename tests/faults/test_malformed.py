@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from franka_msgs_overlay import overlay_environment
 
 from e0_policy.embodiment import load_embodiment
 from e0_ros import interfaces
 from tests.faults.attack import Attack
 from tests.faults.scale import FULL, scaled
+from tests.franka_msgs_overlay import overlay_environment
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(3000 if FULL else 300)]
 GROWTH_LIMIT = 256 * 2**20
