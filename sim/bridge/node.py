@@ -182,7 +182,7 @@ class Bridge(Node):
 
     def log_judgement(self) -> None:
         """One line with the judge's count."""
-        if judge := self.rig.judge:
+        if (judge := self.rig.judge) and judge.samples:
             verdict = f"judge: {judge.violations} violations in {judge.samples} set-points"
             if (late_ms := self.time.late_ns / MS) > LATE_MS:
                 verdict += f"; a command came {late_ms:.0f} ms late"
