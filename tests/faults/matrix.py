@@ -229,7 +229,7 @@ MATRIX = (
             CHUNKS + "a_clock_that_jumps_disarms_and_nothing_more_is_sent",
             CHUNKS + "a_clock_that_stands_still_moves_nothing_on",
             STOPS + "a_heartbeat_that_ends_stops_the_arm_also_in_lockstep",
-            "tests/sim/test_bridge.py::test_lockstep_says_what_is_missing_and_ends_the_episode",
+            "tests/nodes/test_bridge.py::test_lockstep_says_what_is_missing_and_ends_the_episode",
         ),
     ),
     Row(

@@ -27,7 +27,7 @@ from e0_ros.core.camera_places import CameraPlaces  # noqa: E402
 from sim.bridge import Bridge, main  # noqa: E402
 from sim.camera_shift import CameraShift, known_offsets  # noqa: E402
 from sim.fr3_plant import Fr3Plant, reach_goal  # noqa: E402
-from tests.sim.bridge_peer import FR3, INFOS, MS, PERIOD, VIEWS, Launch, Peer, follower, stamp, trajectory  # noqa: E402
+from tests.nodes.bridge_peer import FR3, INFOS, MS, PERIOD, VIEWS, Launch, Peer, follower, stamp, trajectory  # noqa: E402
 
 
 @pytest.fixture
