@@ -52,8 +52,8 @@ endif
 kill-test: setup  ## kill the recorder KILLS=100 times at random: at most a second of one take is lost
 	@E0_KILLS=$(KILLS) $(RUN) -m pytest -s tests/nodes/test_recorder_killed.py
 
-scenarios: setup  ## all that happens to an arm on a bench, and the judge's verdict; then 1,000 hand-overs
-	@$(RUN) -m pytest -s -rs tests/graph/test_scenarios.py
+scenarios: setup  ## all that happens to an arm on a bench, and the judge's verdict; then 1,000 hand-overs (BOUNDS=shipped)
+	@E0_BOUNDS=$(BOUNDS) $(RUN) -m pytest -s -rs tests/graph/test_scenarios.py
 	@E0_PAIRS=500 $(RUN) -m pytest -s tests/core/test_hand_overs.py
 
 faults: setup  ## the fault matrix at full length, as a table; an hour, goes on where it stopped (ROWS="2 34" AGAIN=1)
