@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from e0_policy.files import write_json
 from e0_ros.convert_bags import find_bags
 from e0_ros.core.bag_check import WHOLE, BagState, check_bag
 from e0_ros.core.bag_reader import BagReadError
 from e0_ros.core.bag_recovery import recover
 from e0_ros.core.definitions import installed
-from e0_ros.json_file import write_json
 
 
 def line(state: BagState) -> str:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from e0_policy.embodiment import Embodiment, load_embodiment
+from e0_policy.files import write_json
 from e0_policy.types import ImageArray
 from e0_ros import interfaces
 from e0_ros.config import ConfigError, add_arguments, from_arguments
@@ -24,7 +25,6 @@ from e0_ros.core.hand_eye import HandEye, HandEyeError, solve_hand_eye
 from e0_ros.core.inspection_images import camera_views
 from e0_ros.core.latency_calibration import Latency, MotionError, arm_latency, image_latency
 from e0_ros.core.view_check import ViewShift, overlay, view_shift
-from e0_ros.json_file import write_json
 
 _OUT = Path("bench.yaml")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from e0_policy.embodiment import EmbodimentError
-from e0_policy.files import sync
+from e0_policy.files import sync, write_json
 from e0_ros.config import add_arguments, from_arguments, to_mapping
 from e0_ros.convert_bags import ERROR, THERE, Job, Plan, convert_all, find_bags, jobs
 from e0_ros.core.dataset_config import ConvertConfig, Selection
@@ -25,7 +25,6 @@ from e0_ros.core.dataset_facts import Facts
 from e0_ros.core.dataset_layout import DatasetError, Existing, check_alike, load_existing
 from e0_ros.core.dataset_video import VideoError
 from e0_ros.core.dataset_writer import write_dataset
-from e0_ros.json_file import write_json
 from e0_ros.progress import Progress
 from e0_ros.version import code_version
 

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
+from e0_policy.files import write_json
 from e0_ros import environment
-from e0_ros.json_file import write_json
 
 PACKAGES = ("rclpy", "numpy", "torch", "mani_skill", "transformers", "mcap", "rosbags", "opencv-python")
 

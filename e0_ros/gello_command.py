@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from e0_policy.embodiment import Embodiment, load_embodiment
+from e0_policy.files import write_json
 from e0_policy.resources import config_dir
 from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError
@@ -30,7 +31,6 @@ from e0_ros.core.gello_geometry import (
     turn_words,
 )
 from e0_ros.dynamixel import BusError, BusFault, LeaderBus, Sample
-from e0_ros.json_file import write_json
 
 _READINGS = 50
 _SHOWN_HZ = 10.0

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from e0_policy.files import write_whole
 from e0_ros.core.bag_reader import bags_in
 from e0_ros.core.bag_writer import DISCARDED
 from e0_ros.core.inspection import TakeReport, short
@@ -24,7 +25,6 @@ from e0_ros.core.inspection_lerobot import Dataset, DatasetReadError, is_dataset
 from e0_ros.core.inspection_totals import Totals, totals_of
 from e0_ros.inspect_html import write_html
 from e0_ros.inspect_table import summary, table
-from e0_ros.whole_file import write_whole
 
 MAX_DEPTH = 6
 Job = tuple[str, Callable[..., list[TakeReport]], tuple[Any, ...], int]

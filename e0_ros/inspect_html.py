@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from e0_policy.files import write_whole
 from e0_ros.core.inspection import Stream, TakeReport
 from e0_ros.core.inspection_plot import STYLE
 from e0_ros.core.inspection_totals import Totals
 from e0_ros.inspect_page import PAGE_STYLE, SCRIPT, histogram, ranges
 from e0_ros.inspect_table import COLUMNS, figures
-from e0_ros.whole_file import write_whole
 
 
 def write_html(path: Path, takes: Sequence[TakeReport], totals: Totals, title: str, limit_bytes: int) -> int:

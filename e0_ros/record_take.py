@@ -78,7 +78,7 @@ class Takes:
         try:
             if self.arm:
                 client.arm(stamp)
-            client.sim, self.instruction, self.interventions = None, instruction, 0
+            client.sim, self.instruction, self.interventions, self._led = None, instruction, 0, False
             return str(client.call(interfaces.START_EPISODE, task=self.task, seed=self.seed).bag)
         except GraphCallError:
             self.rest()
@@ -113,7 +113,7 @@ class Takes:
             GraphCallError: nobody took over in this take, no leader is there, or the executor cannot be armed.
 
         """
-        if not (self._led and self.interventions):
+        if not self._led:
             raise GraphCallError("there is nothing to hand back: nobody took over in this take")
         self.client.call(interfaces.RELEASE)
         if self.arm:

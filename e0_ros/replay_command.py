@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from e0_policy.files import write_json
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.shadow import Errors, ShadowError, recorded_shadow, run_shadow
 from e0_ros.core.shadow_plot import shadow_plot
-from e0_ros.json_file import write_json
 from e0_ros.policies import load_checkpoint, read_card
 
 SHOWN = 8

@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 
 from e0_policy.embodiment import load_embodiment
+from e0_policy.files import write_json
 from e0_ros.config import ConfigError
-from e0_ros.json_file import write_json
 from e0_ros.policies import load_checkpoint, read_card
 from sim.ablation_suites import Variant
 from sim.direct import DirectLoop

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from e0_policy.files import write_json
 from e0_ros.config import ConfigError
-from e0_ros.json_file import write_json
 from sim import detour
 from sim.ablation import Bench, run
 from sim.ablation_suites import SUITES, Variant

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from e0_ros.whole_file import write_whole
+from e0_policy.files import write_whole
 from sim.comparison import ALL, COLUMNS, ONLY_FIRST, ONLY_SECOND, Run, paired, rates, shown, table_rows
 from sim.eval_charts import STYLE, success_bars
 from sim.eval_pictures import first_frame_path

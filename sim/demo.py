@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from e0_policy.files import write_json
 from e0_policy.resources import config_dir
 from e0_ros.episode_report import report
-from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError
 from sim.eval_graph import graph_arguments, graph_settings
 from sim.evaluation import EvalConfig, card_of, completed

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from e0_policy.files import write_json
 from e0_ros.config import ConfigError
-from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError
 from sim.compare import compare_folders
 from sim.eval_options import angles_of, parser, seed_range, settings_of

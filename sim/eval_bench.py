@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 
 from e0_policy.embodiment import load_embodiment
+from e0_policy.files import write_json
 from e0_ros.config import ConfigError
-from e0_ros.json_file import write_json
 from e0_ros.policies import load_checkpoint
 from sim.eval_options import seed_range
 from sim.eval_pool import ONE_THREAD, environment

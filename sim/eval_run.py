@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from e0_policy.files import finite, write_json
 from e0_ros.config import ConfigError
-from e0_ros.json_file import finite, write_json
 from sim.eval_pictures import bag_video, video_path
 from sim.eval_pool import Assignment, run_in_pool
 from sim.eval_report import write_report

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from e0_policy.embodiment import load_embodiment
+from e0_policy.files import write_json
 from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError
 from e0_ros.core.handover import STRATEGIES
 from e0_ros.core.replay_source import load_recording
-from e0_ros.json_file import write_json
 from e0_ros.policies import load_checkpoint
 from sim.collect_config import CollectConfig
 from sim.collect_episode import demonstrations

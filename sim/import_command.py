@@ -14,7 +14,7 @@ import numpy as np
 
 from e0_policy.dataset import DatasetError, PackedSource
 from e0_policy.embodiment import load_embodiment
-from e0_policy.files import sha256, sync
+from e0_policy.files import sha256, sync, write_json
 from e0_policy.types import Observation
 from e0_ros.config import ConfigError, to_mapping
 from e0_ros.core.dataset_config import ConvertConfig
@@ -26,7 +26,6 @@ from e0_ros.core.dataset_video import VideoFormat, VideoWriter
 from e0_ros.core.dataset_work import finish_episode, write_episode
 from e0_ros.core.dataset_writer import write_dataset
 from e0_ros.core.decode import resize_with_pad
-from e0_ros.json_file import write_json
 from e0_ros.version import code_version
 from sim.trajectories import PERIOD_NS, ROWS, Trajectory, read_trajectories
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from e0_policy.files import write_json
 from e0_ros.config import ConfigError
-from e0_ros.json_file import write_json
 from e0_ros.resolve import GraphError, resolve
 from sim.record_jobs import Job, finished, jobs, parse_seeds, remember
 from sim.record_pool import Pool

@@ -11,8 +11,8 @@ from typing import Any
 
 import cv2
 
+from e0_policy.files import finite, write_json
 from e0_ros.config import ConfigError
-from e0_ros.json_file import finite, write_json
 from sim.demonstration import PERIOD_NS
 from sim.eval_pictures import bag_video, first_frame_path, video_path, write_first_frame
 from sim.eval_report import write_report

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from e0_policy.files import write_json
 from e0_policy.foreign import expanded
 from e0_ros.config import ConfigError
 from e0_ros.graph_client import GraphCallError
-from e0_ros.json_file import write_json
 from e0_ros.keyboard import Keyboard
 from e0_ros.policies import read_card
 from e0_ros.resolve import GraphError

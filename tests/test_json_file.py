@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e0_ros.json_file import write_json
+from e0_policy.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 VALUES = st.recursive(

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import e0_ros.bench
+from e0_policy.files import write_json
 from e0_ros.config import closest
-from e0_ros.json_file import write_json
 
 HEADINGS = ("benchmark", "figure", "median", "n", "spread", "target", "met")
 

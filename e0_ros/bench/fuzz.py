@@ -17,11 +17,11 @@ import numpy as np
 
 from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_policy.embodiment import embodiment_names, load_embodiment
+from e0_policy.files import write_json
 from e0_policy.types import ActionChunk, ChunkError
 from e0_ros.conversions import chunk_from_msg, to_time
 from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.executor_types import ExecutorConfig, Mode
-from e0_ros.json_file import write_json
 from sim.direct import as_trajectory
 from sim.fr3_plant import Fr3Plant
 from sim.hostile import MS, HostileRows, fuzz_limiter, narrow_bounds

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from e0_policy.files import write_json
 from e0_ros.config import add_arguments, from_arguments
 from e0_ros.doctor import report
 from e0_ros.doctor.checks import CHECKS, chosen, examine
 from e0_ros.doctor.finding import RED, Bench
 from e0_ros.doctor.listening import listen
 from e0_ros.doctor.machine import Machine
-from e0_ros.json_file import write_json
 
 _EPILOG = """examples:
   e0 doctor                                         # on a laptop

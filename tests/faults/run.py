@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from e0_ros.json_file import write_json
+from e0_policy.files import write_json
 from e0_ros.progress import Progress
 from e0_ros.version import code_version
 from tests.faults.matrix import MATRIX, Row

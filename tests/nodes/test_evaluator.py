@@ -13,9 +13,9 @@ from rclpy.executors import SingleThreadedExecutor
 
 from e0_msgs.msg import SimState
 from e0_msgs.srv import EndEpisode
+from e0_policy.files import write_json
 from e0_ros import interfaces
 from e0_ros.conversions import to_time
-from e0_ros.json_file import write_json
 from sim.demo import summary, table
 from sim.evaluator import Episode, EvaluationError, Evaluator, real_time_factor, start, violations
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e0_ros.json_file import finite
+from e0_policy.files import finite
 from sim.eval_rollouts import BLANK, POLICY, Rollout
 from sim.eval_summary import figures, seed_ranges, summary, table
 
