@@ -59,8 +59,8 @@ scenarios: setup  ## all that happens to an arm on a bench, and the judge's verd
 faults: setup  ## the fault matrix at full length, as a table; an hour, goes on where it stopped (ROWS="2 34" AGAIN=1)
 	@$(RUN) -m tests.faults.run $(ROWS) --json $(RESULTS) $(if $(AGAIN),--again)
 
-soak: setup  ## a random fault every 30 s for SECONDS=1800 by SEED=0: recovery, growth, judge (WITHOUT=kill, LOCKSTEP=1)
-	@$(RUN) -m tests.faults.soak --seconds $(SECONDS) --seed $(SEED) --settle $(SETTLE) \
+soak: setup  ## a random fault every 30 s for SECONDS=1800 by SEED=0: recovery, growth, judge (WITHOUT=kill, LOCKSTEP=1, TELEOP=1)
+	@$(RUN) -m tests.faults.$(if $(TELEOP),teleop_)soak --seconds $(SECONDS) --seed $(SEED) --settle $(SETTLE) \
 		$(if $(LOCKSTEP),--lockstep) $(if $(WITHOUT),--without $(WITHOUT))
 
 fuzz: setup  ## CHUNKS=1000000 hostile chunks through the limiter, a hundredth of them through the whole executor

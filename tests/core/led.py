@@ -20,20 +20,21 @@ SAMPLE_MS, READ_MS = 10, 6
 class Led:
     """A leader whose servos count in ticks, read at 100 Hz; a chunk reaches the executor `READ_MS` after the sample.
 
-    `silent`: its servos answer no more; `dead`: its node is gone; `turns`: whole turns by which each servo is off.
+    `silent`: its servos answer no more; `dead`: its node is gone; `turns`: whole turns by which each servo is off;
+    `squeeze`: how far the trigger is pulled, 0 to 1.
     """
 
     def __init__(self, hand, engage="auto", **executor) -> None:
         self.driven = Driven(embodiment="fr3", **{"lead_ms": 20.0, **TELEOP_PACE, **executor}).arm_it()
         self.core = GelloTeleop(GelloConfig(engage=engage), LEADER, "gello-1")
         self.hand, self.silent, self.dead = hand, False, False
-        self.turns = np.zeros(7)
+        self.turns, self.squeeze = np.zeros(7), 0.0
         self.sequence, self.lags_ms = 0, {}
         self.outcome: Lead | Idle | None = None
 
     def run(self, duration_ms: int) -> Led:
-        d = self.driven
-        for _ in range(duration_ms // 2):
+        d, end_ns = self.driven, self.driven.now_ns + duration_ms // 2 * 2 * MS
+        while d.now_ns < end_ns:
             elapsed_ms = (d.now_ns - START) // MS
             if elapsed_ms % SAMPLE_MS == READ_MS and not self.dead:
                 self._lead(d.now_ns)
@@ -42,7 +43,8 @@ class Led:
                 chunk = tick.status.chunk
                 if tick.command is not None and chunk is not None:
                     self.lags_ms.setdefault(chunk.sequence, (d.now_ns - chunk.t0_ns) / MS)
-            d.play(2)
+            between = elapsed_ms % 4 == 2 or elapsed_ms % SAMPLE_MS == READ_MS - 2
+            d.play(min(2 if between else 4, (end_ns - d.now_ns) // MS))
         return self
 
     def _lead(self, now_ns: int) -> None:
@@ -55,7 +57,8 @@ class Led:
             ticks = (
                 np.round((np.array(LEADER.signs) * q + LEADER.offsets_rad) * 4096 / (2 * math.pi)) + 4096 * self.turns
             )
-            raw = np.append(ticks_to_rad(ticks), LEADER.gripper_open_rad)
+            trigger = LEADER.gripper_open_rad + self.squeeze * (LEADER.gripper_closed_rad - LEADER.gripper_open_rad)
+            raw = np.append(ticks_to_rad(ticks), trigger)
             self.core.observe_leader(now_ns - READ_MS * MS, raw)
         self.outcome = self.core.tick(now_ns)
         self.sequence += 1
@@ -67,7 +70,11 @@ class Led:
             self.outcome.rows, self.outcome.t0_ns, self.outcome.period_ns, "teleop", "gello-1", self.sequence,
             embodiment=d.arm.name, joint_names=d.arm.joint_names,
         )  # fmt: skip
-        refusal = d.offer(chunk)
+        self.offer(chunk)
+
+    def offer(self, chunk: ActionChunk) -> None:
+        """To the executor, which takes it."""
+        refusal = self.driven.offer(chunk)
         assert refusal is None, refusal
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
 
+from e0_ros.core.gello import GelloTeleop
+from e0_ros.core.recording import Recording
 from tests.faults import soak
 from tests.faults.gauges import MIB, Gauges, Sample, Trend, growth, more
 from tests.faults.injected import FROZEN, KILLED, KINDS, STILL_S, schedule
 from tests.faults.scale import FULL
+from tests.faults.teleop_soak import Shifts
 
 
 def test_a_seed_draws_the_same_faults_and_each_kind_before_any_comes_again() -> None:
@@ -115,3 +119,43 @@ def test_a_soak_that_is_not_alone_says_so_and_an_executors_own_listener_is_no_st
 def test_every_kind_of_fault_is_recovered_from(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--seconds", str(10 * len(KINDS)), "--every", "10", "--seed", "3", "--settle", "10"]
     assert soak.main(words) == 0, capsys.readouterr().out
+
+
+def test_a_shift_of_teleoperation_is_led_judged_and_read_from_its_bag(tmp_path: Path) -> None:
+    bench = Shifts(3, tmp_path)
+    bench.shift()
+    bench.count()
+    assert bench.shifts == 1 and bench.engagements >= 2 and bench.led > 500
+    assert {"teleop: has taken over; not", "teleop: released on request"} & set(bench.holds)
+    assert bench.setpoints == round(bench.seconds * 1000)
+    assert bench.messages > 2 * bench.chunks and not list(tmp_path.iterdir())
+
+
+def test_a_shift_fails_on_an_illegal_set_point(tmp_path: Path) -> None:
+    bench = Shifts(3, tmp_path)
+    bench.begin()
+    bench.run(40)
+    bench.end()
+    bench.begin()
+    bench.driven.judge.judge.restart(bench.driven.home + 1e-3)
+    bench.run(40)
+    with pytest.raises(AssertionError, match="illegal set-points"):
+        bench.end()
+
+
+def test_a_shift_fails_on_a_bag_that_lacks_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, seen = Recording.put, iter(range(10**9))
+    monkeypatch.setattr(Recording, "put", lambda self, message: next(seen) == 10 or put(self, message))
+    bench = Shifts(3, tmp_path)
+    bench.begin()
+    bench.run(200)
+    with pytest.raises(AssertionError, match=r"shift_0 has 23 of 24 messages"):
+        bench.end()
+
+
+def test_a_shift_fails_on_a_hand_that_does_not_get_the_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GelloTeleop, "misalignment", lambda self: "not aligned: ever")
+    bench = Shifts(3, tmp_path)
+    bench.begin()
+    with pytest.raises(AssertionError, match="did not get the arm"):
+        bench.align()
