@@ -53,6 +53,11 @@ class Heartbeat:
             return ""
         return f"the heartbeat is silent for {silent_ms:.0f} ms; allowed is {self._config.heartbeat_ms:g} ms"
 
+    @property
+    def silent_from_ns(self) -> int | None:
+        """From when on `cause` names the silence if nothing more is heard; None while nothing was heard at all."""
+        return None if self._heard_ns is None else self._heard_ns + int(self._config.heartbeat_ms * _MS) + 1
+
     def missing(self, steady_ns: int) -> str:
         """Why the arm must not be armed, in words; empty if it may."""
         if self._heard_ns is None and self._config.heartbeat_required:

@@ -228,6 +228,11 @@ class ChunkExecutorNode(Node):
             if not self._lockstep:
                 self.tick()
 
+    def look_from_ns(self, next_ns: int) -> int:
+        """When to look next: at the tick at `next_ns`, or before that when a heartbeat's silence becomes a stop."""
+        silent_ns = self._heartbeat.silent_from_ns
+        return next_ns if silent_ns is None or self.core.mode is Mode.STOPPED else min(next_ns, silent_ns)
+
     def _reset_stop(self, _) -> Refusal | None:
         pressed = self._heartbeat.release(time.monotonic_ns())
         return Refusal(pressed) if pressed else self.core.reset_stop()
@@ -355,10 +360,13 @@ def _spin(node: ChunkExecutorNode, executor: Executor, stopping: Callable[[], bo
             executor.spin_once(timeout_sec=_LONGEST_WAIT_S)
             node.watch()
             continue
-        wait_ns = next_ns - time.monotonic_ns()
-        if wait_ns > 0:
+        look_ns = node.look_from_ns(next_ns)
+        if (wait_ns := look_ns - time.monotonic_ns()) > 0:
             executor.spin_once(timeout_sec=wait_ns / 1e9)
-        if (late_ns := time.monotonic_ns() - next_ns) < 0:
+        now_ns = time.monotonic_ns()
+        if look_ns < next_ns and now_ns >= look_ns:
+            node.watch()
+        if (late_ns := now_ns - next_ns) < 0:
             continue
         if late_ns > period_ns:  # after a stall: first hear what has come in, then tick once
             node.late_ticks += 1

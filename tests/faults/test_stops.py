@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from e0_ros import interfaces
 from e0_ros.conversions import chunk_to_msg, to_ns, to_time
 from e0_ros.core.command import State
 from e0_ros.core.executor_types import ExecutorConfig, Mode
+from e0_ros.core.heartbeat import Heartbeat, HeartbeatConfig
 from e0_ros.core.limiter import Limits, brake
 from sim.hostile import stop_times
 from tests.faults.scale import scaled
@@ -229,6 +231,40 @@ def test_every_way_to_stop_brakes_within_10_ms_and_is_latched(
     record_property("figure", f"{way}: braking {worst_ms:.0f} ms after it is heard, at {len(phases)} moments of a tick")
     assert worst_ms <= 10
     assert r.call(interfaces.ARM, beat=way == "pressed").success
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("heard_us", [0, 100, 1300, 3900])
+def test_silence_is_noticed_when_it_is_too_long_and_not_at_the_next_tick(
+    monkeypatch: pytest.MonkeyPatch, heard_us: int
+) -> None:
+    """The node's loop with a clock that goes on only while it waits, and up to what it waits for."""
+    from e0_ros.nodes import chunk_executor as module
+
+    class Clock(Mock):
+        now_ns = 10**12
+
+        def spin_once(self, timeout_sec: float) -> None:
+            self.now_ns += max(round(timeout_sec * 1e9), 1)
+
+    clock, beats, stops = Clock(), Heartbeat(HeartbeatConfig(heartbeat_ms=20.0)), []
+    node = Mock(config=module.NodeConfig(), late_ticks=0, _heartbeat=beats)
+    node.core.config.lockstep, node.core.mode = False, Mode.RUNNING
+    node.look_from_ns = lambda next_ns: module.ChunkExecutorNode.look_from_ns(node, next_ns)
+
+    def watch() -> None:
+        if node.core.mode is not Mode.STOPPED and beats.cause(clock.now_ns):
+            stops.append(clock.now_ns)
+            node.core.mode = Mode.STOPPED
+
+    node.watch = watch
+    monkeypatch.setattr(module.time, "monotonic_ns", lambda: clock.now_ns)
+    heard_ns = clock.now_ns + heard_us * 1000
+    beats.hear(True, heard_ns)
+    turns = iter(range(1000))
+    module._spin(node, clock, lambda: clock.now_ns > heard_ns + 60 * MS or next(turns, None) is None)
+    assert len(stops) == 1 and stops[0] - heard_ns == 20 * MS + 1
+    assert 15 <= node.tick.call_count <= 17, "every 4 ms, and a stopped arm is not looked at without end"
 
 
 @pytest.mark.ros

@@ -220,7 +220,7 @@ def test_steps_are_released_one_by_one_and_an_arm_that_stops_by_itself_gets_noth
     word.publish(said(data=""))
     b.until(lambda: b.call(interfaces.ARM).success)
     assert b.call(interfaces.STEP).message == "no plan waits"
-    b.chunks.publish(chunk_to_msg(plan(b.now_ns(), 0, period_ns=100 * MS), b.now_ns()))
+    b.chunks.publish(chunk_to_msg(plan(b.now_ns(), 0, period_ns=300 * MS), b.now_ns()))
     b.until(lambda: b.call(interfaces.STEP).success)
     assert "the last step goes on" in b.call(interfaces.STEP).message
     b.until(lambda: b.states[-1].mode == 3)
