@@ -246,8 +246,8 @@ MATRIX = (
         (
             RECORDER + "a_full_disk_is_a_fault_and_the_bag_is_whole_up_to_then",
             RECORDING + "too_little_space_while_it_runs_closes_the_bag_whole",
+            DEATHS + "beside_a_full_disk_the_arm_goes_on_and_the_bag_is_whole_up_to_then",
         ),
-        "an arm that moves beside it; row 6 has one whose recorder is dead",
     ),
     Row(
         26,

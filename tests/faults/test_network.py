@@ -20,6 +20,7 @@ from e0_msgs.msg import ExecutorState
 from e0_policy.resources import config_dir
 from e0_ros import interfaces
 from e0_ros.conversions import to_ns
+from e0_ros.core.executor_types import ExecutorConfig
 from e0_ros.environment import child_environment
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
@@ -40,10 +41,10 @@ alone = pytest.mark.skipif(not (FULL or ALONE in os.environ), reason="run by the
 MS = 1_000_000
 SILENCE_NS, PLAN_NS, EXHAUSTED_NS, NOTICED_NS = 500 * MS, 800 * MS, 100 * MS, 1000 * MS
 MAX_AGE_NS = 2000 * MS
-ASKED_MS, LEAD_MS = 20.0, CALM["chunk_executor"]["stop_lead_ms"]
-"""From expiry to braking as row 1 asks, which a test by hand asserts with the lead of a bench; and the lead here."""
+ASKED_MS, LEAD_MS = 20.0, ExecutorConfig().stop_lead_ms if FULL else CALM["chunk_executor"]["stop_lead_ms"]
+"""From expiry to braking as row 1 asks; and the lead here, a bench's where the figure is what is looked for."""
 SETTINGS = {"bridge": {"judge": True}}
-EXECUTOR = {"max_chunk_age_ms": MAX_AGE_NS / MS, "joint_max_age_ms": 1000.0}
+EXECUTOR = {"max_chunk_age_ms": MAX_AGE_NS / MS, "joint_max_age_ms": 1000.0, "stop_lead_ms": LEAD_MS}
 """Joints may be later than a word of the policy, whose silence is what these tests are about."""
 SUBNET = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
 
@@ -171,7 +172,7 @@ def test_a_cable_that_is_pulled_is_a_hold_and_the_policy_joins_again_clean(netwo
     )
     record_property("figure", figure)
     if max(over_ms) > ASKED_MS:
-        lead = f"{LEAD_MS:.0f} of them are this test's lead, for a busy machine"
+        lead = f"{LEAD_MS:.0f} of them are the lead, or more where messages are late"
         record_property("beyond", f"braking {max(over_ms):.0f} ms after expiry, asked are {ASKED_MS:.0f}; {lead}")
     assert stale == 0, figure
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from e0_ros.graph import Graph
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
 from sim.evaluator import EvaluationError, Evaluator, start
+from tests.faults.scale import FULL
 from tests.faults.watched import CALM, patient
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -96,6 +99,9 @@ class Killed:
             return
         self.killed_ros_ns, self.killed_ns = time.time_ns(), time.monotonic_ns()
         self._limit_s = time.monotonic() + 90.0
+        self.strike()
+
+    def strike(self) -> None:
         os.kill(self.launcher.pid(self.victim), signal.SIGKILL)
 
     def _health(self) -> None:
@@ -264,6 +270,52 @@ def test_without_the_recorder_the_arm_goes_on_and_what_was_recorded_is_readable(
     assert run.said("episode_recorder ended with SIGKILL; the graph goes on without it") < SECOND_NS
     assert run.episode.success
     assert max(m.log_ns for m in run.bag().messages()) > run.killed_ros_ns - SECOND_NS
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+class Filled(Killed):
+    """Its disk is filled by another program in the middle of the episode, down to 1 MiB."""
+
+    def strike(self) -> None:
+        left = shutil.disk_usage(self.folder).free
+        with (self.folder / "ballast").open("wb") as ballast:
+            ballast.write(bytes(left - 2**20))
+
+    def told(self) -> list[RecorderState]:
+        return [state for state in self.states if state.mode == RecorderState.FAULT]
+
+
+@pytest.mark.skipif(not FULL, reason="the recorder alone is tested; beside a moving arm: make faults ROWS=25")
+def test_beside_a_full_disk_the_arm_goes_on_and_the_bag_is_whole_up_to_then(small_disk: Path, record_property) -> None:
+    def make(folder: Path) -> Filled:
+        for earlier in small_disk.iterdir():
+            shutil.rmtree(earlier)
+        graph = sim(folder)
+        tight = {"episode_recorder": {"min_free_bytes": 4 * 2**20}}
+        processes = (replace(p, settings={**p.settings, **tight.get(p.name, {})}) for p in graph.processes)
+        return Filled(replace(graph, processes=tuple(processes)), "", folder, lambda run: run.evaluator.sim.done)
+
+    run = legal(make, small_disk)
+    assert run.episode.success and set(run.status.values()) == {0}
+    told = run.told()[0]
+    assert "recording stopped; make room" in told.reason
+    bag = run.bag()
+    assert not bag.path.name.endswith(PARTIAL) and bag.custom["fault"] == told.reason
+    recorded_ns = max(m.log_ns for m in bag.messages()) - run.killed_ros_ns
+    record_property("figure", f"said {run.after_ns(told) / 1e9:.2f} s after it was full, the arm went on to its goal")
+    assert recorded_ns > -SECOND_NS and run.after_ns(told) < SECOND_NS
 
 
 @pytest.fixture
