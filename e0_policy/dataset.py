@@ -38,7 +38,7 @@ class Episode:
     """Numbers of one episode of T frames; row t of `actions` is the set-point in force from frame t on.
 
     `take` names what was recorded in one go: all parts of a take that is cut where its instruction changes have the
-    same one.
+    same one. `scene` is the task and seed of a simulator's; None: not told, or of a robot.
 
     `proprioception` is `(T, P)`, in rad, `actions` `(T, columns)`, both with the gripper in [0, 1] last. Actions are
     absolute, unless they are a benchmark's own rows (`Source.representation`).
@@ -49,6 +49,7 @@ class Episode:
     proprioception: FloatArray
     actions: FloatArray
     take: str = ""
+    scene: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.take:
@@ -247,7 +248,12 @@ class PackedSource:
         self._images = {view: _map_view(folder, view, total) for view in self.views}
         self.episodes: Sequence[Episode] = [
             Episode(
-                str(e["identifier"]), str(e["instruction"]), proprioception[a:b], actions[a:b], str(e.get("take", ""))
+                str(e["identifier"]),
+                str(e["instruction"]),
+                proprioception[a:b],
+                actions[a:b],
+                str(e.get("take", "")),
+                (str(e["scene"][0]), int(e["scene"][1])) if "scene" in e else None,
             )
             for e, a, b in zip(data["episodes"], self._start[:-1], self._start[1:], strict=True)
         ]
@@ -335,6 +341,7 @@ def write_packed(
         "episodes": [
             {"identifier": e.identifier, "instruction": e.instruction, "frames": len(e)}
             | ({"take": e.take} if e.take != e.identifier else {})
+            | ({"scene": e.scene} if e.scene else {})
             for e in source.episodes
         ],
     }

@@ -68,8 +68,8 @@ def cached(
         except OSError as error:
             raise DatasetError(f"{folder} cannot be written ({error.strerror}); give another cache_dir") from None
     found = PackedSource(target)
-    takes = [episode.take for episode in source.episodes]  # which older caches do not know
-    found.episodes = [replace(e, take=take) for e, take in zip(found.episodes, takes, strict=True)]
+    kept = zip(found.episodes, source.episodes, strict=True)  # older caches know neither takes nor scenes
+    found.episodes = [replace(mine, take=theirs.take, scene=theirs.scene) for mine, theirs in kept]
     return found
 
 

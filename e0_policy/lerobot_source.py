@@ -64,6 +64,7 @@ class LeRobotSource:
         told = own if own and self.layout.action != NEXT_STATE else {}
         self.representation = Representation.of(told.get("representation", Representation.JOINT_POSITION.label))
         self.action_names: tuple[str, ...] = tuple(told.get("action_names", self.proprioception_names))
+        self._scenes = _scenes(own["episodes"]) if own else {}
         self._own_frames = sum(int(e["frames"]) for e in own["episodes"]) if own else None
         self._features = self._views()
         self.views: tuple[str, ...] = tuple(self._features)
@@ -158,7 +159,8 @@ class LeRobotSource:
                 name = f"{expected[0]}" if len(cuts) == 2 else f"{expected[0]}.{a}"
                 if (task := int(tasks[a])) not in instructions:
                     raise DatasetError(f"{self.folder}: episode {expected[0]} has task {task}, which has no text")
-                made.append(Episode(name, instructions[task], states[part], actions[part], f"{expected[0]}"))
+                scene = self._scenes.get(expected[0])
+                made.append(Episode(name, instructions[task], states[part], actions[part], f"{expected[0]}", scene))
                 self._part.append((row_number, a))
 
     def _episode_rows(self) -> list[dict[str, Any]]:
@@ -256,3 +258,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise DatasetError(f"{path} holds {type(data).__name__}; a mapping is needed")
     return data
+
+
+def _scenes(episodes: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, int]]:
+    """Task and seed by number of episode, of those that a simulator made."""
+    return {int(e["episode_index"]): (str(e["task"]), int(e["seed"])) for e in episodes if e.get("task")}

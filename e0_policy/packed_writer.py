@@ -113,7 +113,8 @@ class PackedWriter:
         for name, table in tables.items():
             self._arrays[name].append(table)
         about = {"identifier": episode.identifier, "instruction": episode.instruction, "frames": count}
-        self._note({**about, **(note or {})})
+        scene = {"scene": episode.scene} if episode.scene else {}
+        self._note({**about, **scene, **(note or {})})
 
     def leave_out(self, note: Mapping[str, Any]) -> None:
         """An episode that was run and is not kept."""

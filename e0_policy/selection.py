@@ -119,7 +119,7 @@ def _cut(episode: Episode, frames: IndexArray, source: str) -> Episode:
     if len(frames) == len(episode):
         return replace(episode, take=source + episode.take) if source else episode
     states, actions = episode.proprioception[frames], episode.actions[frames]
-    return Episode(episode.identifier, episode.instruction, states, actions, source + episode.take)
+    return replace(episode, proprioception=states, actions=actions, take=source + episode.take)
 
 
 def _matches(instruction: str, patterns: Sequence[str]) -> bool:

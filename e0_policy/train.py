@@ -39,6 +39,7 @@ from e0_policy.distributed import (
     with_all,
 )
 from e0_policy.insulation import autoregressive_loss
+from e0_policy.learned_seeds import LEARNED, learned_seeds
 from e0_policy.learner import Learner, learning_rate
 from e0_policy.model import E0Model
 from e0_policy.train_batch import Collator, Samples, perturb, step_generator
@@ -159,6 +160,7 @@ class Run:
         config, source = self.config, self.data.source
         making: dict[str, Any] = {"data": config.to_dict()["data"], "data_sha256": fingerprint(source)}
         making |= {
+            LEARNED: learned_seeds(source.episodes),
             "step": step,
             "seed": config.seed,
             "image_px": self.data.image_px,

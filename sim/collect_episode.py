@@ -70,7 +70,7 @@ def frames_of(config: CollectConfig, task: str, seed: int, seen: Sequence[Moment
         return None
     states = np.array([np.append(m.joint_positions, m.gripper_opening) for m in moments])
     rows = np.array([m.row for m in moments])
-    episode = Episode(name_of(task, seed), instructions(config.simulator)[task], states, rows)
+    episode = Episode(name_of(task, seed), instructions(config.simulator)[task], states, rows, scene=(task, seed))
     images = np.array([[m.images[view] for m in moments] for view in config.views])
     return Taken(episode, images, _labels(task, moments, states) if config.simulator == "maniskill" else None)
 

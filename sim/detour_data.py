@@ -53,7 +53,8 @@ class DetourSource:
         plan = plan_detour(self._arm, seed, seed)
         joints = np.concatenate([plan, np.repeat(plan[-1:], _HELD, 0)])
         beside = np.random.default_rng([seed, 6]).normal(0.0, BESIDE_RAD, joints.shape)
-        return Episode(f"detour-{seed}", detour.INSTRUCTION, _with_gripper(joints + beside), _with_gripper(joints))
+        states, rows = _with_gripper(joints + beside), _with_gripper(joints)
+        return Episode(f"detour-{seed}", detour.INSTRUCTION, states, rows, scene=(detour.TASK, seed))
 
 
 def write_detour(folder: Path, episodes: int, size_px: int, views: tuple[str, ...] = ("base",)) -> None:

@@ -13,7 +13,7 @@ from sim.demonstration import PERIOD_NS
 from sim.eval_charts import STYLE, success_bars, success_curves
 from sim.eval_pictures import first_frame_path, video_path
 from sim.eval_rollouts import CONDITIONS, ERROR, FAILURE, POLICY, SUCCESS, Rollout
-from sim.eval_summary import COLUMNS, moved_cameras, number, policy_name, table_rows
+from sim.eval_summary import COLUMNS, learned_words, moved_cameras, number, policy_name, table_rows
 from sim.paper import beside, words
 
 _STEP_S = PERIOD_NS / 1e9
@@ -55,6 +55,7 @@ def _lead(told: Mapping[str, Any]) -> str:
     seeds = ", ".join(f"{escape(task)} {text}" for task, text in told["seeds"].items())
     missing = f" <b>{told['missing']} rollouts are not run yet.</b>" if told.get("missing") else ""
     cameras = f" · {escape(text)}" if (text := moved_cameras(c)) else ""
+    missing += f" <b>Not unseen: {escape(words)}.</b>" if (words := learned_words(told)) else ""
     code = f"code {escape(c['code_version'])}"
     return f'<p class="lead">{how}{cameras} · {c["simulator"]} · seeds {seeds} · {code}{missing}</p>'
 

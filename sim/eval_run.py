@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from e0_policy.files import finite, write_json
+from e0_policy.learned_seeds import met_again, seed_ranges
 from e0_ros.config import ConfigError
 from sim.eval_pictures import bag_video, video_path
 from sim.eval_pool import Assignment, run_in_pool
 from sim.eval_report import write_report
 from sim.eval_rollouts import BLANK, ERROR, FAILURE, OTHER, POLICY, SUCCESS, Job, Rollout, RolloutStore
 from sim.eval_summary import summary
-from sim.evaluation import GRAPH_MODES, EvalConfig, check_tasks, completed, identity, other_instruction
+from sim.evaluation import GRAPH_MODES, EvalConfig, card_of, check_tasks, completed, identity, other_instruction
 
 BAD_IN_A_ROW = 5
 """So many errors one after another end an evaluation: something is wrong with all of it."""
@@ -198,9 +199,18 @@ def _make_videos(config: EvalConfig, plan: Plan, store: RolloutStore, jobs: Sequ
     _in_processes(same, plan, again, folder, check_same)
 
 
+def _learned(config: EvalConfig, done: Sequence[Rollout]) -> dict[str, str]:
+    """By task the seeds of rollouts that the checkpoint has learned from, where it tells."""
+    training = card.training if (card := card_of(config)) else {}
+    tasks = sorted({rollout.task for rollout in done})
+    again = {task: met_again(training, task, [r.seed for r in done if r.task == task]) for task in tasks}
+    return {task: seed_ranges(seeds) for task, seeds in again.items() if seeds}
+
+
 def _tell(store: RolloutStore, jobs: Sequence[Job], folder: Path, config: EvalConfig) -> dict[str, Any]:
     done = [store.rollouts[job] for job in jobs if job in store.rollouts]
-    told: dict[str, Any] = finite({**summary(done, identity(config)), "missing": len(jobs) - len(done)})
+    about = {"missing": len(jobs) - len(done), "learned_seeds": _learned(config, done)}
+    told: dict[str, Any] = finite({**summary(done, identity(config)), **about})
     write_json(folder / SUMMARY, told)
     write_report(folder / REPORT, told, done, folder)
     return told

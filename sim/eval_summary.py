@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from e0_policy.learned_seeds import seed_ranges
 from sim.eval_rollouts import CONDITIONS, ERROR, POLICY, SUCCESS, Rollout
 from sim.simulators import official_steps
 from sim.statistics import percentile, wilson_interval
@@ -96,6 +97,12 @@ def moved_cameras(configuration: Mapping[str, Any]) -> str:
     return f"fixed cameras moved by {angle:g} deg, {knowing}"
 
 
+def learned_words(told: Mapping[str, Any]) -> str:
+    """Which of the seeds of a run its policy has learned from, in words; empty if none, or if that is not known."""
+    learned = told.get("learned_seeds") or {}
+    return f"it has learned from {', '.join(f'{task} {seeds}' for task, seeds in learned.items())}" if learned else ""
+
+
 def policy_name(configuration: Mapping[str, Any]) -> str:
     """Which policy a run had, in words."""
     name = str(configuration.get("checkpoint", "")).rpartition("/")[0]
@@ -151,14 +158,8 @@ def table(told: Mapping[str, Any]) -> str:
     lines += (
         [f"{refused} chunks were refused: rows out of limits or workspace, or too far from the arm"] if refused else []
     )
+    lines += [f"NOT UNSEEN: {words}; take seeds from where these end"] if (words := learned_words(told)) else []
     return "\n".join(f"  {line}" for line in lines)
-
-
-def seed_ranges(seeds: Iterable[int]) -> str:
-    """Seeds in short, `A:B` without B: `0:100,200:210`."""
-    known = set(seeds)
-    starts, ends = (sorted(s for s in known if s - 1 not in known), sorted(s + 1 for s in known if s + 1 not in known))
-    return ",".join(f"{a}:{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def _by_task(rollouts: Iterable[Rollout]) -> dict[str, list[Rollout]]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,6 +63,15 @@ def test_processes_and_their_order_change_nothing_and_a_second_call_runs_nothing
     assert (tmp_path / "two" / "report.html").read_text().count("<video") == 1
     assert video_path(tmp_path / "two", Job(POLICY, "Reach-v0", 0)).stat().st_size > 1000
     assert all(first_frame_path(tmp_path / "two", r.job).is_file() for r in alone)
+
+
+def test_seeds_that_the_checkpoint_learned_from_are_in_the_summary(monkeypatch):
+    """Of the tasks that were run; of a policy that tells none, and of the expert, nothing is known."""
+    card = Mock(training={"learned_seeds": {"Reach-v0": "2:9", "Detour-v0": "0:9"}})
+    monkeypatch.setattr(eval_run, "card_of", lambda config: card if config.checkpoint else None)
+    done = [Mock(task="Reach-v0", seed=seed) for seed in range(4)]
+    assert eval_run._learned(EvalConfig(checkpoint="a"), done) == {"Reach-v0": "2:4"}
+    assert eval_run._learned(EvalConfig(), done) == {}
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(tmp_path):

@@ -3,12 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from e0_policy.files import finite
+from sim.eval_report import write_report
 from sim.eval_rollouts import BLANK, POLICY, Rollout
-from sim.eval_summary import figures, seed_ranges, summary, table
+from sim.eval_summary import figures, summary, table
 
 CONFIGURATION = {"simulator": "maniskill", "mode": "direct", "checkpoint": "abc/def", "code_version": "v"}
 
@@ -50,8 +49,11 @@ def test_the_table_names_tasks_limits_and_controls():
     assert "PickCube-v1: black pictures  0/1 = 0 % (0 to 79)" in text
 
 
-@given(st.sets(st.integers(0, 60)))
-def test_seed_ranges_give_back_the_seeds(seeds):
-    text = seed_ranges(seeds)
-    parts = [part.split(":") for part in text.split(",") if part]
-    assert sorted(seeds) == [s for a, b in parts for s in range(int(a), int(b))]
+def test_seeds_that_the_policy_learned_from_are_told(tmp_path):
+    told = {**summary([rollout(0, "success")], CONFIGURATION), "learned_seeds": {"PickCube-v1": "0:1"}}
+    words = "it has learned from PickCube-v1 0:1"
+    assert f"NOT UNSEEN: {words}" in table(told)
+    write_report(tmp_path / "report.html", told, [rollout(0, "success")], tmp_path)
+    assert f"Not unseen: {words}." in (tmp_path / "report.html").read_text()
+    told["learned_seeds"] = {}
+    assert "UNSEEN" not in table(told)
