@@ -1,7 +1,8 @@
 """Records of an .mcap file, of which nothing is believed: lengths, sizes and the index may be anybody's.
 
 mcap's own readers unpack a chunk before they know how large that is (zstd by its frame, lz4 to its end): 2 kB may
-become 64 GiB. Here a chunk is unpacked up to the size that its header tells, and `RECORD_LIMIT` at most.
+become 64 GiB. Here a chunk is unpacked up to the size that its header tells, and `RECORD_LIMIT` at most, and read if it
+has no more than `RECORDS_LIMIT` records.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from mcap.stream_reader import MAGIC_SIZE, StreamReader, breakup_chunk, read_mag
 from mcap.summary import Summary
 
 RECORD_LIMIT = 2**28
+RECORDS_LIMIT = 2**20
+"""Of one chunk: as objects they are some 300 MB, however small their messages are."""
 
 
 def records(stream: IO[bytes], *, validate_crcs: bool = False) -> Iterator[McapRecord]:
@@ -61,7 +64,7 @@ def unpacked(chunk: Chunk) -> list[McapRecord]:
     """Schemas, channels and messages in a chunk, its checksum validated.
 
     Raises:
-        ValueError: it is larger than allowed, or not as large as it tells, or its checksum is wrong.
+        ValueError: larger or of more records than allowed, not as large as it tells, or its checksum is wrong.
 
     """
     told = chunk.uncompressed_size
@@ -71,7 +74,18 @@ def unpacked(chunk: Chunk) -> list[McapRecord]:
     if len(data) != told:
         many = "more" if len(data) > told else str(len(data))
         raise ValueError(f"chunk of {told} bytes by its header holds {many}")
+    if _count(data) > RECORDS_LIMIT:
+        raise ValueError(f"chunk of more than {RECORDS_LIMIT} records, which are not read")
     return breakup_chunk(replace(chunk, compression="", data=data), validate_crc=True)
+
+
+def _count(data: bytes) -> int:
+    """Records in a chunk by their lengths, counted up to the first that is too many."""
+    at = found = 0
+    while at < len(data) and found <= RECORDS_LIMIT:
+        at += 9 + int.from_bytes(data[at + 1 : at + 9], "little")
+        found += 1
+    return found
 
 
 def _decompressed(compression: str, data: bytes, most: int) -> bytes:

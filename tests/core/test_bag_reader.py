@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import FOOTER_SIZE, make_reader
+from mcap.records import Chunk
 from mcap.writer import CompressionType, Writer
 from synthetic_bags import clock, fill, make_bag, open_bag
 
@@ -239,6 +240,22 @@ def test_a_chunk_that_grows_beyond_what_it_tells_or_what_is_allowed_is_refused_u
         in_little_memory(lambda: READERS[reader](tmp_path / "bomb.mcap"))
     state = in_little_memory(lambda: check_bag(tmp_path / "bomb.mcap"))
     assert "1000 bytes" in state.damage[0] or "are read" in state.damage[0]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_chunk_of_too_many_records_is_refused(bag: Path, monkeypatch: pytest.MonkeyPatch, reader: str) -> None:
+    most = max(len(mcap_records.unpacked(chunk)) for chunk in _stored(bag))
+    monkeypatch.setattr(mcap_records, "RECORDS_LIMIT", most)
+    READERS[reader](bag)
+    monkeypatch.setattr(mcap_records, "RECORDS_LIMIT", most - 1)
+    with pytest.raises(BagReadError, match=f"chunk of more than {most - 1} records"):
+        READERS[reader](bag)
+    assert f"more than {most - 1} records" in check_bag(bag).damage[0]
+
+
+def _stored(bag: Path) -> list[Chunk]:
+    with (bag / "a_0.mcap").open("rb") as stream:
+        return [record for record in mcap_records.records(stream) if isinstance(record, Chunk)]
 
 
 def test_an_index_that_leads_to_a_chunk_unpacks_nothing(tmp_path: Path) -> None:
