@@ -92,13 +92,13 @@ class Shifts(Led):
         """How many the judge has seen."""
         return self._judge.judge.samples
 
-    def shift(self) -> None:
+    def shift(self, troubles: int = 3) -> None:
         """From a policy's motion to the next arming."""
         self.begin()
         self._policy()
         self.core.engage(self.driven.now_ns)
         self.align()
-        for trouble in self.random.permutation(TROUBLES)[:3]:
+        for trouble in self.random.permutation(TROUBLES)[:troubles]:
             self._lead_for(float(self.random.uniform(3.0, 8.0)))
             getattr(self, f"_{trouble}")()
             self.run(400)

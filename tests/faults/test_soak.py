@@ -123,9 +123,9 @@ def test_every_kind_of_fault_is_recovered_from(capsys: pytest.CaptureFixture[str
 
 def test_a_shift_of_teleoperation_is_led_judged_and_read_from_its_bag(tmp_path: Path) -> None:
     bench = Shifts(3, tmp_path)
-    bench.shift()
+    bench.shift(troubles=1)
     bench.count()
-    assert bench.shifts == 1 and bench.engagements >= 2 and bench.led > 500
+    assert bench.shifts == 1 and bench.engagements >= 1 and bench.led > 300
     assert {"teleop: has taken over; not", "teleop: released on request"} & set(bench.holds)
     assert bench.setpoints == round(bench.seconds * 1000)
     assert bench.messages > 2 * bench.chunks and not list(tmp_path.iterdir())
