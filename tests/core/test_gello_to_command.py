@@ -97,7 +97,7 @@ def test_a_hand_faster_than_the_arm_breaks_no_limit():
 
 
 def test_a_trigger_that_is_let_go_drops_nothing_after_arming_again():
-    """As a recovery arms, at home, with what the hand holds: the trigger takes the gripper where it is, or not at all."""
+    """As a recovery arms, with what the hand holds: the trigger takes the gripper where it is, or not at all."""
     bench = Led(wave(HOME, amplitude_rad=0.0))
     bench.squeeze = 1.0
     d = bench.run(1500).driven
