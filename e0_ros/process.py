@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -131,3 +132,13 @@ def refuse_unknown_parameters(node: Node) -> None:
     for name in getattr(node, "_parameter_overrides", {}):
         if name not in known and not name.startswith("qos_overrides."):
             raise ConfigError(f"parameters of {node.get_name()}: unknown parameter {name!r}{closest(name, known)}")
+
+
+def give_back_memory() -> None:
+    """Give the system what was freed and lies in the heaps of this process, whose threads come and go.
+
+    Nothing happens with another C library than glibc.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -42,7 +42,7 @@ from e0_ros.interfaces import (
     Topic,
     message_class,
 )
-from e0_ros.process import run_node
+from e0_ros.process import give_back_memory, run_node
 from e0_ros.raw_inputs import RawInputs
 from e0_ros.version import code_version
 
@@ -223,6 +223,7 @@ class EpisodeRecorder(Node):
         custom = {"outcome": ended.outcome, "note": ended.note, "lost_by_topic": json.dumps(self._losses.known())}
         custom["lost"] = describe_losses(self._last.lost, self._last.unnumbered)
         summary = recording.close(custom, discard=ended.outcome == "discard")
+        give_back_memory()
         self._complain(recording)
         self._last.unencoded = recording.unencoded.total()
         if recording.fault:
