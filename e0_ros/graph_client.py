@@ -34,6 +34,10 @@ class GraphCallError(RuntimeError):
     """A service of the graph refused, did not answer, or is not there; the message names it and its reason."""
 
 
+class GraphRefusal(GraphCallError):
+    """A service was asked, and answered that it does not agree."""
+
+
 class GraphClient(Node):  # type: ignore[misc]
     """Every call waits for its reply, so that nothing depends on the order of messages.
 
@@ -108,12 +112,13 @@ class GraphClient(Node):  # type: ignore[misc]
         """The reply of a service that has agreed.
 
         Raises:
-            GraphCallError: it refused, is not there, or did not answer.
+            GraphCallError: it is not there, or did not answer.
+            GraphRefusal: it refused.
 
         """
         reply = self.request(service, **fields)
         if not reply.success:
-            raise GraphCallError(f"{service.owner} refused {service.name}: {reply.message}")
+            raise GraphRefusal(f"{service.owner} refused {service.name}: {reply.message}")
         return reply
 
     def request(self, service: Service, **fields: Any) -> Any:

@@ -214,7 +214,12 @@ class Recorder:
         self._view.say(f"recording {bag or '(no bag: recording is off)'}")
 
     def _end(self, outcome: str, note: str = "") -> None:
-        ended = self._takes.end(outcome, note)
+        try:
+            ended = self._takes.end(outcome, note)
+        except GraphCallError:
+            if not self._takes.running:
+                self._session.ended("")
+            raise
         self._session.ended(ended.bag)
         self._view.say(ended.line())
 

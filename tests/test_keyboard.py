@@ -24,7 +24,7 @@ SEQUENCES = {
 @pytest.fixture
 def typed() -> Iterator[tuple[int, Keyboard]]:
     reading, writing = os.pipe()
-    with open(reading) as stream, Keyboard(stream) as keyboard:
+    with os.fdopen(reading) as stream, Keyboard(stream) as keyboard:
         yield writing, keyboard
     os.close(writing)
 
