@@ -21,6 +21,7 @@ class Keyboard:
         self._handle = stream.fileno()
         self._terminal = os.isatty(self._handle)
         self._before: list[object] = []
+        self._escaped = False
         self.ended = False
         """The input is at its end."""
 
@@ -37,11 +38,12 @@ class Keyboard:
     def key(self) -> str:
         """The next key that was pressed; empty: none. Line ends count as none.
 
-        Arrows, Home, function keys and whatever else sends a sequence are one `ESCAPE`, and no letter.
+        Arrows, Home, function keys and whatever else sends a sequence are one `ESCAPE`, told at once, and no letter.
         """
-        pressed = self._byte(0.0).decode("ascii", "replace")
-        if pressed == ESCAPE:
+        if self._escaped:
             self._sequence()
+        pressed = self._byte(0.0).decode("ascii", "replace")
+        self._escaped = pressed == ESCAPE
         return pressed.strip("\r\n")
 
     def _byte(self, wait_s: float) -> bytes:

@@ -172,7 +172,7 @@ class Recorder:
                 signal.signal(number, handler)
 
     def _leave(self, *_: object) -> None:
-        self._leaving = True
+        self._leaving = self._takes.client.leaving = True
 
     def _instruction(self) -> str:
         return self._takes.instruction if self._session.recording else self._session.instruction

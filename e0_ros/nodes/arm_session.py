@@ -27,6 +27,7 @@ from e0_ros import interfaces
 from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_to_msg
 from e0_ros.core.arm_session import (
+    NOT_READY,
     Approach,
     ArmSession,
     ArmSessionConfig,
@@ -57,7 +58,6 @@ AHEAD_NS, TAKEN_NS = 200_000_000, 1_000_000_000
 MOVES = 5
 THERE_RAD, THERE_RAD_S = 0.005, 0.01
 IDLE = MODE_MEANS[RobotMode.IDLE]
-NOT_READY = "the arm is not ready: payload and thresholds are not set, or its controller is not active"
 NOTHING_TO_RECOVER = f"the arm is fit to move: nothing to recover; {interfaces.HOME.name} goes home"
 MOTIONS = (Step.HOME, Step.REST, Step.WAVE)
 
