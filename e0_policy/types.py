@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float64]
 ImageArray = NDArray[np.uint8]
 
 MAX_ROWS = 1024
+MAX_PERIOD_NS = 3600 * 10**9
 MAX_COLUMNS = 64
 SOURCES = ("policy", "teleop", "replay", "scripted", "home")
 _SESSION = re.compile(r"[a-z0-9_-]{1,64}")
@@ -129,8 +130,8 @@ class ActionChunk:
         if not np.isfinite(rows).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
             raise ChunkError(f"row {row} column {column} is {rows[row, column]}; every number must be finite")
-        if self.period_ns <= 0:
-            raise ChunkError(f"period_ns is {self.period_ns}; it must be above 0")
+        if not 0 < self.period_ns <= MAX_PERIOD_NS:
+            raise ChunkError(f"period_ns is {self.period_ns}; allowed is 1 to {MAX_PERIOD_NS}")
         if self.source not in SOURCES:
             raise ChunkError(f"source is {self.source!r}; allowed are {', '.join(SOURCES)}")
         if not _SESSION.fullmatch(self.session):

@@ -18,7 +18,7 @@ import numpy as np
 from e0_msgs.msg import ActionChunk as ChunkMsg
 from e0_policy.embodiment import embodiment_names, load_embodiment
 from e0_policy.files import write_json
-from e0_policy.types import ActionChunk, ChunkError
+from e0_policy.types import MAX_PERIOD_NS, ActionChunk, ChunkError, Representation
 from e0_ros.conversions import chunk_from_msg, to_time
 from e0_ros.core.chunk_executor import ChunkExecutor
 from e0_ros.core.executor_types import ExecutorConfig, Mode
@@ -33,7 +33,8 @@ TICK_NS = 4 * MS
 _START_NS = 1_000 * MS
 _WRONG, _NEAR = 0.15, 0.8
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-WRONG = (
+POSES: dict[str, object] = {"representation": int(Representation.EE_POSE), "joint_names": []}
+WRONG: tuple[dict[str, object], ...] = (
     {"rows": 0},
     {"rows": 2**32 - 1, "columns": 2**32 - 1},
     {"columns": 9},
@@ -44,6 +45,9 @@ WRONG = (
     {"representation": 250},
     {"period_ns": 0},
     {"period_ns": -(2**63)},
+    {"period_ns": 2**63 - 1},
+    {"period_ns": MAX_PERIOD_NS},
+    POSES,
     {"source": "nobody"},
     {"session": "../../x"},
     {"sequence": 0},
@@ -109,7 +113,9 @@ class Bench:
             "period_ns": int(rng.choice([2, 20, 50, 67])) * MS,
         }  # fmt: skip
         if rng.random() < _WRONG:
-            fields |= WRONG[int(rng.integers(len(WRONG)))]
+            wrong = WRONG[int(rng.integers(len(WRONG)))]
+            whole[:, 3:7] = np.eye(4)[0] if wrong is POSES else whole[:, 3:7]
+            fields |= wrong
         t0_ns = self.now_ns + int(rng.integers(-100, 50)) * MS
         return ChunkMsg(t0=to_time(t0_ns), data=whole.ravel().tolist(), **fields)
 

@@ -11,6 +11,7 @@ from e0_ros.core.inverse_kinematics import POSE_COLUMNS
 
 _MS = 1_000_000
 _SESSIONS = 64
+_LONGEST_REASON = 500
 _NAMELESS = {Representation.EE_POSE: "poses", Representation.EE_DELTA_STEP: "a benchmark's own rows"}
 RANK = {"home": 3, "teleop": 2, "policy": 1, "replay": 0, "scripted": 0}
 """Who takes the arm from whom: a higher rank from a lower one, at once. `home`: to a pose that a human asked for."""
@@ -40,6 +41,11 @@ class AdmissionConfig:
     step_columns: int = setting(
         0, "columns of a simulator's own rows (EE_DELTA_STEP), which alone are executed then", low=0, high=MAX_COLUMNS
     )
+
+
+def clipped(reason: str) -> str:
+    """A reason as it is told: others' words in it may be of any length."""
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 4]} ..."
 
 
 class Admission:
@@ -93,10 +99,11 @@ class Admission:
             del self._sequences[next(iter(self._sequences))]
         self.accepted += 1
 
-    def keep(self, source: str, session: str, now_ns: int) -> None:
-        """Note that a source says that its plan goes on."""
+    def keep(self, source: str, session: str, now_ns: int, seen_ns: int) -> None:
+        """Note that a source's plan goes on, by what it saw at `seen_ns`; word that comes late says less."""
         if self._owner == (source, session):
-            self._heard_ns = now_ns
+            latest_ns = seen_ns + int(self._config.max_chunk_age_ms * _MS)
+            self._heard_ns = max(self._heard_ns, min(now_ns, latest_ns))
 
     def silence(self, now_ns: int) -> str:
         """That the owner has neither replaced nor kept its plan for too long, in words; empty if it has."""
@@ -108,8 +115,13 @@ class Admission:
     def refuse(self, reason: str, fault: bool = False) -> Refusal:
         """Count a refusal."""
         self.refused += 1
-        self.last_refusal = reason
+        self.last_refusal = reason = clipped(reason)
         return Refusal(reason, fault)
+
+    @property
+    def leader(self) -> tuple[str, str] | None:
+        """Source and session of the owner; None while nobody owns the arm."""
+        return self._owner
 
     @property
     def owner(self) -> str:

@@ -2,7 +2,7 @@
 
 session = ArmSession(recovery(KNOWN["humble"].deactivate_first, rearm=True))
 session.begin(now_ns)                    # Step.DEACTIVATE: do it, and say how it ended
-session.ended(True, "", now_ns)          # Step.CLEAR; HARDWARE, SETTINGS, ACTIVATE, FIT, ARM, HOME, ARM, None: done
+session.ended(True, "", now_ns)          # Step.CLEAR; HARDWARE, SETTINGS, DISARM, ACTIVATE, FIT, ARM, HOME, ARM, None
 session.outcome                          # "" while it goes on and after success, else which step failed, and why
 
 Nothing here reads a clock; times are of the steady clock.
@@ -70,18 +70,20 @@ class ArmSessionConfig:
 
 def recovery(deactivate_first: bool, rearm: bool, settings: bool = True) -> tuple[Step, ...]:
     """Steps after an error of the arm. The order is franka_ros2's: its hardware cannot be activated with an error, and
-    no controller on hardware that is not active. `settings`: what was set may be lost with the connection.
+    no controller on hardware that is not active. `settings`: what was set may be lost with the connection. DISARM has
+    the executor's impedance target where the arm now is, before a controller goes there.
     """
     before = (Step.DEACTIVATE,) if deactivate_first else ()
     told = (Step.SETTINGS,) if settings else ()
     after = Step.ARM if rearm else Step.DISARM
-    return (*before, Step.CLEAR, Step.HARDWARE, *told, Step.ACTIVATE, Step.FIT, Step.ARM, Step.HOME, after)
+    begin = Step.CLEAR, Step.HARDWARE, *told, Step.DISARM, Step.ACTIVATE
+    return (*before, *begin, Step.FIT, Step.ARM, Step.HOME, after)
 
 
 def get_ready(settings: bool = True) -> tuple[Step, ...]:
     """Steps from a driver that has just come up to an arm that may be armed. Settings need a controller that rests."""
     told = (Step.DEACTIVATE, Step.HARDWARE, Step.SETTINGS) if settings else (Step.HARDWARE,)
-    return (*told, Step.ACTIVATE, Step.FIT)
+    return (*told, Step.DISARM, Step.ACTIVATE, Step.FIT)
 
 
 def to_pose(pose: Step) -> tuple[Step, ...]:

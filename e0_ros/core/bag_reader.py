@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import IO, Any
 import yaml
 import zstandard
 from mcap.exceptions import McapError
-from mcap.records import Attachment, Channel, Chunk, Footer, Message, Metadata, Schema
+from mcap.records import Attachment, Channel, Chunk, Message, Metadata, Schema
 from mcap.summary import Summary
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -215,12 +214,10 @@ def verify(path: Path) -> None:
     try:
         for file in bag.files:
             with file.open("rb") as stream:
-                footer = None
                 for record in mcap_records.records(stream, validate_crcs=True):
-                    footer = record if isinstance(record, Footer) else footer
                     if isinstance(record, Chunk):
                         mcap_records.unpacked(record)
-                _check_summary(stream, footer)
+                mcap_records.read_summary(stream)
     except _DAMAGE as error:
         raise _damaged(path, error) from None
 
@@ -250,16 +247,6 @@ def _salvaged_index(file: Path) -> Iterator[Any]:
         for channel, schema in _index(mcap_records.read_summary(stream)):
             yield schema
             yield channel
-
-
-def _check_summary(stream: Any, footer: Footer | None) -> None:
-    size = stream.seek(0, 2)
-    if footer is None or not 0 < footer.summary_start < size:
-        raise ValueError("no summary")
-    stream.seek(footer.summary_start)
-    covered = stream.read(size - footer.summary_start - 4 - 8)
-    if zlib.crc32(covered) != footer.summary_crc:
-        raise ValueError("checksum of the summary")
 
 
 def _files(path: Path) -> list[Path]:

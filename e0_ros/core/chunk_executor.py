@@ -17,6 +17,7 @@ The reference is always the last command sent, sampled at the present. A tick pl
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -62,7 +63,7 @@ class ChunkExecutor(Executor):
         self._joined: tuple[int, Command, RowCurve, Target] | None = None
         blend = int(config.blend_ms * _MS), self._limits.velocity, self._limits.acceleration
         self._hands, self._plans = Committed(*blend), strategy_named(config.hand_over, *blend)
-        self._gripper = Gripper(config.gripper_hysteresis)
+        self._gripper, self._opening = Gripper(config.gripper_hysteresis), math.nan
         self._limited = 0
 
     @property
@@ -120,6 +121,12 @@ class ChunkExecutor(Executor):
 
     # -- requests --------------------------------------------------------------------------------------------------
 
+    def arm(self, now_ns: int, not_before_ns: int = 0) -> Refusal | None:
+        """As `Executor.arm`; with `not_before_ns` a scene was put back, and with it what the gripper was told."""
+        refusal = super().arm(now_ns, not_before_ns)
+        self._opening = math.nan if refusal is None and not_before_ns else self._opening
+        return refusal
+
     def abandon(self, reason: str) -> None:
         """The arm stopped by itself: send nothing more, not even the braking, until it is armed where it then is."""
         super().abandon(reason)
@@ -162,7 +169,8 @@ class ChunkExecutor(Executor):
         opening = None
         if self._mode is Mode.RUNNING and self._chunk:
             opening = self._gripper.update(opening_in_force(self._chunk, now_ns + self._lead_ns))
-        return Tick(command, opening, self.status(now_ns))
+            self._opening = self._opening if opening is None else opening
+        return Tick(command, opening, self.status(now_ns), branch_ns=self._committed_ns)
 
     def due(self, now_ns: int) -> bool:
         """Whether a tick would send a command now, were there motion to send."""
@@ -171,8 +179,7 @@ class ChunkExecutor(Executor):
     def status(self, now_ns: int) -> Status:
         """The state, with the reference at `now_ns`."""
         motion = self._command or self._measured.state
-        opening = float("nan") if self._gripper.sent is None else self._gripper.sent
-        return self._status(now_ns, self._planned_ns, motion, opening, self._limited)
+        return self._status(now_ns, self._planned_ns, motion, self._opening, self._limited)
 
     @property
     def _planned_ns(self) -> int:

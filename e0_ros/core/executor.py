@@ -12,11 +12,11 @@ what running is, is the subclass's: `ChunkExecutor` has a reference and an arm, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import ActionChunk, FloatArray
-from e0_ros.core.admission import Admission, Refusal
+from e0_ros.core.admission import Admission, Refusal, clipped
 from e0_ros.core.command import Command, State
 from e0_ros.core.executor_types import ExecutorConfig, Mode, Status, Tick
 from e0_ros.core.measured import Measured
@@ -89,14 +89,25 @@ class Executor(ABC):
         """Take a measured joint state; joints are found by name. A malformed one is as good as none."""
         self._measured.observe(stamp_ns, names, positions, velocities, self._now_ns)
 
-    def keep(self, source: str, session: str, now_ns: int) -> None:
-        """Take word from a source that its last plan is still good."""
-        self._admission.keep(source, session, now_ns)
+    def keep(self, source: str, session: str, now_ns: int, seen_ns: int) -> None:
+        """Take word from a source that its last plan is still good, by what it saw at `seen_ns`."""
+        self._admission.keep(source, session, now_ns, seen_ns)
 
     def give_up(self, source: str, session: str, reason: str) -> None:
-        """Take word from the owner that it leads no more: a hold with its reason until it sends a chunk again."""
-        if self._mode is Mode.RUNNING and self._admission.owns(source, session):
+        """Take word from the owner that it leads no more: a hold with its reason until it sends a chunk again.
+
+        A plan of its own that still waits for its time is forgotten.
+        """
+        if not self._admission.owns(source, session):
+            return
+        self._pending = []
+        if self._mode is Mode.RUNNING:
             self._rest(Mode.HOLD, f"{source}: {reason}")
+
+    def give_up_for(self, sources: Collection[str], reason: str) -> None:
+        """As `give_up`, in the name of the owner if it is one of these sources."""
+        if (leader := self._admission.leader) and leader[0] in sources:
+            self.give_up(*leader, reason)
 
     def refuse(self, source: str, session: str, reason: str) -> Refusal:
         """Count a chunk that could not even be decoded; the owner's leads to a hold."""
@@ -152,7 +163,7 @@ class Executor(ABC):
 
     def _rest(self, mode: Mode, reason: str) -> None:
         """Change to a mode at rest; every plan is forgotten."""
-        self._mode, self._reason, self._latched = mode, reason, False
+        self._mode, self._reason, self._latched = mode, clipped(reason), False
         self._forget()
 
     def _run(self, chunk: ActionChunk) -> None:

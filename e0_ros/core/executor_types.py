@@ -85,8 +85,8 @@ class Mode(IntEnum):
 class Status:
     """State of the executor at a tick.
 
-    `motion` is the last command, the measured joints before arming, None without any; `owner` says who has the lease
-    of the arm.
+    `motion` is the last command, the measured joints before arming, None without any; `gripper_opening` the last one
+    that was sent, NaN before the first; `owner` says who has the lease of the arm.
     """
 
     mode: Mode
@@ -112,10 +112,12 @@ class Status:
 class Tick:
     """What to send now: a command, a gripper opening (each None if nothing is due), and the state.
 
-    `row` `(columns,)` is what a stepped simulator gets instead of a command, None: it stands for this step.
+    `branch_ns` is from when on the command is another than the one before it. `row` `(columns,)` is what a stepped
+    simulator gets instead of a command, None: it stands for this step.
     """
 
     command: Command | None
     gripper: float | None
     status: Status
     row: FloatArray | None = None
+    branch_ns: int = 0

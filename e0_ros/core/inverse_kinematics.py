@@ -20,7 +20,7 @@ _STEPS = 30
 _STEP_RAD = 0.2
 _DAMPING = 1e-6
 _NEAR_M, _NEAR_RAD = 5e-4, 2e-3
-_FURTHEST_TURN_RAD = 2.8
+_FURTHEST_TURN_RAD, _FURTHEST_M = 2.8, 10.0
 _UNIT = 1e-2
 
 
@@ -39,6 +39,9 @@ def joint_rows(arm: Embodiment, start: FloatArray, rows: FloatArray, period_ns: 
     """
     if len(rows) > MAX_ROWS:
         return f"{len(rows)} rows of poses; at most {MAX_ROWS} are solved"
+    if (far := np.abs(rows[:, :3]).max(axis=1)).max() > _FURTHEST_M:
+        row = int(far.argmax())
+        return f"row {row}: the pose lies {far[row]:.3g} m from the base; no arm reaches {_FURTHEST_M:g} m"
     norms = np.linalg.norm(rows[:, 3:7], axis=1)
     if (off := np.abs(norms - 1.0)).max() > _UNIT:
         row = int(off.argmax())
@@ -78,10 +81,9 @@ def _unfit(arm: Embodiment, q: FloatArray, error: FloatArray, period_ns: int) ->
 
 
 def _left(error: FloatArray) -> FloatArray:
-    """Which rows are not near enough `(r,)`."""
-    left: FloatArray = (np.linalg.norm(error[:, :3], axis=1) > _NEAR_M) | (
-        np.linalg.norm(error[:, 3:], axis=1) > _NEAR_RAD
-    )
+    """Which rows are not near enough `(r,)`; what is no number is not."""
+    near_m, near_rad = (np.linalg.norm(part, axis=1) for part in (error[:, :3], error[:, 3:]))
+    left: FloatArray = ~((near_m <= _NEAR_M) & (near_rad <= _NEAR_RAD))
     return left
 
 

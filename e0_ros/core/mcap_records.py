@@ -8,6 +8,7 @@ has no more than `RECORDS_LIMIT` records.
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from heapq import heappop, heappush
@@ -34,6 +35,7 @@ from mcap.stream_reader import MAGIC_SIZE, StreamReader, breakup_chunk, read_mag
 from mcap.summary import Summary
 
 RECORD_LIMIT = 2**28
+_CRC_BYTES = 4
 RECORDS_LIMIT = 2**20
 """Of one chunk: as objects they are some 300 MB, however small their messages are."""
 
@@ -105,12 +107,8 @@ def read_summary(stream: IO[bytes]) -> Summary:
         McapError, ValueError: there is none, or it is damaged.
 
     """
-    stream.seek(0)
-    read_magic(ReadDataStream(stream))
-    end = stream.seek(0, io.SEEK_END)
-    footer = next(records_at(stream, end - FOOTER_SIZE - MAGIC_SIZE))
-    if not isinstance(footer, Footer) or not footer.summary_start:
-        raise ValueError("no index")
+    footer = footer_of(stream)
+    _check_summary(stream, footer)
     summary = Summary()
     for record in records_at(stream, footer.summary_start):
         if isinstance(record, Schema):
@@ -128,6 +126,38 @@ def read_summary(stream: IO[bytes]) -> Summary:
         elif isinstance(record, Footer):
             break
     return summary
+
+
+def footer_of(stream: IO[bytes]) -> Footer:
+    """The last record of a file that has an index.
+
+    Raises:
+        McapError, ValueError: it has none.
+
+    """
+    stream.seek(0)
+    read_magic(ReadDataStream(stream))
+    end = stream.seek(0, io.SEEK_END)
+    footer = next(records_at(stream, end - FOOTER_SIZE - MAGIC_SIZE))
+    if not isinstance(footer, Footer) or not 0 < footer.summary_start < end:
+        raise ValueError("no index")
+    return footer
+
+
+def _check_summary(stream: IO[bytes], footer: Footer) -> None:
+    """Compare the checksum of the file's end with what is there; 0 says that none was made (MCAP, Footer).
+
+    Raises:
+        ValueError: it is another one.
+
+    """
+    covered_bytes = stream.seek(0, io.SEEK_END) - footer.summary_start - _CRC_BYTES - MAGIC_SIZE
+    if covered_bytes > RECORD_LIMIT:
+        raise ValueError(f"index of {covered_bytes} bytes; at most {RECORD_LIMIT} are read")
+    stream.seek(footer.summary_start)
+    covered = stream.read(max(covered_bytes, 0))
+    if footer.summary_crc and zlib.crc32(covered) != footer.summary_crc:
+        raise ValueError("checksum of the summary")
 
 
 def messages(stream: IO[bytes], summary: Summary, topics: set[str] | None, as_written: bool) -> Iterator[Message]:

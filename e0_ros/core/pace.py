@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from e0_policy.types import ActionChunk
+from e0_policy.types import MAX_PERIOD_NS, ActionChunk
 from e0_ros.config import check, setting
 from e0_ros.core.admission import Refusal
 from e0_ros.core.executor import Executor
@@ -98,4 +98,5 @@ class Pace:
     def _slowed(self, chunk: ActionChunk) -> ActionChunk:
         if self.speed >= 1.0:
             return chunk
-        return replace(chunk, t0_ns=chunk.t0_ns + 1, period_ns=round(chunk.period_ns / self.speed))
+        period_ns = min(round(chunk.period_ns / self.speed), MAX_PERIOD_NS)
+        return replace(chunk, t0_ns=chunk.t0_ns + 1, period_ns=period_ns)

@@ -256,6 +256,8 @@ class ArmSessionNode(Node):
             self._finish()
         elif step is Step.HOLD:
             self._ask(interfaces.HOLD, ended)
+        elif step is Step.DISARM and self._executor is None:
+            ended(True, "")  # an executor that is not up has told no controller anything
         elif step is Step.DISARM:
             self._ask(interfaces.DISARM, ended)
         elif step is Step.ARM:
@@ -342,7 +344,8 @@ class ArmSessionNode(Node):
             if step in poses
             else wave(start, arm.position_lower, arm.position_upper)
         )
-        known = [opening for opening in (self._opening, self._measured_opening) if not math.isnan(opening)]
+        told = math.nan if self._executor is None else self._executor.gripper_opening
+        known = [opening for opening in (self._opening, told, self._measured_opening) if 0.0 <= opening <= 1.0]
         opening = known[0] if known else 1.0
         rows = np.column_stack((move.rows, np.full(len(move.rows), opening)))
         self._sent_ns, self._sequence, self._move = self.get_clock().now().nanoseconds, self._sequence + 1, move
@@ -359,7 +362,7 @@ class ArmSessionNode(Node):
         if self._move is None or self._session.step not in MOTIONS or now_ns - self._kept_ns < KEEP_S * 1e9:
             return
         self._kept_ns, self._sequence = now_ns, self._sequence + 1
-        word = NoChunk(self._sent_ns, "the move goes on", "home", self._name, self._sequence, keep=True)
+        word = NoChunk(now_ns, "the move goes on", "home", self._name, self._sequence, keep=True)
         self._chunks.publish(chunk_to_msg(word, now_ns))
 
     def _report(self) -> None:

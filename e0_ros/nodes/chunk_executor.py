@@ -101,7 +101,7 @@ class ChunkExecutorNode(Node):
         self._subscribe(interfaces.SPEED, self._on_speed)
         for service, act in (
             (interfaces.ARM, self._arm),
-            (interfaces.DISARM, lambda _: self.core.disarm()),
+            (interfaces.DISARM, self._disarm),
             (interfaces.HOLD, lambda _: self.core.hold()),
             (interfaces.STOP, lambda _: self.core.stop()),
             (interfaces.RESET_STOP, self._reset_stop),
@@ -170,24 +170,24 @@ class ChunkExecutorNode(Node):
 
     def _offer(self, msg: ChunkMsg, now_ns: int) -> None:
         try:
-            chunk: ActionChunk | NoChunk = chunk_from_msg(msg)
+            refusal = self._follow(chunk_from_msg(msg), now_ns)
         except ChunkError as error:
-            refusal: Refusal | None = self.core.refuse(msg.source, msg.session, str(error))
-        else:
-            refusal = self._follow(chunk, now_ns) if isinstance(chunk, ActionChunk) else None
-            if isinstance(chunk, NoChunk) and chunk.keep:
-                self.core.keep(chunk.source, chunk.session, now_ns)
-            elif isinstance(chunk, NoChunk) and not chunk.in_reply_to_ns:
-                self.core.give_up(chunk.source, chunk.session, chunk.reason)
+            refusal = self.core.refuse(msg.source, msg.session, str(error))
         if refusal and (refusal.fault or self.core.mode is not Mode.DISARMED):
             self.get_logger().warning(
-                f"refused chunk {msg.sequence} of {msg.source}: {refusal.reason}", throttle_duration_sec=1.0
+                f"refused chunk {msg.sequence} of {msg.source[:80]}: {refusal.reason}", throttle_duration_sec=1.0
             )
 
-    def _follow(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
+    def _follow(self, chunk: ActionChunk | NoChunk, now_ns: int) -> Refusal | None:
+        if isinstance(chunk, NoChunk):
+            if chunk.keep:
+                self.core.keep(chunk.source, chunk.session, now_ns, chunk.in_reply_to_ns)
+            elif not chunk.in_reply_to_ns:
+                self.core.give_up(chunk.source, chunk.session, chunk.reason)
+            return None
         paced = self._pace.plan(chunk, now_ns)
         if paced is None:
-            self.core.keep(chunk.source, chunk.session, now_ns)
+            self.core.keep(chunk.source, chunk.session, now_ns, chunk.in_reply_to_ns or chunk.t0_ns)
             return None
         return self.core.offer(paced, now_ns)
 
@@ -198,9 +198,8 @@ class ChunkExecutorNode(Node):
         if wrong := self._pace.set_speed(msg.data) or (self._lockstep and "lock-step has no speed"):
             self.get_logger().error(f"{interfaces.SPEED.name}: {wrong}")
             return
-        chunk = self.core.status(self._now_ns()).chunk
-        if self._pace.speed == 0.0 and chunk and chunk.source in PACED:
-            self.core.give_up(chunk.source, chunk.session, "the speed is 0")
+        if self._pace.speed == 0.0:
+            self.core.give_up_for(PACED, "the speed is 0")
 
     def _on_arm_fault(self, msg: String) -> None:
         """Word of the arm: the first of a fault ends all commands, and while it lasts the arm cannot be armed."""
@@ -211,6 +210,12 @@ class ChunkExecutorNode(Node):
                 self.get_logger().error(f"nothing is sent any more; the arm: {self._arm_fault.stopped}")
             self.core.abandon(f"the arm: {self._arm_fault.stopped}")
             self._latched = None
+
+    def _disarm(self, _) -> None:
+        """Disarm; the impedance target of an arm that stopped by itself is where it is now: it may have been guided."""
+        if self._arm_fault.stopped:
+            self._latched = None
+        self.core.disarm()
 
     def _on_heartbeat(self, msg: Bool) -> None:
         self._heartbeat.hear(msg.data, time.monotonic_ns())
@@ -266,7 +271,7 @@ class ChunkExecutorNode(Node):
             self._commanded.publish(step_to_msg(tick, now_ns))
             self._commands += 1
         elif tick.command:
-            self._send(tick.command, tick.status.committed_until_ns)
+            self._send(tick.command, tick.branch_ns)
         if tick.gripper is not None:
             msg = GripperCommand(sequence=self._gripper_commands, opening=tick.gripper)
             msg.header.stamp = to_time(now_ns)
@@ -280,10 +285,10 @@ class ChunkExecutorNode(Node):
             self._next_state_ns = now_ns + int(1e9 / self.config.state_rate_hz)
         self.diagnose(status, now_ns)
 
-    def _send(self, command: Command, commit_ns: int) -> None:
+    def _send(self, command: Command, branch_ns: int) -> None:
         """Publish a trajectory, unless this process was held up: the arm may already be past where it branches off."""
         msg = self._trajectory.of(command)
-        if not self._lockstep and (late_ns := self._now_ns() - commit_ns + self.core.transport_ns) > 0:
+        if not self._lockstep and (late_ns := self._now_ns() - branch_ns + self.core.transport_ns) > 0:
             self.core.withdraw()
             self._withdrawn += 1
             self.get_logger().warning(
@@ -295,14 +300,17 @@ class ChunkExecutorNode(Node):
         self._commands += 1
 
     def _stream(self, status: Status, now_ns: int) -> None:
-        """The impedance controller dies of a pause above 0.5 s, so the reference is sent whatever the mode."""
+        """The impedance controller dies of a pause above 0.5 s, so the reference is sent whatever the mode.
+
+        Without a command it is where the arm was measured once: to follow a measured arm is to let it sink.
+        """
         steady_ns = time.monotonic_ns()
         paused = self._streamed_ns and steady_ns - self._streamed_ns > _IMPEDANCE_GAP_NS
         if paused and not self._gap and not self._lockstep:
             self._gap = True
             pause_s = (steady_ns - self._streamed_ns) / 1e9
             self.core.disarm(f"targets paused for {pause_s:.2f} s; restart the impedance controller, then arm")
-        if status.reference is not None and (status.mode is not Mode.DISARMED or self._latched is None):
+        if status.reference is not None and (isinstance(status.motion, Command) or self._latched is None):
             self._latched = status.reference.position
         if self._gap or self._latched is None:
             return

@@ -24,7 +24,8 @@ S = 1_000_000_000
 ARM = load_embodiment("fr3")
 REST = np.array(ArmSessionConfig().rest_rad)
 ONLY_HUMBLE = [Step.DEACTIVATE]
-AFTER_AN_ERROR = [Step.CLEAR, Step.HARDWARE, Step.SETTINGS, Step.ACTIVATE, Step.FIT, Step.ARM, Step.HOME, Step.ARM]
+AFTER_AN_ERROR = [Step.CLEAR, Step.HARDWARE, Step.SETTINGS, Step.DISARM, Step.ACTIVATE, Step.FIT]
+AFTER_AN_ERROR += [Step.ARM, Step.HOME, Step.ARM]
 
 
 def test_the_order_of_each_distribution() -> None:
@@ -33,6 +34,8 @@ def test_the_order_of_each_distribution() -> None:
     assert recovery(False, rearm=False)[-1] is Step.DISARM
     assert Step.SETTINGS not in (*recovery(True, True, settings=False), *get_ready(settings=False))
     assert get_ready().index(Step.DEACTIVATE) < get_ready().index(Step.SETTINGS) < get_ready().index(Step.ACTIVATE)
+    for steps in (get_ready(), get_ready(False), recovery(True, True)):
+        assert steps[steps.index(Step.ACTIVATE) - 1] is Step.DISARM, "a target of now, before a controller goes there"
     assert distribution("", {"ROS_DISTRO": "humble"}).deactivate_first
     assert not distribution("jazzy", {"ROS_DISTRO": "humble"}).deactivate_first
     assert distribution("", {}).name == distribution("rolling", {}).name == "kilted"

@@ -3,6 +3,7 @@ import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -202,6 +203,28 @@ def test_messages_can_be_read_as_they_were_written(tmp_path):
     assert [m.log_ns for m in bag.messages(as_written=True)] == [3, 1, 2]
 
 
+def test_a_flipped_bit_of_the_index_is_found_by_whoever_opens_the_bag(bag: Path, tmp_path: Path) -> None:
+    """Readers of some topics skip chunks by their index, so a wrong one would lose messages in silence."""
+    whole, path = (bag / "a_0.mcap").read_bytes(), tmp_path / "flipped.mcap"
+    with (bag / "a_0.mcap").open("rb") as stream:
+        start = mcap_records.footer_of(stream).summary_start
+    rng = Random(3)
+    for _ in range(scaled(200, 5000)):
+        broken = bytearray(whole)
+        broken[rng.randrange(start, len(whole) - 12)] ^= 1 << rng.randrange(8)
+        path.write_bytes(broken)
+        with pytest.raises(BagReadError):
+            Bag(path)
+
+
+def test_a_bag_without_a_checksum_of_its_index_is_read(bag: Path, tmp_path: Path) -> None:
+    """As rosbag2 writes one when it is told not to."""
+    raw = bytearray((bag / "a_0.mcap").read_bytes())
+    raw[-12:-8] = bytes(4)
+    (tmp_path / "plain.mcap").write_bytes(raw)
+    assert len(list(Bag(tmp_path / "plain.mcap").messages())) == len(list(Bag(bag).messages()))
+
+
 def bomb(path: Path, compression: str) -> tuple[bytearray, int]:
     """A bag in which 64 MiB of zeros are one small chunk, and where that is."""
     with path.open("wb") as stream:
@@ -262,6 +285,7 @@ def test_an_index_that_leads_to_a_chunk_unpacks_nothing(tmp_path: Path) -> None:
     raw, at = bomb(tmp_path / "bomb.mcap", "zstd")
     footer = len(raw) - 8 - FOOTER_SIZE + 9
     raw[footer : footer + 8] = at.to_bytes(8, "little")
+    raw[-12:-8] = bytes(4)  # no checksum of it is told
     (tmp_path / "bomb.mcap").write_bytes(raw)
     assert in_little_memory(lambda: Bag(tmp_path / "bomb.mcap")).topics == {"/a": "std_msgs/msg/String"}
 

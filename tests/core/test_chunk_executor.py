@@ -127,6 +127,25 @@ def test_a_dead_executor_leaves_an_arm_that_stops(record_property) -> None:
     assert 0 < worst_ms <= d.config.lead_ms + d.config.span_ms + 528, "horizon and the longest braking"
 
 
+@pytest.mark.parametrize("lag_ms", [0.0, 60.0])
+def test_a_command_branches_off_when_it_says_however_far_ahead_its_plan_is_followed(lag_ms: float) -> None:
+    """By that time the node tells whether it is too late to be sent."""
+    d = Driven(lead_ms=20.0, arm_lag_ms=lag_ms).arm_it()
+    branched = 0
+    for k in range(8):
+        assert d.offer(d.chunk(d.positions[-1] + 0.1 * (-1) ** k * np.ones((10, 7)), k)) is None
+        for _ in range(25):
+            before, tick = d.executor._command, d.tick()
+            if tick.command is not None:
+                until = np.arange(tick.command.start_ns, tick.branch_ns + 1, MS)
+                np.testing.assert_allclose(tick.command.positions(until), before.positions(until), atol=1e-12)
+                assert tick.branch_ns - d.now_ns <= 24 * MS
+                after = np.arange(tick.branch_ns, tick.branch_ns + 5 * MS, MS)
+                branched += bool(np.abs(tick.command.positions(after) - before.positions(after)).max() > 1e-9)
+            d.play(4)
+    assert branched == 8 and d.violations == []
+
+
 def test_a_command_that_was_not_sent_in_time_never_was() -> None:
     d = Driven(embodiment="panda").arm_it()
     rows = d.home + 0.3 * np.sin(np.linspace(0, 3, 60))[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -215,8 +216,73 @@ def test_word_from_the_owner_keeps_its_plan_and_word_from_others_does_not() -> N
         assert d.offer(d.chunk(wave(d, np.arange(60) * 0.05))) is None
         for _ in range(10):
             d.run(100)
-            d.executor.keep("policy", session, d.now_ns)
+            d.executor.keep("policy", session, d.now_ns, d.now_ns)
         assert d.mode == mode
+
+
+def test_word_that_was_long_on_its_way_keeps_no_plan() -> None:
+    """All of it in reply to what was seen at the start, delayed or doubled by the network."""
+    d = Driven(source_silence_ms=500.0, max_chunk_age_ms=500.0).arm_it()
+    assert d.offer(d.chunk(wave(d, np.arange(60) * 0.05))) is None
+    for _ in range(20):
+        d.run(48)
+        d.executor.keep("policy", "a", d.now_ns, START)
+    assert d.mode == "RUNNING", "half a second after what it saw it still counts"
+    for _ in range(2):
+        d.run(48)
+        d.executor.keep("policy", "a", d.now_ns, START)
+    assert d.mode == "HOLD" and "policy is silent for 504 ms" in d.status.reason
+
+
+@pytest.mark.parametrize("word", ["given up", "stopped for its kind"])
+def test_a_plan_that_waits_for_its_time_ends_with_its_sources_word(word: str) -> None:
+    d = Driven(lead_ms=20.0).arm_it()
+    assert d.offer(d.chunk([d.home + 0.1] * 10, t0_ns=d.now_ns + 400 * MS)) is None
+    d.executor.give_up("policy", "another", "not mine")
+    d.executor.give_up_for(("teleop",), "not these")
+    d.run(100)
+    if word == "given up":
+        d.executor.give_up("policy", "a", "no more")
+    else:
+        d.executor.give_up_for(("policy", "replay"), "the speed is 0")
+    d.run(800)
+    assert d.mode == "ARMED" and np.ptp(d.positions, axis=0).max() == 0.0
+    assert d.offer(d.chunk([d.home + 0.1] * 10, sequence=1)) is None
+    d.run(100)
+    assert d.mode == "RUNNING"
+
+
+def test_reasons_have_a_length() -> None:
+    d = Driven().arm_it()
+    assert d.offer(d.chunk([d.home] * 10)) is None
+    d.run(40)
+    names = tuple(1000 * "x" for _ in range(1000))
+    refusal = d.offer(d.chunk([d.home] * 10, sequence=1, joint_names=names))
+    assert refusal.fault and len(refusal.reason) == len(d.status.last_refusal) == 500 and d.mode == "HOLD"
+    assert refusal.reason.endswith("x ...") and len(d.status.reason) == 500
+    d.arm_it()
+    assert d.offer(d.chunk([d.home] * 10, sequence=2)) is None
+    d.run(40)
+    d.executor.give_up("policy", "a", 10_000 * "y")
+    assert len(d.status.reason) == 500
+
+
+def test_what_the_gripper_was_told_is_known_after_arming_again_but_not_after_the_scene_was_put_back() -> None:
+    d = Driven().arm_it()
+    rows = np.column_stack((np.tile(d.home, (4, 1)), np.zeros(4)))
+    assert math.isnan(d.status.gripper_opening)
+    assert d.offer(d.chunk(rows)) is None
+    d.run(400)
+    assert d.mode == "HOLD" and d.status.gripper_opening == 0.0
+    d.arm_it()
+    assert d.status.gripper_opening == 0.0
+    assert d.offer(d.chunk(rows, sequence=1)) is None
+    d.run(40)
+    assert [t.gripper for t in d.ticks[-10:]].count(0.0) == 1, "and it is told anew"
+    d.executor.hold()
+    d.run(40)
+    assert d.executor.arm(d.now_ns, not_before_ns=d.now_ns - 1) is None
+    assert math.isnan(d.status.gripper_opening)
 
 
 def test_in_lockstep_nobody_is_silent() -> None:

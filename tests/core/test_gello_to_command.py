@@ -96,6 +96,27 @@ def test_a_hand_faster_than_the_arm_breaks_no_limit():
     assert not bench.driven.violations
 
 
+def test_a_trigger_that_is_let_go_drops_nothing_after_arming_again():
+    """As a recovery arms, with what the hand holds: the trigger takes the gripper where it is, or not at all."""
+    bench = Led(wave(HOME, amplitude_rad=0.0))
+    bench.squeeze = 1.0
+    d = bench.run(1500).driven
+    assert d.mode == "RUNNING" and d.status.gripper_opening == 0.0
+    d.executor.abandon("the arm: reflex")
+    bench.squeeze = 0.0
+    bench.run(700)
+    d.arm_it()
+    told = [*(tick.gripper for tick in d.ticks if tick.gripper is not None)]
+    bench.run(1500)
+    assert d.mode == "RUNNING"
+    assert {t.gripper for t in d.ticks if t.gripper is not None} == {0.0} and len(told) >= 1
+    bench.squeeze = 1.0
+    bench.run(100)
+    bench.squeeze = 0.0
+    bench.run(100)
+    assert d.status.gripper_opening == 1.0
+
+
 def test_takes_over_from_a_policy_in_motion_on_request_and_arming_hands_the_arm_back():
     bench = Led(lambda _: HOME + 0.3, engage="request")
     d = bench.driven

@@ -83,6 +83,19 @@ def test_a_tool_turned_upside_down_and_too_many_rows_are_told() -> None:
     assert "at most 64" in str(joint_rows(FR3, FR3.home, np.tile(rows, (MAX_ROWS + 1, 1)), PERIOD))
 
 
+@pytest.mark.parametrize("far_m", [11.0, 1e9, 1e154, 1.7e308])
+def test_poses_at_the_end_of_the_numbers_are_refused(far_m: float) -> None:
+    d = Driven(embodiment="fr3").arm_it()
+    rng = np.random.default_rng(1)
+    for k in range(20):
+        rows = np.tile([0.4, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0, 1.0], (2, 1))
+        rows[:, :3] = rng.choice((-1.0, 0.0, 1.0), (2, 3)) * far_m
+        rows[0, 0] = far_m
+        refusal = d.offer(d.chunk(rows, k, representation=Representation.EE_POSE, joint_names=()))
+        assert refusal is not None and "no arm reaches 10 m" in refusal.reason and refusal.fault
+        d.arm_it()
+
+
 def test_an_arm_that_is_stretched_out_is_no_reason_to_jump() -> None:
     """Straight up, where the Jacobian has lost a rank, and a way out of reach: near it, or refused; never a leap."""
     straight = np.array([0.0, 0.0, 0.0, -0.16, 0.0, 1.0, 0.8])

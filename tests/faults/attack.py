@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,10 @@ from typing import Any
 import numpy as np
 from rosidl_parser import definition as idl
 
+from e0_policy.embodiment import load_embodiment
+from e0_policy.types import SOURCES, Representation
 from e0_ros import interfaces
+from e0_ros.conversions import to_time
 
 LENGTHS = (0xFFFFFFFF, 0x7FFFFFFF, 0x40000000, 0x10000000, 0x00FFFFFF, 0x80000000)
 FLOATS = (0.0, 1.0, -1.0, 0.5, 1e308, -1e308, float("nan"), float("inf"))
@@ -86,6 +90,26 @@ def hostile(cls: Any, rng: np.random.Generator) -> bytes:
         elif at < len(raw):
             raw[at] ^= 1 << int(rng.integers(8))
     return bytes(raw) + bytes(rng.integers(0, 256, int(rng.integers(0, 40)) * (kind == 5), dtype=np.uint8))
+
+
+def odd_chunk(now_ns: int, number: int, rng: np.random.Generator) -> Any:
+    """A chunk for an fr3 that is armed at home, with fields that each may be right or at an end of what is possible."""
+    arm, msg = load_embodiment("fr3"), interfaces.message_class(interfaces.ACTION_CHUNK.type)()
+    some = lambda *choices: choices[rng.integers(len(choices))]  # noqa: E731
+    msg.status, msg.source, msg.session = int(rng.choice(4, p=(0.8, 0.1, 0.05, 0.05))), some(*SOURCES), some("a", "b")
+    msg.sequence, msg.reason, msg.embodiment = some(number, number, 0), some(*WORDS), some("fr3", "fr3", "panda")
+    msg.t0, msg.in_reply_to = (to_time(max(now_ns + int(s * 1e9), 0)) for s in rng.choice((-9, -0.1, 0, 0.1, 9), 2))
+    msg.in_reply_to = some(msg.in_reply_to, to_time(0))
+    msg.period_ns = some(1, 10**6, 5 * 10**7, 10**9, 3600 * 10**9, 2**63 - 1)
+    msg.representation, msg.rows, msg.columns = int(rng.integers(3)), int(rng.integers(1, 9)), 8
+    rows = np.tile(np.append(arm.home, rng.uniform()), (msg.rows, 1))
+    if msg.representation == Representation.EE_POSE:
+        rows[:, :7] = 0.4, 0.0, 0.4, 1.0, 0.0, 0.0, 0.0
+    rows[:, : some(0, 3, 7)] += rng.choice((-1, 1), (msg.rows, 1)) * some(1e-3, 0.05, 0.3, 7.0, 1e9, 1e308, 1.7e308)
+    joints = msg.representation == Representation.JOINT_POSITION
+    msg.joint_names = some(arm.joint_names if joints else (), some(arm.joint_names, (), ("x" * 10**5,) * 7))
+    msg.data = array("d", rows.tobytes())
+    return msg
 
 
 class Victim:

@@ -140,6 +140,7 @@ MATRIX = (
         (
             CHUNKS + "rows_that_have_passed_on_the_way_are_skipped",
             CHUNKS + "with_delays_up_to_3_s_no_old_plan_is_followed",
+            MODES + "word_that_was_long_on_its_way_keeps_no_plan",
         ),
     ),
     Row(
@@ -206,6 +207,7 @@ MATRIX = (
         "refused or held",
         (
             POSES + "what_cannot_be_is_told",
+            POSES + "poses_at_the_end_of_the_numbers_are_refused",
             POSES + "a_tool_turned_upside_down_and_too_many_rows_are_told",
             POSES + "an_arm_that_is_stretched_out_is_no_reason_to_jump",
             POSES + "a_wrong_chunk_of_poses_is_refused_and_holds",
@@ -267,6 +269,7 @@ MATRIX = (
         "all found in 1000 cuts and 1000 flips; salvage up to the last whole chunk",
         (
             READER + "every_flipped_bit_is_detected_and_the_rest_salvaged",
+            READER + "a_flipped_bit_of_the_index_is_found_by_whoever_opens_the_bag",
             READER + "a_flip_inside_a_chunk_costs_that_chunk_alone",
             READER + "a_truncated_bag_is_salvaged_up_to_its_last_whole_chunk",
             CONVERT + "a_damaged_bag_is_salvaged_up_to_its_first_gap",
@@ -334,6 +337,7 @@ MATRIX = (
             STOPS + "stopping_times_are_within_the_physical_bound",
             STOPS + "stops_are_as_short_as_an_oracle_makes_them",
             STOPS + "a_heartbeat_that_ends_stops_the_arm_also_in_lockstep",
+            STOPS + "after_a_stall_all_that_came_meanwhile_is_heard_before_the_next_tick",
             STOPS + "the_key_stops_a_running_executor_and_only_a_reset_releases_it",
             LIVE + "a_stop_that_came_while_the_executor_was_frozen_is_obeyed_before_any_motion",
             MODES + "stop_starts_at_once_and_is_latched",
@@ -381,6 +385,7 @@ MATRIX = (
         "0 crashes, memory < +256 MiB",
         (
             BYTES + "no_bytes_end_a_node_or_fill_its_memory",
+            BYTES + "no_message_ends_an_executor_that_is_armed",
             BYTES + "no_bytes_end_who_works_with_an_arm_or_fill_their_memory",
         ),
     ),
@@ -404,6 +409,8 @@ MATRIX = (
             LEAD + "a_machine_that_becomes_busier_and_busier_gives_no_illegal_command",
             LEAD + "messages_that_no_lead_covers_are_a_hold",
             EXECUTOR + "a_command_that_was_not_sent_in_time_never_was",
+            EXECUTOR + "a_command_branches_off_when_it_says_however_far_ahead_its_plan_is_followed",
+            "tests/faults/test_starved.py::test_a_command_that_became_too_late_is_not_sent_however_far_ahead_its_plan_is",
         ),
     ),
     Row(

@@ -40,11 +40,15 @@ SAMPLE_S, EPISODE_STEPS, STEP_S = 5.0, 12_000, 0.05
 PATIENCE = {"bridge": {"judge": True, "timeout_s": 120.0}}
 
 
-def graph(folder: Path, lockstep: bool) -> Graph:
-    """A replayed recording on fr3_plant; live: nodes are started again, plans and one camera go through the soak."""
+def graph(folder: Path, lockstep: bool, seconds: float = 0.0) -> Graph:
+    """A replayed recording on fr3_plant; live: nodes are started again, plans and one camera go through the soak.
+
+    `seconds`: how long the soak is meant to last; the recording lasts three times as long, as faults take their time.
+    """
     mode = "lockstep" if lockstep else "realtime"
     values = {"simulator": "fr3_plant", "source": "replay", "mode": mode, "size": 64, "record": not lockstep}
-    values |= {"recording": str(recording(folder / "plan")), "bag_dir": str(folder / "bags")}
+    rows = max(40_000, round(3 * seconds / STEP_S))
+    values |= {"recording": str(recording(folder / "plan", rows)), "bag_dir": str(folder / "bags")}
     if lockstep:
         return resolve("sim", {**values, "size": 16}, {"bridge": {**PATIENCE["bridge"], "joint_state_rate_hz": 20}})
     made = resolve("sim", values, PATIENCE)
@@ -66,7 +70,7 @@ def live(seed: int, faults: Sequence[Fault], every_s: float, settle_s: float) ->
 
     with tempfile.TemporaryDirectory(prefix="e0_soak_") as name:
         folder = Path(name)
-        with Launcher(graph(folder, lockstep=False), folder / "logs", hear) as nodes:
+        with Launcher(graph(folder, False, every_s * len(faults)), folder / "logs", hear) as nodes:
             soak = Injector(nodes, folder / "bags", lambda at_s: gauges.read(pids(nodes), at_s), SAMPLE_S)
             try:
                 nodes.wait_ready(180.0)

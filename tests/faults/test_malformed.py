@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from std_msgs.msg import Float64
 
 from e0_policy.embodiment import load_embodiment
 from e0_ros import interfaces
-from tests.faults.attack import Attack
+from e0_ros.core.executor_types import Mode, Status
+from tests.faults.attack import Attack, odd_chunk
+from tests.faults.rig import MS, Rig
 from tests.faults.scale import FULL, scaled
 from tests.franka_msgs_overlay import overlay_environment
 
@@ -82,6 +85,28 @@ def test_no_bytes_end_a_node_or_fill_its_memory(
     record_property("figure", f"{name}: {each * len(a.topics)} on {len(a.topics)} topics, {growth / 2**20:+.0f} MiB")
     assert growth < GROWTH_LIMIT
     assert a.close() == {name: 0}
+
+
+def test_no_message_ends_an_executor_that_is_armed(rig: Callable[..., Rig], record_property) -> None:
+    """Whose chunks come further than a disarmed one's; at all speeds, with an arm that follows."""
+    r, rng, count = rig("source_silence_ms:=60000.0"), np.random.default_rng(6), scaled(1500, 100_000)
+    core, states = r.node.core, list[Status]()
+    for number in range(count):
+        core.reset_stop()
+        if core.mode is not Mode.RUNNING:
+            core.arm(r.now_ns)
+        r.node._on_speed(Float64(data=float(rng.choice((0.0, 0.02, 0.5, 1.0)))))
+        r.node._on_chunk(odd_chunk(r.now_ns, number, rng))
+        for _ in range(int(rng.integers(1, 4))):
+            r.now_ns += 4 * MS
+            r.measure()
+            r.node.tick()
+        states.append(core.status(r.now_ns))
+        assert np.isfinite(states[-1].reference.position).all() and len(states[-1].last_refusal) <= 500
+    ran, counts = sum(state.mode is Mode.RUNNING for state in states), states[-1]
+    told = f"{counts.accepted} accepted, {counts.refused} refused, it lives"
+    record_property("figure", f"{count} chunks while armed: {told}")
+    assert counts.accepted > count / 50 and counts.refused > count / 5 and ran > count / 50
 
 
 def test_no_bytes_end_who_works_with_an_arm_or_fill_their_memory(tmp_path: Path, record_property) -> None:

@@ -45,6 +45,14 @@ def test_growth_is_found_within_three_times_its_error(mib_per_h: float) -> None:
     assert math.isnan(growth(samples[:10])[0])
 
 
+def test_the_recording_outlasts_the_soak(tmp_path: Path) -> None:
+    """A policy that has nothing more to replay plans nothing, and no fault after that is recovered from."""
+    made = soak.graph(tmp_path, False, 7200.0)
+    settings = {name: value for process in made.processes for name, value in process.settings.items()}
+    with np.load(settings["recording"]) as plan:
+        assert len(plan["rows"]) * int(plan["period_ns"]) * 1e-9 >= 3 * 7200.0
+
+
 def test_a_process_that_was_started_anew_is_another_life(monkeypatch: pytest.MonkeyPatch) -> None:
     gauges, held = Gauges(), {1: 10 * MIB, 2: 50 * MIB}
     monkeypatch.setattr("tests.faults.gauges.sample", lambda pid, at_s: Sample(at_s, held[pid], 3, 4))

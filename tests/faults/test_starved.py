@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +16,10 @@ from std_msgs.msg import Header
 
 from e0_msgs.msg import ExecutorState
 from e0_ros.conversions import to_ns, to_time
-from e0_ros.core.executor_types import ExecutorConfig
+from e0_ros.core.executor_types import ExecutorConfig, Tick
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import resolve
+from tests.faults.rig import MS, Rig
 from tests.faults.scale import FULL, scaled
 from tests.faults.watched import Watched, patient, recording
 
@@ -107,3 +108,26 @@ def test_an_executor_that_is_starved_says_so_and_sends_nothing_illegal(tmp_path:
             assert violations == 0
         finally:
             seen.close()
+
+
+@pytest.mark.parametrize("lag_ms", [0.0, 60.0])
+def test_a_command_that_became_too_late_is_not_sent_however_far_ahead_its_plan_is(
+    rig: Callable[..., Rig], lag_ms: float
+) -> None:
+    """Held up for 45 ms between planning and sending, with a lead of 20; a lagging arm's plans are followed earlier."""
+    r = rig("source_silence_ms:=60000.0", f"arm_lag_ms:={lag_ms}", "lead_ms:=20.0", "stop_lead_ms:=20.0")
+    r.move()
+    planned = r.node.core.tick
+
+    def held_up(now_ns: int) -> Tick:
+        tick = planned(now_ns)
+        r.now_ns += 45 * MS if tick.command is not None else 0
+        return tick
+
+    r.node.core.tick = held_up
+    sent = r.node._commands
+    for _ in range(8):
+        r.now_ns += 4 * MS
+        r.measure()
+        r.node.tick()
+    assert r.node._withdrawn >= 1 and r.node._commands == sent

@@ -13,8 +13,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from e0_policy.embodiment import load_embodiment
-from e0_policy.types import ActionChunk
 from e0_ros import interfaces
 from e0_ros.conversions import chunk_to_msg, to_ns, to_time
 from e0_ros.core.command import State
@@ -22,10 +20,10 @@ from e0_ros.core.executor_types import ExecutorConfig, Mode
 from e0_ros.core.heartbeat import Heartbeat, HeartbeatConfig
 from e0_ros.core.limiter import Limits, brake
 from sim.hostile import stop_times
+from tests.faults.rig import FR3, MS, Rig, waving
 from tests.faults.scale import scaled
 
-MS = 1_000_000
-FR3, CONFIG = load_embodiment("fr3"), ExecutorConfig()
+CONFIG = ExecutorConfig()
 LIMITS = Limits.of(FR3, CONFIG.velocity_scale, CONFIG.acceleration_scale, CONFIG.jerk_scale)
 BOUND_MS = 1e3 * (FR3.velocity / FR3.acceleration + FR3.acceleration / FR3.jerk)
 
@@ -60,112 +58,6 @@ def test_stops_are_as_short_as_an_oracle_makes_them(record_property) -> None:
         worst_ms = max(worst_ms, float((ours - theirs).max()))
     record_property("figure", f"at most {worst_ms:.1f} ms longer than ruckig's")
     assert worst_ms <= 5.0, "three phases, each rounded up to whole milliseconds"
-
-
-def waving(now_ns: int, sequence: int) -> ActionChunk:
-    """50 s of a motion of all joints, at most 0.4 rad/s."""
-    rows = FR3.home + 0.2 * (1 - np.cos(np.linspace(0, 100, 1000)))[:, None]
-    fields = {"embodiment": "fr3", "joint_names": FR3.joint_names}
-    return ActionChunk(np.column_stack((rows, np.ones(1000))), now_ns, 50 * MS, "scripted", "a", sequence, **fields)
-
-
-class Rig:
-    """The executor's node in this process, with an arm that is where its reference is; joints come without DDS.
-
-    Its ROS time is driven by hand, a tick of 4 ms per turn; the heartbeat's is the steady clock's.
-    """
-
-    def __init__(self, *parameters: str) -> None:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-
-        from e0_ros.nodes.chunk_executor import ChunkExecutorNode
-
-        words = [word for parameter in ("heartbeat_ms:=2000.0", *parameters) for word in ("-p", parameter)]
-        rclpy.init(args=["--ros-args", *words])
-        self.node, self.bench, self.now_ns = ChunkExecutorNode(), rclpy.create_node("bench"), 10**12
-        self.node._now_ns = lambda: self.now_ns
-        self.spinner = SingleThreadedExecutor()
-        self.spinner.add_node(self.node)
-        self.spinner.add_node(self.bench)
-        self.states: list = []
-        self.plans = 0
-        topic = interfaces.EXECUTOR_STATE
-        kind = interfaces.message_class(topic.type)
-        self.bench.create_subscription(kind, topic.name, self.states.append, topic.qos.profile())
-        topic = interfaces.HEARTBEAT
-        self.beats = self.bench.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
-        self.until(
-            lambda: self.beats.get_subscription_count() and self.bench.count_publishers(interfaces.EXECUTOR_STATE.name)
-        )
-
-    def until(self, done: Callable[[], object], beat: bool = False) -> None:
-        end = time.monotonic() + 60.0
-        while not done():
-            assert time.monotonic() < end, self.states[-1:] or "no state"
-            if beat:
-                self.beat(True)
-            self.now_ns += 4 * MS
-            self.measure()
-            self.spinner.spin_once(timeout_sec=0.002)
-            self.node.watch()
-            self.node.tick()
-
-    def beat(self, well: bool) -> None:
-        self.beats.publish(interfaces.message_class(interfaces.HEARTBEAT.type)(data=well))
-
-    def measure(self) -> None:
-        now_ns = self.now_ns
-        reference = self.node.core.status(now_ns).reference
-        q = FR3.home if reference is None else reference.position
-        self.node.core.observe_joints(now_ns, FR3.joint_names, q, np.zeros(7))
-
-    def call(self, service, beat: bool = False):
-        kind = interfaces.message_class(service.type)
-        client = self.bench.create_client(kind, service.name)
-        self.until(client.service_is_ready, beat)
-        future = client.call_async(kind.Request())
-        self.until(future.done, beat)
-        return future.result()
-
-    def stand(self, done: Callable[[], object]) -> None:
-        """Wait for what is on its way; the time by hand stands, nothing ticks but by itself."""
-        end = time.monotonic() + 60.0
-        while not done():
-            assert time.monotonic() < end, "the node did not hear what was asked"
-            self.spinner.spin_once(timeout_sec=0.002)
-
-    def move(self, beat: bool = False) -> None:
-        """Arm, and follow a motion until the reference is fast."""
-        assert self.call(interfaces.ARM, beat).success
-        self.plans += 1
-        plan = waving(self.now_ns, self.plans)
-        self.node._offer(chunk_to_msg(plan, self.now_ns), self.now_ns)
-        self.until(
-            lambda: self.states and self.states[-1].mode == 2 and np.abs(self.states[-1].velocities).max() > 0.1, beat
-        )
-        self.states.clear()
-
-    def close(self) -> None:
-        import rclpy
-
-        self.spinner.shutdown()
-        self.node.destroy_node()
-        self.bench.destroy_node()
-        rclpy.try_shutdown()
-
-
-@pytest.fixture
-def rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(*parameters: str) -> Rig:
-        made.append(Rig(*parameters))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def ask(r: Rig) -> None:
@@ -265,6 +157,30 @@ def test_silence_is_noticed_when_it_is_too_long_and_not_at_the_next_tick(
     module._spin(node, clock, lambda: clock.now_ns > heard_ns + 60 * MS or next(turns, None) is None)
     assert len(stops) == 1 and stops[0] - heard_ns == 20 * MS + 1
     assert 15 <= node.tick.call_count <= 17, "every 4 ms, and a stopped arm is not looked at without end"
+
+
+@pytest.mark.ros
+def test_after_a_stall_all_that_came_meanwhile_is_heard_before_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node's loop with a clock by hand: it was held up for 200 ms, and the stop is the last of what waits."""
+    from e0_ros.nodes import chunk_executor as module
+
+    waiting, done = ["a chunk"] * 50 + ["stop"], list[str]()
+
+    class Clock(Mock):
+        now_ns = 10**12
+
+        def spin_once(self, timeout_sec: float) -> None:
+            if timeout_sec:
+                self.now_ns += 200 * MS
+            elif waiting:
+                done.append(waiting.pop(0))
+
+    clock = Clock()
+    node = Mock(config=module.NodeConfig(), late_ticks=0, tick=lambda: done.append("tick"))
+    node.core.config.lockstep, node.look_from_ns = False, lambda next_ns: next_ns
+    monkeypatch.setattr(module.time, "monotonic_ns", lambda: clock.now_ns)
+    module._spin(node, clock, lambda: done.count("tick") == 2)
+    assert done == ["tick", *["a chunk"] * 50, "stop", "tick"] and node.late_ticks == 1
 
 
 @pytest.mark.ros
