@@ -146,14 +146,19 @@ def test_an_arm_whose_driver_falls_silent_with_an_error_is_recovered_and_the_err
 def refuse_to_arm(bench: Bench) -> None:
     """An executor that is stopped, at which a recovery ends."""
 
+    def disarm(_: Any, response: Any) -> Any:
+        response.success = True
+        return response
+
     def refuse(_: Any, response: Any) -> Any:
         states.publish(interfaces.message_class(topic.type)(mode=ExecutorState.STOPPED))
         response.message = "stopped"
         return response
 
-    topic, service = interfaces.EXECUTOR_STATE, interfaces.ARM
+    topic = interfaces.EXECUTOR_STATE
     states = bench.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
-    bench.create_service(interfaces.message_class(service.type), service.name, refuse)
+    for service, answer in ((interfaces.ARM, refuse), (interfaces.DISARM, disarm)):
+        bench.create_service(interfaces.message_class(service.type), service.name, answer)
 
 
 def recovered_but_for_arming(bench: Bench) -> None:
