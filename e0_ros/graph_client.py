@@ -16,6 +16,7 @@ from rclpy.node import Node, NodeNameNonExistentError
 
 from e0_msgs.msg import ExecutorState, RecorderState, SimState
 from e0_ros import interfaces
+from e0_ros.core.arm_session import NOT_READY
 from e0_ros.core.live_status import Status, streams_of
 from e0_ros.core.traces import mode_name
 from e0_ros.interfaces import Service, Topic, message_class
@@ -34,6 +35,10 @@ class GraphCallError(RuntimeError):
     """A service of the graph refused, did not answer, or is not there; the message names it and its reason."""
 
 
+class GraphRefusal(GraphCallError):
+    """A service was asked, and answered that it does not agree."""
+
+
 class GraphClient(Node):  # type: ignore[misc]
     """Every call waits for its reply, so that nothing depends on the order of messages.
 
@@ -48,6 +53,8 @@ class GraphClient(Node):  # type: ignore[misc]
         rclpy.init(args=[], context=context)
         super().__init__("e0_record", context=context)
         self._timeout_s, self._health = timeout_s, health
+        self.leaving = False
+        """Somebody wants to leave: nothing is armed or brought anywhere any more."""
         self._ros = SingleThreadedExecutor(context=context)
         self._ros.add_node(self)
         self._service_clients: dict[str, Any] = {}
@@ -108,12 +115,13 @@ class GraphClient(Node):  # type: ignore[misc]
         """The reply of a service that has agreed.
 
         Raises:
-            GraphCallError: it refused, is not there, or did not answer.
+            GraphCallError: it is not there, or did not answer.
+            GraphRefusal: it refused.
 
         """
         reply = self.request(service, **fields)
         if not reply.success:
-            raise GraphCallError(f"{service.owner} refused {service.name}: {reply.message}")
+            raise GraphRefusal(f"{service.owner} refused {service.name}: {reply.message}")
         return reply
 
     def request(self, service: Service, **fields: Any) -> Any:
@@ -138,23 +146,28 @@ class GraphClient(Node):  # type: ignore[misc]
         return future.result()
 
     def arm(self, not_before: Time) -> None:
-        """Arm as soon as the executor agrees.
+        """Arm as soon as the executor agrees: an arm that comes to rest or is being made ready is waited for.
 
         Raises:
-            GraphCallError: it does not within the timeout; the message has its last reason.
+            GraphCallError: it does not within the timeout, or somebody has to do something first; the message has its
+                last reason. Or this client is leaving.
 
         """
         deadline = time.monotonic() + self._timeout_s
         while not (reply := self.request(interfaces.ARM, not_before=not_before)).success:
-            if time.monotonic() > deadline:
+            self.spin(0.05)  # hear what has been said meanwhile
+            if self.leaving:
+                raise GraphCallError("interrupted; nothing was armed")
+            unfit = self.arm_fault and not self.arm_fault.startswith(NOT_READY)
+            if unfit or self._mode.startswith("STOPPED") or time.monotonic() > deadline:
                 raise GraphCallError(f"{interfaces.ARM.owner} did not arm: {reply.message}")
-            self.spin(0.05)
 
     def bring(self, service: Service) -> None:
         """Have `arm_session` bring the arm somewhere and wait until it is there.
 
         Raises:
-            GraphCallError: it refused, failed, or took too long; the message says which step.
+            GraphCallError: it refused, failed, or took too long; the message says which step. Or this client is
+                leaving: then the executor is stopped, so that what `arm_session` still goes through moves nothing.
 
         """
 
@@ -164,12 +177,17 @@ class GraphClient(Node):  # type: ignore[misc]
                 self._health()
                 if time.monotonic() > deadline:
                     raise GraphCallError(f"{service.owner} {what} within {BRING_S:.0f} s")
+                if self.leaving:
+                    raise GraphCallError(f"interrupted; {service.name} was not begun")
                 self.spin(0.05)
 
         wait(lambda: "ended" in self._session_values, "said nothing on /diagnostics")
         before = self._session_values["ended"]
         self.call(service)
-        wait(lambda: self._session_values["ended"] != before, f"did not end {service.name}")
+        wait(lambda: self.leaving or self._session_values["ended"] != before, f"did not end {service.name}")
+        if self._session_values["ended"] == before:
+            self.call(interfaces.STOP)
+            raise GraphCallError(f"interrupted: the executor is stopped; {interfaces.RESET_STOP.name}, then arm")
         if failed := self._session_values.get("failed", ""):
             raise GraphCallError(f"{service.owner}: {failed}")
 

@@ -172,7 +172,7 @@ class Recorder:
                 signal.signal(number, handler)
 
     def _leave(self, *_: object) -> None:
-        self._leaving = True
+        self._leaving = self._takes.client.leaving = True
 
     def _instruction(self) -> str:
         return self._takes.instruction if self._session.recording else self._session.instruction
@@ -214,7 +214,12 @@ class Recorder:
         self._view.say(f"recording {bag or '(no bag: recording is off)'}")
 
     def _end(self, outcome: str, note: str = "") -> None:
-        ended = self._takes.end(outcome, note)
+        try:
+            ended = self._takes.end(outcome, note)
+        except GraphCallError:
+            if not self._takes.running:
+                self._session.ended("")
+            raise
         self._session.ended(ended.bag)
         self._view.say(ended.line())
 

@@ -13,7 +13,7 @@ from e0_ros import interfaces
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.bag_writer import DISCARDED
 from e0_ros.core.grading import grade_bag
-from e0_ros.graph_client import GraphCallError, GraphClient
+from e0_ros.graph_client import GraphCallError, GraphClient, GraphRefusal
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Takes:
     seed: int = 0
     arm: bool = True
     bytes_per_s: float = math.nan
+    running: bool = field(default=False, init=False)
+    """Whether a take runs, as the recorder said last."""
     instruction: str = field(default="", init=False)
     interventions: int = field(default=0, init=False)
     _next_seed: int = field(default=-1, init=False)
@@ -79,10 +81,12 @@ class Takes:
             if self.arm:
                 client.arm(stamp)
             client.sim, self.instruction, self.interventions, self._led = None, instruction, 0, False
-            return str(client.call(interfaces.START_EPISODE, task=self.task, seed=self.seed).bag)
+            bag = str(client.call(interfaces.START_EPISODE, task=self.task, seed=self.seed).bag)
         except GraphCallError:
             self.rest()
             raise
+        self.running = True
+        return bag
 
     def rest(self) -> None:
         """No take, no motion: disarm, if takes arm.
@@ -139,12 +143,17 @@ class Takes:
         """End the running take with a label, disarm, and judge what was recorded.
 
         Raises:
-            GraphCallError: a service refused or is not there; the arm is disarmed all the same.
+            GraphCallError: a service refused or is not there; the arm is disarmed all the same. A recorder that
+                refused has ended the take before, or has ended it and could not keep all of it.
 
         """
         note = note or (f"interventions: {self.interventions}" if self.interventions else "")
         try:
             reply = self.client.call(interfaces.END_EPISODE, outcome=outcome, note=note)
+            self.running = False
+        except GraphRefusal as refusal:
+            self.running = False
+            raise GraphRefusal(f"{refusal}; no take runs any more, what was recorded is kept unlabelled") from None
         finally:
             self.rest()
         if reply.duration > 0:

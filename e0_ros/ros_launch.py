@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    GroupAction,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    ResetLaunchConfigurations,
+    SetEnvironmentVariable,
+    Shutdown,
+)
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -32,7 +40,8 @@ def description(name: str) -> LaunchDescription:
         words += _undeclared(name, context.argv, {key for key, _, _ in lines})
         folder = Path(tempfile.mkdtemp(prefix="e0_launch_"))
         graph = write_configuration(resolve(name, parse(name, words)), folder)
-        return [*map(_foreign, graph.foreign), *(_node(graph, process) for process in graph.processes)]
+        nodes = [_node(graph, process) for process in graph.processes]
+        return [*_environment(context.environment), *map(_foreign, graph.foreign), *nodes]
 
     return LaunchDescription([*declared, OpaqueFunction(function=actions)])
 
@@ -54,7 +63,6 @@ def _node(graph: Graph, process: Process) -> Node:
         exec_name=process.name,  # not that of its interpreter
         prefix=graph.interpreter(process) or None,
         parameters=[graph.parameters(process)],
-        additional_env=_environment(),
         output="screen",
         emulate_tty=True,
         respawn=process.on_death == RESTART,
@@ -63,9 +71,10 @@ def _node(graph: Graph, process: Process) -> Node:
     )
 
 
-def _environment() -> dict[str, str]:
-    """What child_environment adds to an empty environment."""
-    return {k: v for k, v in child_environment({}, profiles=config_dir() / "fastdds.xml").items() if "_PATH" not in k}
+def _environment(environ: Mapping[str, str]) -> list[SetEnvironmentVariable]:
+    """What child_environment adds for every process, drivers too; where packages lie is the install's to say."""
+    child = child_environment(environ, profiles=config_dir() / "fastdds.xml")
+    return [SetEnvironmentVariable(k, v) for k, v in child.items() if k not in environ and not k.endswith("_PATH")]
 
 
 def _foreign(item: Foreign) -> Any:
@@ -75,7 +84,8 @@ def _foreign(item: Foreign) -> Any:
     file = Path(get_package_share_directory(item.package)) / "launch" / item.target
     arguments = [tuple(word.split(":=", 1)) for word in item.arguments]
     included = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file)), launch_arguments=arguments)
-    return GroupAction([included], forwarding=False)  # two cameras have the same names, and ours mean nothing to them
+    # two cameras have the same names, and ours mean nothing to them; forwarding=False would take the environment too
+    return GroupAction([ResetLaunchConfigurations(), included])
 
 
 def _on_exit(item: Process | Foreign) -> list[Any] | None:

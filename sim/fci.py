@@ -22,12 +22,14 @@ class Fci:
     Attributes:
         mode, errors, last_motion_errors: as in franka_msgs/FrankaRobotState.
         hardware, controller: whether they are active.
+        states_end: whether an error ends the robot states too, with the controllers that tell them; telling: whether
+            they come. franka_ros2's documents do not say which it is.
         payload: what the arm reckons with; thresholds: what it was told, by the names of SetFullCollisionBehavior.
 
     """
 
-    def __init__(self, humble: bool) -> None:
-        self._humble = humble
+    def __init__(self, humble: bool, states_end: bool = False) -> None:
+        self._humble, self.states_end, self.telling = humble, states_end, True
         self.mode = RobotMode.IDLE
         self.errors: tuple[str, ...] = ()
         self.last_motion_errors: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ class Fci:
             self.mode = RobotMode.REFLEX
             self.errors = self.last_motion_errors = tuple(dict.fromkeys((*self.errors, error)))
         self.hardware = False
+        self.telling = not self.states_end
         if not self._humble:
             self.controller = False
 
@@ -91,12 +94,12 @@ class Fci:
         return "" if idle else f"libfranka: {command} command rejected: command not possible in the current mode!"
 
     def switch(self, activate: bool, deactivate: bool) -> str:
-        """Activate or deactivate the arm's controller."""
+        """Activate or deactivate the arm's controller, and the broadcasters that an error has ended."""
         if deactivate:
             self.controller = False
             self.mode = RobotMode.IDLE if self.mode is RobotMode.MOVE else self.mode
         if activate and not self.hardware:
             return "the hardware is not active"
         if activate:
-            self.controller, self.mode = True, RobotMode.MOVE
+            self.controller, self.telling, self.mode = True, True, RobotMode.MOVE
         return ""

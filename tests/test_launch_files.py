@@ -2,18 +2,23 @@
 
 import importlib.util
 import itertools
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from stubs.stub_node import StubConfig  # noqa: F401  (the stub graph's settings)
 
+from e0_policy.resources import config_dir
 from e0_ros import graph as graphs
 from e0_ros.drivers import CONTINUE, RESTART, Foreign
+from e0_ros.environment import child_environment
 from e0_ros.graph import Graph, Process, SimArguments
 from e0_ros.launcher import Launcher
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
+RANGE, FASTDDS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_DEFAULT_PROFILES_FILE"
+FASTRTPS = "FASTRTPS_DEFAULT_PROFILES_FILE"
 STUBS = ("stubs.stub_node:StubConfig",)
 
 
@@ -43,6 +48,14 @@ def launch_ros(monkeypatch):
 
 
 def entities(description, argv=(), **arguments):
+    """Processes that a launch description yields, and the context that they were made in."""
+    from launch.actions import SetEnvironmentVariable
+
+    made, context = everything(description, argv, **arguments)
+    return [entity for entity in made if not isinstance(entity, SetEnvironmentVariable)], context
+
+
+def everything(description, argv=(), **arguments):
     """Entities that a launch description yields, and the context that they were made in."""
     from launch import LaunchContext
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -103,12 +116,8 @@ def test_other_packages_are_included_with_their_arguments(launch_ros, monkeypatc
     from launch import LaunchContext
     from launch.actions import IncludeLaunchDescription
 
-    marker = tmp_path / "share/ament_index/resource_index/packages/franka_bringup"
-    marker.parent.mkdir(parents=True)
-    marker.touch()
-    (tmp_path / "share/franka_bringup").mkdir()
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
-    foreign = Foreign("franka", "launch", "franka_bringup", "franka.launch.py", ("robot_ip:=::1", "load_gripper:=true"))
+    package = installed(monkeypatch, tmp_path)
+    foreign = Foreign("franka", "launch", *package, ("robot_ip:=::1", "load_gripper:=true"))
     make = lambda arguments: Graph("sim", arguments, (), (foreign,))  # noqa: E731
     monkeypatch.setitem(graphs.GRAPHS, "sim", (SimArguments, make))
     (group,), _ = entities(load("sim"))
@@ -121,6 +130,61 @@ def test_other_packages_are_included_with_their_arguments(launch_ros, monkeypatc
     for action in itertools.takewhile(lambda e: e is not included, group.get_sub_entities()):
         action.execute(context)
     assert not context.launch_configurations, "what our arguments are called is no concern of theirs"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({}, {RANGE: "LOCALHOST", FASTDDS: str(config_dir() / "fastdds.xml")}),
+        ({RANGE: "SUBNET", FASTDDS: "/mine.xml"}, {RANGE: "SUBNET", FASTDDS: "/mine.xml"}),
+        ({"ROS_DISTRO": "humble"}, {FASTRTPS: str(config_dir() / "fastdds.xml")}),
+        ({"ROS_DISTRO": "humble", FASTRTPS: "/mine.xml"}, {FASTRTPS: "/mine.xml"}),
+    ],
+    ids=["nothing chosen", "chosen", "Humble", "Humble, chosen"],
+)
+def test_the_environment_is_that_of_e0_launch_for_drivers_too_and_what_was_chosen_stays(
+    launch_ros, monkeypatch, tmp_path, chosen, told
+):
+    """As it is where a process begins: that of `e0 launch`, but for where packages lie."""
+    from launch.actions import GroupAction, IncludeLaunchDescription, SetEnvironmentVariable
+
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/ros/lib")
+    for name in (RANGE, FASTDDS, FASTRTPS, "ROS_DISTRO", "RMW_IMPLEMENTATION", "PYTHONUNBUFFERED"):
+        monkeypatch.setenv(name, "")  # so that it is as it was afterwards
+        monkeypatch.delenv(name)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    foreign = (
+        Foreign("controller", "run", "controller_manager", "spawner", ("jtc",), CONTINUE),
+        Foreign("franka", "launch", *installed(monkeypatch, tmp_path)),
+    )
+    make = lambda arguments: Graph("sim", arguments, stub_graph(arguments).processes, foreign)  # noqa: E731
+    monkeypatch.setitem(graphs.GRAPHS, "sim", (SimArguments, make))
+    expected = child_environment(os.environ, profiles=config_dir() / "fastdds.xml")
+    made, context = everything(load("sim"))
+    count = len([entity for entity in made if isinstance(entity, SetEnvironmentVariable)])
+    assert all(isinstance(entity, SetEnvironmentVariable) for entity in made[:count]), "before the first process"
+    for entity in made[:count]:
+        entity.execute(context)
+    assert told.items() <= context.environment.items()
+    assert {k: v for k, v in expected.items() if not k.endswith("_PATH")}.items() <= context.environment.items()
+    assert context.environment["LD_LIBRARY_PATH"] == "/opt/ros/lib"
+    nodes = [entity for entity in made if isinstance(entity, launch_ros.Node)]
+    assert len(nodes) == 4 and not any(node.process_description.additional_env for node in nodes)
+    (group,) = (entity for entity in made if isinstance(entity, GroupAction))
+    for action in itertools.takewhile(lambda e: not isinstance(e, IncludeLaunchDescription), group.get_sub_entities()):
+        action.execute(context)
+    assert told.items() <= context.environment.items(), "reaches what other packages launch"
+
+
+def installed(monkeypatch, folder):
+    """A launch file of a package that is installed below a folder."""
+    marker = folder / "share/ament_index/resource_index/packages/franka_bringup"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    (folder / "share/franka_bringup").mkdir()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(folder))
+    return "franka_bringup", "franka.launch.py"
 
 
 def test_a_wrong_argument_stops_the_launch(launch_ros):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ class Arm:
     words: dict[float, str]
     now_s: float = 0.0
     sim: None = None
+    leaving: bool = False
 
     @property
     def arm_fault(self) -> str:
@@ -82,3 +84,10 @@ def test_whoever_leaves_between_takes_leaves_an_arm_that_is_not_armed() -> None:
     takes: Any = OneTake(Arm({}), keys=["q"])
     Recorder(takes, TakeSession(["lift it"]), takes).run()
     assert takes.rested and not takes.labels
+
+
+def test_a_signal_is_told_to_whoever_waits_for_the_arm() -> None:
+    takes: Any = OneTake(Arm({}))
+    takes.start = lambda *_: signal.raise_signal(signal.SIGINT) or "bag"
+    Recorder(takes, TakeSession(["lift it"]), takes).run()
+    assert takes.client.leaving and takes.labels == [("unlabelled", "interrupted")]

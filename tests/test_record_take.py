@@ -1,4 +1,6 @@
-"""Whatever goes wrong in a take, the arm is not left armed without one; nothing is handed back that nobody took."""
+"""Whatever goes wrong in a take: no arm is left armed without one, nothing is handed back that nobody took, and a take
+that is over keeps no other from being recorded.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,11 @@ import pytest
 from builtin_interfaces.msg import Time
 
 from e0_ros import interfaces
-from e0_ros.graph_client import GraphCallError
+from e0_ros.core.live_status import Status
+from e0_ros.core.take_session import TakeSession
+from e0_ros.graph_client import GraphCallError, GraphRefusal
 from e0_ros.interfaces import Service
+from e0_ros.record_command import Recorder
 from e0_ros.record_take import Takes
 
 STEPS = (interfaces.SET_INSTRUCTION, interfaces.ARM, interfaces.START_EPISODE, interfaces.END_EPISODE)
@@ -26,6 +31,14 @@ class FakeGraph:
     armed: bool = False
     called: list[Service] = field(default_factory=list)
     sim: Any = None
+    deaf: Service | None = None
+    """It does not answer."""
+    arm_fault: str = ""
+
+    def spin(self, _: float) -> None: ...
+
+    def status(self, *_: Any) -> Status:
+        return Status()
 
     def has(self, service: Service) -> bool:
         return service in (interfaces.DISARM, *STEPS)
@@ -33,7 +46,9 @@ class FakeGraph:
     def call(self, service: Service, **_: Any) -> Any:
         self.called.append(service)
         if service is self.refuses:
-            raise GraphCallError(f"{service.owner} refused")
+            raise GraphRefusal(f"{service.owner} refused")
+        if service is self.deaf:
+            raise GraphCallError(f"{service.owner} did not answer")
         if service in (interfaces.ARM, interfaces.DISARM):
             self.armed = service is interfaces.ARM
         return SimpleNamespace(bag="", duration=1.0, bytes=1, message="")
@@ -95,3 +110,45 @@ def test_nothing_is_handed_back_that_was_not_taken_over_in_this_take() -> None:
     takes.start("lift it")
     with pytest.raises(GraphCallError, match="nobody took over"):
         takes.hand_back()
+
+
+@dataclass
+class Person:
+    """Presses one key after the other and leaves; while the second is pressed, a service refuses or is deaf."""
+
+    graph: FakeGraph
+    keys: str
+    refuses: Service | None = None
+    deaf: Service | None = None
+    pressed: int = 0
+    ended: bool = False
+
+    def key(self) -> str:
+        now = self.pressed == 1
+        self.graph.refuses, self.graph.deaf = (self.refuses, self.deaf) if now else (None, None)
+        key = self.keys[self.pressed : self.pressed + 1]
+        self.pressed, self.ended = self.pressed + 1, not key
+        return key
+
+
+@pytest.mark.parametrize("refuses", [interfaces.END_EPISODE, interfaces.DISARM], ids=lambda service: service.name)
+def test_a_take_that_could_not_be_ended_as_asked_does_not_keep_the_next_one_from_being_recorded(
+    refuses: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph: Any = FakeGraph()
+    person: Any = Person(graph, " s s", refuses=refuses)
+    Recorder(Takes(graph), TakeSession(["lift it"]), person).run()
+    said = capsys.readouterr().out
+    assert f"error: {refuses.owner} refused" in said
+    assert said.count("recording (no bag") == 2 and said.count("success  ") == 1
+    assert ("kept unlabelled" in said) is (refuses is interfaces.END_EPISODE)
+
+
+def test_a_take_whose_end_nobody_answers_may_still_run_and_can_be_ended_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    graph: Any = FakeGraph()
+    person: Any = Person(graph, " ss", deaf=interfaces.END_EPISODE)
+    Recorder(Takes(graph), TakeSession(["lift it"]), person).run()
+    said = capsys.readouterr().out
+    assert "error: episode_recorder did not answer" in said and said.count("success  ") == 1

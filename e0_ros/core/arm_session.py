@@ -23,6 +23,8 @@ _PERIOD_NS = 50_000_000
 WAVE_S, WAVE_PERIOD_NS = 12.0, 40_000_000
 _PEAK = 1.875
 """Peak speed of a minimum-jerk move over its mean speed."""
+NOT_READY = "the arm is not ready: payload and thresholds are not set, or its controller is not active"
+"""Begins what `arm_session` says of an arm that it makes ready by itself; every other fault wants somebody."""
 
 
 class Step(Enum):

@@ -138,9 +138,11 @@ class FciWatch:
             return ""
         return f"only {report.success_rate:.0%} of the commands reach the arm in time: e0 doctor --robot-ip ADDRESS"
 
-    def beyond_recovery(self) -> str:
-        """Why software cannot bring the arm back now, in words; empty if it can try."""
-        mode = self._report.mode if self._report else None
+    def beyond_recovery(self, steady_ns: int) -> str:
+        """Why software cannot bring the arm back now, in words; empty if it can try, as after a silence, where nothing
+        is known of now.
+        """
+        mode = self._report.mode if self._report and not self.silent(steady_ns) else None
         return MODE_MEANS[mode] if mode in (RobotMode.USER_STOPPED, RobotMode.OTHER, RobotMode.GUIDING) else ""
 
 

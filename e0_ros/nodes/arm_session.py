@@ -27,6 +27,7 @@ from e0_ros import interfaces
 from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_to_msg
 from e0_ros.core.arm_session import (
+    NOT_READY,
     Approach,
     ArmSession,
     ArmSessionConfig,
@@ -39,7 +40,7 @@ from e0_ros.core.arm_session import (
     wave,
 )
 from e0_ros.core.arm_setup import ArmSetupConfig, controller_trouble
-from e0_ros.core.fci import MODE_MEANS, FciConfig, FciWatch, RobotMode
+from e0_ros.core.fci import MODE_MEANS, FciConfig, FciWatch, RobotMode, explained
 from e0_ros.core.joint_names import pick_joints
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.distribution import distribution
@@ -57,7 +58,6 @@ AHEAD_NS, TAKEN_NS = 200_000_000, 1_000_000_000
 MOVES = 5
 THERE_RAD, THERE_RAD_S = 0.005, 0.01
 IDLE = MODE_MEANS[RobotMode.IDLE]
-NOT_READY = "the arm is not ready: payload and thresholds are not set, or its controller is not active"
 NOTHING_TO_RECOVER = f"the arm is fit to move: nothing to recover; {interfaces.HOME.name} goes home"
 MOTIONS = (Step.HOME, Step.REST, Step.WAVE)
 
@@ -152,7 +152,7 @@ class ArmSessionNode(Node):
             return fault
         if Step.CLEAR not in steps and fault and not self._resting:
             return f"{fault}; the arm may still come to rest, try again in a second"
-        return self._watch.beyond_recovery() or ("" if fault else NOTHING_TO_RECOVER)
+        return self._watch.beyond_recovery(time.monotonic_ns()) or ("" if fault else NOTHING_TO_RECOVER)
 
     # -- readiness -------------------------------------------------------------------------------------------------
 
@@ -188,7 +188,8 @@ class ArmSessionNode(Node):
         """Begin to make the arm ready when its driver is up, has the controller, and nothing moves."""
         now_s, name = time.monotonic(), self._config.controller
         states = self._driver.controllers or {}
-        self._ready = self._ready and not self._watch.silent(steady_ns)
+        waits = self._session.step is Step.FIT  # for the first state after the controllers were activated
+        self._ready = self._ready and (waits or not self._watch.silent(steady_ns))
         if not self._ready and not self._setup.set_up and states.get(name) == "active":
             self._ready = True
         if self._ready or self._session.step or name not in states or now_s < self._ready_again_s:
@@ -218,6 +219,9 @@ class ArmSessionNode(Node):
         steady_ns = time.monotonic_ns()
         report = self._driver.newest()
         if report is not None:
+            if report.last_motion_errors and self._watch.silent(steady_ns):
+                errors = explained(report.last_motion_errors)
+                self.get_logger().warning(f"the robot state is back; the arm's last motion was ended by: {errors}")
             self._watch.hear(report, steady_ns)
         self._driver.ask_controllers(time.monotonic())
         self._make_ready(steady_ns)

@@ -288,18 +288,28 @@ class EpisodeRecorder(Node):
             self._life.fault(reason)
             self.get_logger().error(reason)
 
+    def _free(self) -> tuple[int, str]:
+        """Bytes that are free for bags, and why that is not known; a disk that is gone ends what it was to hold."""
+        try:
+            return free_bytes(self._root), ""
+        except OSError as error:
+            trouble = f"{self._root} cannot be used ({error.strerror}): is its disk there?"
+            if self._recording is not None and self._life.mode is Mode.RECORDING:
+                self._fault(trouble)
+            return 0, trouble
+
     def _publish_state(self) -> None:
-        episode = self._life.episode
+        episode, (free, trouble) = self._life.episode, self._free()
         if episode is not None:
             self._last = self._state_of(self._recording, episode, (self._now_ns() - episode.start_ns) / 1e9)
         state = copy(self._last)
         if self._life.mode is Mode.IDLE:
             state.episode_id = state.bag = ""
         state.header.stamp = to_time(self._now_ns())
-        state.mode, state.reason = int(self._life.mode), self._life.reason
+        state.mode, state.reason = int(self._life.mode), self._life.reason or trouble
         if self._silent and self._life.mode is Mode.RECORDING:
             state.reason = f"silent: {', '.join(self._silent)}"
-        state.free_bytes = free_bytes(self._root)
+        state.free_bytes = free
         self._states.publish(state)
         self._diagnose(state)
         self._store_own(RECORDER_STATE, state, self._now_ns())

@@ -38,7 +38,7 @@ class FrankaFace:
 
     """
 
-    def __init__(self, bridge: Bridge, distribution: str) -> None:
+    def __init__(self, bridge: Bridge, distribution: str, states_end: bool = False) -> None:
         try:
             from controller_manager_msgs.msg import ControllerState
             from controller_manager_msgs.srv import ListControllers, SetHardwareComponentState, SwitchController
@@ -52,7 +52,7 @@ class FrankaFace:
         self._bridge, self._state, self._result = bridge, FrankaRobotState, ErrorRecovery.Result
         self._controller, self._name = ControllerState, CONTROLLERS[bridge.config.controller]
         self.silent = False
-        self.fci = Fci(humble=distribution == "humble")
+        self.fci = Fci(distribution == "humble", states_end)
         self._states = bridge.create_publisher(FrankaRobotState, interfaces.ROBOT_STATE.name, 1)
         self._joints = [
             bridge.create_publisher(JointState, topic.name, topic.qos.profile())
@@ -96,7 +96,7 @@ class FrankaFace:
     def advance(self) -> None:
         """Publish what is due: the robot's state, and joints as measured and as commanded last."""
         rig = self._bridge.rig
-        if rig.now_ns - self._said_ns < STATE_NS or self.silent:
+        if rig.now_ns - self._said_ns < STATE_NS or self.silent or not self.fci.telling:
             return
         self._said_ns = max(self._said_ns, rig.now_ns - 2 * STATE_NS) + STATE_NS
         self.publish()
@@ -110,7 +110,7 @@ class FrankaFace:
 
     def publish(self) -> None:
         """Publish the robot's state."""
-        if self.silent:
+        if self.silent or not self.fci.telling:
             return
         fci, msg = self.fci, self._state(robot_mode=int(self.fci.mode))
         msg.header.stamp = to_time(self._bridge.rig.now_ns)
@@ -135,7 +135,7 @@ class FrankaFace:
         return response
 
     def _list(self, _: Any, response: Any) -> Any:
-        states = dict.fromkeys(NAMES.broadcasters, "active")
+        states = dict.fromkeys(NAMES.broadcasters, "active" if self.fci.telling else "inactive")
         states[self._name] = "active" if self.fci.controller else "inactive"
         response.controller = [self._controller(name=name, state=state) for name, state in states.items()]
         return response

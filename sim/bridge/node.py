@@ -74,7 +74,7 @@ class Bridge(Node):
         from sim.bridge.franka import FrankaFace
         from sim.bridge.hand import HandFace
 
-        return FrankaFace(self, self.config.fci), HandFace(self)
+        return FrankaFace(self, self.config.fci, self.config.fci_states_end), HandFace(self)
 
     def _disturbance(self, adapter: SimAdapter) -> Disturbance | None:
         if not self.config.disturbance_rad:

@@ -42,6 +42,7 @@ class BridgeConfig:
     camera_poses: str = setting("nominal", "where moved cameras say that they stand", choices=REPORTED)
     fci: str = setting("", "behave as franka_ros2 of this distribution: robot state, reflexes, recovery, hand",
                        choices=("", "humble", "jazzy"))  # fmt: skip
+    fci_states_end: bool = setting(False, "an error ends the robot states too, until the controllers are active again")
     timeout_s: float = setting(10.0, "lock-step: longest wait for an answer", unit="s", low=0.1, high=3600.0)
 
     def __post_init__(self) -> None:

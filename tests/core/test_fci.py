@@ -42,9 +42,15 @@ def test_lost_packets_are_a_warning_while_the_arm_is_under_control() -> None:
 
 
 def test_what_software_cannot_undo_is_said_and_a_reflex_can_be() -> None:
-    hopeless = {mode for mode in RobotMode if watch(mode).beyond_recovery()}
+    hopeless = {mode for mode in RobotMode if watch(mode).beyond_recovery(0)}
     assert hopeless == {RobotMode.USER_STOPPED, RobotMode.OTHER, RobotMode.GUIDING}
-    assert FciWatch(FciConfig()).beyond_recovery() == ""
+    assert FciWatch(FciConfig()).beyond_recovery(0) == ""
+
+
+def test_an_old_state_keeps_nobody_from_trying() -> None:
+    pressed = watch(RobotMode.USER_STOPPED, state_timeout_ms=100.0)
+    assert "user stop" in pressed.beyond_recovery(100 * MS)
+    assert pressed.beyond_recovery(101 * MS) == "" and "USER_STOPPED" in pressed.trouble(101 * MS)
 
 
 def test_cures_are_for_errors_that_exist() -> None:

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
 from std_msgs.msg import String  # noqa: E402
 
+from e0_msgs.msg import ExecutorState  # noqa: E402
 from e0_ros import interfaces  # noqa: E402
 from e0_ros.graph_client import GraphCallError, GraphClient  # noqa: E402
 
@@ -121,3 +122,48 @@ def test_an_arm_is_made_ready_and_every_fault_keeps_it_from_being_armed_until_it
     bench.say("payload 0.5", "reckons with")
     with pytest.raises(GraphCallError, match=r"could not set payload and thresholds.*this is no payload"):
         bench.bring(interfaces.RECOVER)
+
+
+def test_an_arm_whose_driver_falls_silent_with_an_error_is_recovered_and_the_error_named(bench: Bench) -> None:
+    refuse_to_arm(bench)
+    logged: list[str] = []
+    kind = interfaces.message_class("rcl_interfaces/msg/Log")
+    bench.create_subscription(kind, "/rosout", lambda msg: logged.append(msg.msg), 100)
+    bench.fit()
+    bench.say("states_end 0.3")
+    bench.say("cartesian_reflex", "no robot state for 2000 ms")
+    recovered_but_for_arming(bench)
+    bench.until(lambda: bench.values["last_motion_errors"] == "cartesian_reflex", "the error's name")
+    bench.until(lambda: any("was ended by: cartesian_reflex (contact" in text for text in logged), "word of it")
+
+    bench.say("user_stopped", "no robot state for 2000 ms")
+    with pytest.raises(GraphCallError, match="could not clear the errors"):
+        bench.bring(interfaces.RECOVER)
+    bench.say("released")
+    recovered_but_for_arming(bench)
+
+
+def refuse_to_arm(bench: Bench) -> None:
+    """An executor that is stopped, at which a recovery ends."""
+
+    def disarm(_: Any, response: Any) -> Any:
+        response.success = True
+        return response
+
+    def refuse(_: Any, response: Any) -> Any:
+        states.publish(interfaces.message_class(topic.type)(mode=ExecutorState.STOPPED))
+        response.message = "stopped"
+        return response
+
+    topic = interfaces.EXECUTOR_STATE
+    states = bench.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
+    for service, answer in ((interfaces.ARM, refuse), (interfaces.DISARM, disarm)):
+        bench.create_service(interfaces.message_class(service.type), service.name, answer)
+
+
+def recovered_but_for_arming(bench: Bench) -> None:
+    """What the driver has to do with is done, and the arm is fit."""
+    with pytest.raises(GraphCallError, match="could not arm: stopped"):
+        bench.bring(interfaces.RECOVER)
+    known = {"ready": "True", "controller": "active", "mode": "MOVE"}
+    bench.until(lambda: bench.arm_fault == "" and known.items() <= bench.values.items(), "a fit arm")

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import threading
 import time
@@ -356,6 +357,30 @@ def test_a_write_error_is_a_fault_and_leaves_the_bag_partial(
         Bag(bench.bag_dir / "one")
     assert bench.start(episode_id="two").success
     assert bench.end().success
+
+
+def test_a_disk_that_goes_away_is_a_fault_and_the_recorder_lives(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench()
+    states = bench.received(RECORDER_STATE)
+    assert bench.start(episode_id="one").success
+
+    def gone(_: Path) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("e0_ros.nodes.episode_recorder.free_bytes", gone)
+    bench.spin_until(lambda: any(s.mode == RecorderState.FAULT for s in states))
+    assert states[-1].free_bytes == 0
+    ended = bench.end()
+    assert not ended.success and "Stale file handle" in ended.message and Path(ended.bag).is_dir()
+    states.clear()
+    bench.spin_until(lambda: bool(states))
+    monkeypatch.undo()
+    assert bench.start(episode_id="two").success
+    monkeypatch.setattr("e0_ros.nodes.episode_recorder.free_bytes", gone)
+    bench.recorder.destroy_node()  # ends the take
+    assert Bag(bench.bag_dir / "two").custom["outcome"] == "unlabelled"
 
 
 def test_bad_parameters_raise_at_construction(make_bench: Callable[..., Bench]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ import pytest
 pytestmark = pytest.mark.ros
 
 import rclpy  # noqa: E402
+from builtin_interfaces.msg import Time  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
 from e0_msgs.msg import RecorderState  # noqa: E402
 from e0_ros import interfaces  # noqa: E402
+from e0_ros.core.arm_session import NOT_READY  # noqa: E402
 from e0_ros.graph_client import GraphCallError, GraphClient  # noqa: E402
 
 
@@ -56,3 +59,60 @@ def test_a_first_take_says_how_long_the_disk_will_last_once_it_can_tell(ros: Non
         assert client.status("", math.nan).bytes_per_s == client.status("", 1.0).bytes_per_s == 25e6
         client.recorder = RecorderState(mode=RecorderState.IDLE, duration=4.0, bytes=10**8)
         assert client.status("", 1.0).bytes_per_s == 1.0
+
+
+REFUSED, ARMED = SimpleNamespace(success=False, message="the reason"), SimpleNamespace(success=True, message="")
+
+
+@pytest.mark.parametrize(
+    ("set_", "value"),
+    [("arm_fault", "the user stop is pressed: release it, then recover"), ("_mode", "STOPPED: stopped on request")],
+)
+def test_an_arm_that_somebody_must_see_to_first_is_asked_for_once(
+    ros: None, monkeypatch: pytest.MonkeyPatch, set_: str, value: str
+) -> None:
+    with closing(GraphClient(timeout_s=2.0)) as client:
+        asked: list[Any] = []
+        monkeypatch.setattr(client, "request", lambda *_, **__: asked.append(1) or REFUSED)
+        setattr(client, set_, value)
+        with pytest.raises(GraphCallError, match="chunk_executor did not arm: the reason"):
+            client.arm(Time())
+        assert len(asked) == 1
+
+
+def test_an_arm_that_is_being_made_ready_or_comes_to_rest_is_waited_for_until_somebody_leaves(
+    ros: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(GraphClient(timeout_s=60.0)) as client:
+        for fault in ("", f"{NOT_READY}; 2 of 5: activate the hardware"):
+            client.arm_fault, replies = fault, [ARMED, REFUSED, REFUSED]
+            monkeypatch.setattr(client, "request", lambda *_, replies=replies, **__: replies.pop())
+            client.arm(Time())
+            assert not replies
+
+        def leave(*_: Any, **__: Any) -> Any:
+            client.leaving = True
+            return REFUSED
+
+        monkeypatch.setattr(client, "request", leave)
+        with pytest.raises(GraphCallError, match="interrupted"):
+            client.arm(Time())
+
+
+def test_who_leaves_while_the_arm_is_brought_somewhere_stops_it(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(GraphClient(timeout_s=60.0)) as client:
+        called: list[Any] = []
+
+        def leave(service: Any, **_: Any) -> None:
+            called.append(service)
+            client.leaving = True
+
+        monkeypatch.setattr(client, "call", leave)
+        client._session_values = {"ended": "3"}
+        with pytest.raises(GraphCallError, match="interrupted: the executor is stopped; /e0/reset_stop, then arm"):
+            client.bring(interfaces.RECOVER)
+        assert called == [interfaces.RECOVER, interfaces.STOP]
+        client._session_values = {}
+        with pytest.raises(GraphCallError, match="interrupted; /e0/arm/home was not begun"):
+            client.bring(interfaces.HOME)
+        assert len(called) == 2

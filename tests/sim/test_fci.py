@@ -68,10 +68,20 @@ def test_a_pressed_user_stop_cannot_be_recovered_until_it_is_released() -> None:
     assert [do(fci, step) for step in DRIVER[1:]] == [""] * 4 and fci.stands == ""
 
 
+@pytest.mark.parametrize("error", ["joint_reflex", USER_STOP])
+def test_where_states_end_with_an_error_they_come_again_with_the_controllers(error: str) -> None:
+    fci = moving(humble=False)
+    fci.states_end = True
+    fci.fail(error)
+    fci.fail(RELEASED)
+    told = [(do(fci, step), fci.telling) for step in DRIVER[1:]]
+    assert told == [("", False)] * 3 + [("", True)]
+
+
 @pytest.mark.parametrize("humble", [True, False])
 def test_settings_are_taken_before_a_controller_runs_and_refused_after(humble: bool) -> None:
     fci = Fci(humble)
-    steps = [step for step in get_ready() if step is not Step.FIT]
+    steps = [step for step in get_ready() if step not in (Step.DISARM, Step.FIT)]  # which are not the driver's
     assert [do(fci, step) for step in steps] == [""] * 4
     assert fci.stands == "" and fci.payload == CAMERA and len(fci.thresholds) == 1
     assert "not possible in the current mode" in do(fci, Step.SETTINGS)

@@ -2,6 +2,8 @@
 
 `offset 40`: the clock of this host is 40 ms behind. `payload 0.5`: somebody told the arm another payload. `inactive`:
 the controller was deactivated while another moves the arm. `refuse`: payloads are refused. `dies`, `comes`: the driver.
+`states_end 0.5`: errors end the robot states from now on, which come again 0.5 s after the controllers. Any other word
+is an error, as on /e0/sim/fault.
 """
 
 from __future__ import annotations
@@ -40,7 +42,14 @@ class StubDriver(Node):
         self.rig, self.config = Rig(), SimpleNamespace(controller="joint_trajectory")
         self.face = FrankaFace(self, "jazzy")
         self.create_subscription(String, "/stub", self.on_word, 10)
-        self.create_timer(0.01, self.face.publish)
+        self.silent_s, self.late_s = 0.0, 0.0
+        self.create_timer(0.01, self.publish)
+
+    def publish(self) -> None:
+        if not self.face.fci.telling:
+            self.silent_s = time.monotonic()
+        elif time.monotonic() - self.silent_s >= self.late_s:
+            self.face.publish()
 
     def on_word(self, msg: String) -> None:
         what, _, number = msg.data.partition(" ")
@@ -58,6 +67,10 @@ class StubDriver(Node):
         elif what == "comes":
             self.face.silent, fci.mode, fci.controller = False, RobotMode.IDLE, False
             fci.payload, fci.thresholds = Payload(0.0, (0.0, 0.0, 0.0)), {}
+        elif what == "states_end":
+            fci.states_end, self.late_s = True, float(number)
+        else:
+            self.face.fail(what)
         print(f"{what}: {fci.mode.name}", flush=True)
 
 
