@@ -87,7 +87,7 @@ def watch(node: Estop, stopping: threading.Event) -> None:
     print(HELP, flush=True)
     with Keyboard() as keyboard:
         while not stopping.is_set() and not keyboard.ended:
-            if key := keyboard.key():
+            if key := keyboard.key(enter=True):
                 node.key(key)
             executor.spin_once(timeout_sec=LOOK_S)
     executor.shutdown()

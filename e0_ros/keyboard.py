@@ -35,8 +35,8 @@ class Keyboard:
         if self._terminal:
             termios.tcsetattr(self._handle, termios.TCSADRAIN, self._before)
 
-    def key(self) -> str:
-        """The next key that was pressed; empty: none. Line ends count as none.
+    def key(self, enter: bool = False) -> str:
+        """The next key that was pressed; empty: none. Line ends count as none unless `enter`.
 
         Arrows, Home, function keys and whatever else sends a sequence are one `ESCAPE`, told at once, and no letter.
         """
@@ -44,7 +44,7 @@ class Keyboard:
             self._sequence()
         pressed = self._byte(0.0).decode("ascii", "replace")
         self._escaped = pressed == ESCAPE
-        return pressed.strip("\r\n")
+        return pressed if enter else pressed.strip("\r\n")
 
     def _byte(self, wait_s: float) -> bytes:
         if self.ended or not select.select([self._handle], [], [], wait_s)[0]:

@@ -50,3 +50,9 @@ def test_a_sequence_that_is_cut_off_holds_nothing_up(typed: tuple[int, Keyboard]
     assert keys(keyboard) == [ESCAPE]  # `e0 estop` stops by it
     os.write(handle, b"s")
     assert keys(keyboard) == ["s"]
+
+
+def test_enter_is_a_key_where_every_key_counts(typed: tuple[int, Keyboard]) -> None:
+    handle, keyboard = typed
+    os.write(handle, b"\n\n")
+    assert [keyboard.key(enter=True), keyboard.key(), keyboard.key(enter=True)] == ["\n", "", ""]

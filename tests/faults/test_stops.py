@@ -274,11 +274,11 @@ def test_the_key_stops_a_running_executor_and_only_a_reset_releases_it(processes
     p.until(lambda: p.node.count_publishers(interfaces.HEARTBEAT.name) and p.chunks.get_subscription_count())
     assert estop.stdout.readline().decode().startswith("any key stops the arm")
     assert b"DISARMED" in estop.stdout.readline()
-    for sequence in range(3):
+    for sequence, key in enumerate((b" ", b"\n", b"\x1b[A")):
         p.move(sequence)
         p.states.clear()
         pressed_ns = p.now_ns()
-        estop.stdin.write(b" ")
+        estop.stdin.write(key)
         estop.stdin.flush()
         p.until(p.mode(4, "the emergency stop is pressed"))
         first = next(s for s in p.states if s.mode == 4)
