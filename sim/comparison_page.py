@@ -12,7 +12,7 @@ from e0_policy.files import write_whole
 from sim.comparison import ALL, COLUMNS, ONLY_FIRST, ONLY_SECOND, Run, paired, rates, shown, table_rows
 from sim.eval_charts import STYLE, success_bars
 from sim.eval_pictures import first_frame_path
-from sim.paper import AVERAGE, cell, table_of, words
+from sim.paper import AVERAGE, cell, rate_cells, table_of, words
 
 FRAMES_SHOWN = 40
 """Most first frames of scenes that only one of two runs mastered."""
@@ -71,9 +71,8 @@ def _paper(runs: Sequence[Run]) -> str:
     columns = [c for c in table.columns if c in shared or (whole and c == AVERAGE)]
     rows = [(f"{model} (paper)", *map(cell, values)) for model, values in table.pick(columns).items()]
     for run in runs:
-        own = {task: 100 * run.figures(task)["success_rate"] for task in shared}
-        own[AVERAGE] = sum(own.values()) / len(own)
-        rows.append((run.name, *(cell(own[c]) for c in columns)))
+        own = rate_cells({task: run.figures(task)["success_rate"] for task in shared})
+        rows.append((run.name, *(own[c] for c in columns)))
     note = f'<p class="soft">{escape(". ".join(words(table)))}</p>'
     head = f"{table.title} [{table.unit}]"
     return f"<section><h2>Beside the paper</h2>{_table((head, *columns), rows)}{note}</section>"

@@ -24,7 +24,7 @@ from sim.suites import listing, suite_named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate; 0 if every rollout ran, 1 if some ended with an error."""
+    """Evaluate; 0 if every rollout ran, 1 if some ended with an error, those of controls too."""
     options = parser().parse_args(argv)
     if options.list_suites:
         print(listing(options.sim_python))
@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{table(told)}{paper}\n\n  report  {folder / REPORT}")
     if len(folders) > 1:
         print(f"\n  page  {compare_folders(folders, out / 'comparison.html')}")
-    errors = sum(told["errors"] for told in found.values())
+    errors = sum(told["errors"] + told["control_errors"] for told in found.values())
     if options.json:
         write_json(options.json, told if len(found) == 1 else {"errors": errors, "runs": found})
     return 1 if errors else 0

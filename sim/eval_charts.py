@@ -60,11 +60,11 @@ def success_bars(rows: Sequence[tuple[str, Mapping[str, Any], bool]]) -> str:
 
 def _bar(label: str, f: Mapping[str, Any], control: bool, y: int) -> str:
     span, valid = _RIGHT - _LEFT, f["episodes"] - f["errors"]
-    end, low, high = (_LEFT + span * f[key] for key in ("success_rate", "wilson_low", "wilson_high"))
     soft = "s" if control else ""
     name = f'<text class="{soft}" x="{_LEFT - 10}" y="{y + 15}" text-anchor="end">{escape(label)}</text>'
     if not valid:
         return f'{name}<text class="s" x="{_LEFT + 8}" y="{y + 15}">no valid rollout</text>'
+    end, low, high = (_LEFT + span * f[key] for key in ("success_rate", "wilson_low", "wilson_high"))
     colour, middle = ("var(--mute)" if control else "var(--accent)"), y + 11
     return (
         f'{name}<rect x="{_LEFT}" y="{y + 2}" width="{max(end - _LEFT, 1):.1f}" height="18" rx="3" fill="{colour}"/>'

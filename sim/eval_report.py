@@ -13,7 +13,7 @@ from sim.demonstration import PERIOD_NS
 from sim.eval_charts import STYLE, success_bars, success_curves
 from sim.eval_pictures import first_frame_path, video_path
 from sim.eval_rollouts import CONDITIONS, ERROR, FAILURE, POLICY, SUCCESS, Rollout
-from sim.eval_summary import COLUMNS, learned_words, moved_cameras, number, policy_name, table_rows
+from sim.eval_summary import COLUMNS, learned_words, moved_cameras, number, percent, policy_name, table_rows
 from sim.paper import beside, words
 
 _STEP_S = PERIOD_NS / 1e9
@@ -63,14 +63,15 @@ def _lead(told: Mapping[str, Any]) -> str:
 def _cards(told: Mapping[str, Any]) -> str:
     valid, single = told["episodes"] - told["errors"], len(told["tasks"]) == 1
     rate = told["success_rate"] if single else told["task_average"]
+    errors = told["errors"] + told["control_errors"]
     cards = [
-        (f"{100 * rate:.0f} %", "success" if single else "success, mean of the tasks", ""),
+        (percent(rate), "success" if single else "success, mean of the tasks", ""),
         (f"{100 * told['wilson_low']:.0f} to {100 * told['wilson_high']:.0f} %", f"95 % Wilson, {valid} rollouts", ""),
         (f"{number(told['time_to_success_s_median'], '.2f')} s", "median time to success", ""),
         (f"{number(told['latency_ms_p50'])} ms", "median inference", ""),
         (f"{number(told['jerk_rad_s3_median'], '.0f')} rad/s³", "median RMS jerk", ""),
         (number(told["violations"], "d"), "limit violations", "bad" if told["violations"] else "good"),
-        (str(told["errors"]), "errors, not counted", "bad" if told["errors"] else "good"),
+        (str(errors), "errors, not counted", "bad" if errors else "good"),
     ]
     shown = [card for card in cards if not card[0].startswith("-")]
     return (

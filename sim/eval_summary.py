@@ -13,7 +13,7 @@ from sim.statistics import percentile, wilson_interval
 
 
 def figures(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """Figures of some rollouts. Errors are counted and left out of everything else; NaN: nothing to measure."""
+    """Figures of some rollouts. Errors are counted and left out of everything else; NaN, None: nothing to measure."""
     valid = [r for r in rollouts if r.outcome != ERROR]
     successes = [r for r in valid if r.outcome == SUCCESS]
     low, high = wilson_interval(len(successes), len(valid))
@@ -22,7 +22,7 @@ def figures(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "episodes": len(rollouts),
         "errors": len(rollouts) - len(valid),
         "successes": len(successes),
-        "success_rate": len(successes) / len(valid) if valid else 0.0,
+        "success_rate": len(successes) / len(valid) if valid else None,
         "wilson_low": low,
         "wilson_high": high,
         "time_to_success_s_median": percentile([r.time_to_success_s for r in successes], 0.5),
@@ -42,15 +42,17 @@ def summary(rollouts: Sequence[Rollout], configuration: Mapping[str, Any]) -> di
     """The whole evaluation: pooled figures of the policy, figures by task, figures of the controls by task.
 
     `task_average` is the mean of the tasks' success rates, each task weighing the same. `official` counts only
-    successes within the limit that the benchmark registers, `official_steps`, where that is shorter.
+    successes within the limit that the benchmark registers, `official_steps`, where that is shorter. `errors` are the
+    policy's, `control_errors` those of the controls.
     """
     main = [r for r in rollouts if r.condition == POLICY]
     by_task = {task: _with_official(own, configuration) for task, own in _by_task(main).items()}
-    rates = [f["success_rate"] for f in by_task.values() if f["episodes"] > f["errors"]]
+    rates = [f["success_rate"] for f in by_task.values() if f["success_rate"] is not None]
     limits = sorted({r.max_steps for r in main if r.max_steps})
     return {
         **figures(main),
-        "task_average": sum(rates) / len(rates) if rates else 0.0,
+        "task_average": sum(rates) / len(rates) if rates else None,
+        "control_errors": sum(r.condition != POLICY and r.outcome == ERROR for r in rollouts),
         "max_steps": limits[0] if len(limits) == 1 else limits,
         "seeds": {task: seed_ranges(r.seed for r in main if r.task == task) for task in by_task},
         "tasks": by_task,
@@ -70,7 +72,7 @@ def _with_official(rollouts: Sequence[Rollout], configuration: Mapping[str, Any]
     if 0 < limit < found["max_steps"]:
         valid = found["episodes"] - found["errors"]
         within = sum(r.outcome == SUCCESS and r.steps <= limit for r in rollouts)
-        found["official"] = {"successes": within, "success_rate": within / valid if valid else 0.0}
+        found["official"] = {"successes": within, "success_rate": within / valid if valid else None}
     return found
 
 
@@ -86,6 +88,11 @@ def rate(f: Mapping[str, Any]) -> str:
 def number(value: float | None, form: str = ".1f") -> str:
     """A figure, or a dash if there is none."""
     return "-" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def percent(share: float | None) -> str:
+    """A share in percent, or a dash if there is none."""
+    return "-" if share is None else f"{100 * share:.0f} %"
 
 
 def moved_cameras(configuration: Mapping[str, Any]) -> str:
@@ -129,7 +136,7 @@ def table_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
             task,
             rate(f),
             f"{f['max_steps']} steps",
-            f"{100 * f['official']['success_rate']:.0f} % in {f['official_steps']}" if "official" in f else "-",
+            f"{percent(f['official']['success_rate'])} in {f['official_steps']}" if "official" in f else "-",
             f"{number(f['time_to_success_s_median'], '.2f')} s",
             f"{number(f['jerk_rad_s3_median'], '.0f')} rad/s3",
             f"{number(f['latency_ms_p50'])} / {number(f['latency_ms_p99'])} ms",

@@ -60,7 +60,7 @@ def table_of(tasks: Sequence[str]) -> PaperTable | None:
 def beside(told: Mapping[str, Any]) -> tuple[PaperTable, list[tuple[str, ...]]] | None:
     """The paper's rows for the tasks of an evaluation's summary, then its own, the first line being the head.
 
-    Averages are shown when every task of the table was run.
+    Averages are shown when every task of the table was run; a task that ended with errors alone has a dash.
     """
     tasks = _by_column(told["tasks"])
     table = table_of(list(tasks))
@@ -69,15 +69,13 @@ def beside(told: Mapping[str, Any]) -> tuple[PaperTable, list[tuple[str, ...]]] 
     whole = set(tasks) == set(table.columns) - {AVERAGE}
     columns = [c for c in table.columns if c in tasks or (whole and c == AVERAGE)]
     rows = [(f"{model} (paper)", *map(cell, values)) for model, values in table.pick(columns).items()]
-    rates = {task: 100 * f["success_rate"] for task, f in tasks.items()}
-    official = {
-        task: 100 * f["official"]["success_rate"] if "official" in f else rates[task] for task, f in tasks.items()
-    }
+    rates = {task: f["success_rate"] for task, f in tasks.items()}
+    official = {task: _official(f) for task, f in tasks.items()}
     limited = any(f["official_steps"] for f in told["tasks"].values())
     own_rows = (("this run", rates), *((("this run, official limits", official),) if limited else ()))
     for name, own in own_rows:
-        average = sum(own.values()) / len(own)
-        rows.append((name, *(cell(own.get(column, average)) for column in columns)))
+        cells = rate_cells(own)
+        rows.append((name, *(cells[column] for column in columns)))
     counts = {task: f["episodes"] - f["errors"] for task, f in tasks.items()}
     rows.append(("rollouts of this run", *(str(counts.get(c, sum(counts.values()))) for c in columns)))
     if limited:
@@ -95,14 +93,35 @@ def _by_column(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
 
 
 def _pooled(own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    valid = [f["success_rate"] for f in own if f["episodes"] > f["errors"]]
-    return {
-        "success_rate": sum(valid) / len(valid) if valid else 0.0,
+    known = [f for f in own if f["success_rate"] is not None]
+    pooled = {
+        "success_rate": _mean([f["success_rate"] for f in known]),
         "episodes": sum(f["episodes"] for f in own),
         "errors": sum(f["errors"] for f in own),
         "max_steps": max(f["max_steps"] for f in own),
         "official_steps": own[0]["official_steps"],
     }
+    if any("official" in f for f in known):
+        pooled["official"] = {"success_rate": _mean([_official(f) for f in known])}
+    return pooled
+
+
+def _official(figures: Mapping[str, Any]) -> float | None:
+    """Success rate within the official limit; None if there was no valid rollout."""
+    found: float | None = figures.get("official", figures)["success_rate"]
+    return found
+
+
+def _mean(shares: Sequence[float | None]) -> float | None:
+    """None if one of them is missing, or all."""
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known and len(known) == len(shares) else None
+
+
+def rate_cells(rates: Mapping[str, float | None]) -> dict[str, str]:
+    """Success rates and their average in percent; a task without a valid rollout has a dash, and so has the average."""
+    shares = {**rates, AVERAGE: _mean(list(rates.values()))}
+    return {column: cell(None if share is None else 100 * share) for column, share in shares.items()}
 
 
 def text_beside(told: Mapping[str, Any]) -> str:

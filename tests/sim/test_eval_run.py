@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from e0_ros.config import ConfigError
+from sim import eval as evaluation_command
 from sim import eval_run
 from sim.eval import angles_of, main, seed_range, settings_of
 from sim.eval_pictures import first_frame_path, video_path
@@ -117,6 +118,16 @@ def test_nothing_but_errors_stops_the_evaluation_and_leaves_its_report(tmp_path,
     told = json.loads((tmp_path / "summary.json").read_text())
     assert (told["episodes"], told["errors"], told["missing"]) == (5, 5, 15)
     assert "15 rollouts are not run yet" in (tmp_path / "report.html").read_text()
+
+
+def test_errors_of_controls_alone_are_an_exit_status(tmp_path, monkeypatch):
+    told = {"episodes": 1, "errors": 0, "control_errors": 3}
+    monkeypatch.setattr(evaluation_command, "_evaluate", lambda config, plan, folder: told)
+    monkeypatch.setattr(evaluation_command, "table", str)
+    words = ["--task", "Reach-v0", "--simulator", "fr3_plant", "--out", str(tmp_path)]
+    assert main(words) == 1
+    told["control_errors"] = 0
+    assert main(words) == 0
 
 
 def test_a_process_that_dies_or_hangs_is_an_error_of_its_rollout_alone(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ def test_an_error_counts_neither_way():
     assert (f["episodes"], f["errors"], f["successes"], f["success_rate"]) == (3, 1, 1, 0.5)
     assert f["wilson_low"] == pytest.approx(0.0945, abs=1e-4)
     nothing = figures([rollout(0, "error")])
-    assert (nothing["success_rate"], nothing["wilson_low"], nothing["wilson_high"]) == (0.0, 0.0, 1.0)
+    assert (nothing["success_rate"], nothing["wilson_low"], nothing["wilson_high"]) == (None, 0.0, 1.0)
 
 
 def test_a_summary_has_the_keys_that_scripts_rely_on_and_controls_do_not_mix_in():
@@ -34,6 +34,24 @@ def test_a_summary_has_the_keys_that_scripts_rely_on_and_controls_do_not_mix_in(
     assert told["seeds"] == {"PickCube-v1": "0:4", "PushCube-v1": "0:12"}
     assert told["controls"]["blank"]["PickCube-v1"]["success_rate"] == 0.0
     assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_controls_that_only_raised_have_no_rate_and_are_counted(tmp_path):
+    rollouts = [rollout(0, "success"), rollout(0, "error", condition=BLANK), rollout(1, "error", condition=BLANK)]
+    told = finite(summary(rollouts, CONFIGURATION))
+    assert (told["errors"], told["control_errors"]) == (0, 2)
+    assert told["controls"]["blank"]["PickCube-v1"]["success_rate"] is None
+    assert "black pictures  no valid rollout" in table(told)
+    write_report(tmp_path / "report.html", told, rollouts, tmp_path)
+    assert "<b>2</b><span>errors, not counted" in (tmp_path / "report.html").read_text()
+
+
+def test_an_evaluation_of_errors_alone_has_no_rate(tmp_path):
+    told = finite(summary([rollout(0, "error"), rollout(0, "error", "PushCube-v1")], CONFIGURATION))
+    assert (told["success_rate"], told["task_average"]) == (None, None)
+    assert "no valid rollout" in table(told)
+    write_report(tmp_path / "report.html", told, [], tmp_path)
+    assert "mean of the tasks" not in (tmp_path / "report.html").read_text()
 
 
 def test_success_within_the_official_limit_is_counted_apart():

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from sim.eval_rollouts import Rollout
+from sim.eval_summary import summary
 from sim.maniskill_tasks import TASKS
-from sim.paper import AVERAGE, beside, paper_tables, table_of, text_beside, words
+from sim.paper import AVERAGE, beside, paper_tables, rate_cells, table_of, text_beside, words
 
 FIVE = ("PegInsertionSide-v1", "PickCube-v1", "StackCube-v1", "PlugCharger-v1", "PushCube-v1")
 
@@ -66,6 +68,24 @@ def test_a_whole_suite_stands_beside_the_papers_rows_with_its_average() -> None:
     assert by_name["this run, official limits"][-1] == "27.5"
     assert by_name["rollouts of this run"] == ("20",) * 5 + ("100",)
     assert by_name["its steps / official limit"][0] == "400 / 100"
+
+
+def test_a_task_that_only_raised_is_no_failure_beside_the_paper() -> None:
+    ran = told(dict.fromkeys(FIVE, 1.0))
+    ran["tasks"][FIVE[0]] |= {"success_rate": None, "errors": 21, "official": {"success_rate": None}}
+    for name in ("this run", "this run, official limits"):
+        cells = {row[0]: row[1:] for row in beside(ran)[1]}[name]
+        assert (cells[0], cells[-1]) == ("-", "-") and "-" not in cells[1:-1]
+    assert rate_cells({"a": 0.5, "b": None}) == {"a": "50.0", "b": "-", AVERAGE: "-"}
+
+
+def test_pooled_tasks_keep_their_official_rates() -> None:
+    tasks = [f"libero_spatial/{n}" for n in range(3)]
+    rollouts = [Rollout("policy", task, 0, "success", steps=550, max_steps=600) for task in tasks[:2]]
+    rollouts.append(Rollout("policy", tasks[2], 0, "error", max_steps=600))
+    _, rows = beside(summary(rollouts, {"simulator": "libero"}))
+    cells = {row[0]: row[1:] for row in rows}
+    assert cells["this run"] == ("100.0",) and cells["this run, official limits"] == ("0.0",)
 
 
 def test_some_of_the_tasks_have_no_average_and_others_no_table() -> None:
