@@ -178,13 +178,24 @@ def _convert_bags(todo: Sequence[Job], plan: Plan, processes: int, ray: str) -> 
 def _choose(
     todo: Sequence[Job], results: dict[Job, Facts], existing: Existing | None
 ) -> tuple[list[Job], list[dict[str, str]]]:
-    """Jobs that become episodes, in order, and what is left out with the reasons."""
+    """Jobs that become episodes, in order, and what is left out with the reasons.
+
+    Of a damaged bag and what `e0 bag recover` made of it, one alone is an episode: what is there, or else the latter.
+    """
     taken: list[Job] = []
     left_out: list[dict[str, str]] = []
     seen = existing.digests if existing else set()
+    before = existing.e0["episodes"] if existing else []
+    bags = {(row["bag"], row["start_ns"]) for row in before}
+    found = [*before, *(vars(facts) for facts in results.values() if not facts.left_out)]
+    copies = {(row.get("recovered_from"), row["start_ns"]): row["bag"] for row in found}
     for job in todo:
         facts = results[job]
         reason = facts.left_out or (THERE if facts.digest in seen else "")
+        if not reason and (copy := copies.get((facts.bag, facts.start_ns))):
+            reason = f"{copy} was recovered from it"
+        elif not reason and (facts.recovered_from, facts.start_ns) in bags:
+            reason = f"{facts.recovered_from}, which it was recovered from, is in the dataset"
         if reason:
             left_out.append({"bag": facts.bag, "digest": facts.digest, "reason": reason})
         else:

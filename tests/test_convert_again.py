@@ -11,11 +11,14 @@ import e0_ros.convert_bags
 import e0_ros.core.dataset_episode
 from e0_policy.embodiment import EmbodimentError, load_embodiment
 from e0_policy.resources import config_dir
-from e0_ros.convert import main
-from e0_ros.convert_bags import Plan, jobs
+from e0_ros.convert import _choose, main
+from e0_ros.convert_bags import Job, Plan, jobs
+from e0_ros.core.bag_recovery import recover
 from e0_ros.core.dataset_config import ConvertConfig
 from e0_ros.core.dataset_episode import LeftOut
-from e0_ros.core.dataset_layout import DatasetError
+from e0_ros.core.dataset_facts import Facts
+from e0_ros.core.dataset_layout import DatasetError, Existing
+from e0_ros.core.definitions import installed
 from tests.test_convert import ALL, TICKS, run
 
 
@@ -109,3 +112,25 @@ def test_work_that_is_kept_depends_on_bag_settings_arm_and_code(tmp_path: Path, 
     file.write_bytes(file.read_bytes() + b" ")
     seen.add(folder())
     assert len(seen) == 5
+
+
+def test_a_bag_and_what_was_recovered_from_it_are_one_episode(tmp_path: Path) -> None:
+    bags = tmp_path / "bags"
+    TICKS.write(bags, crash=True)
+    (left,) = bags.iterdir()
+    copy = recover(left, installed()).path.name
+    report = run(bags, tmp_path / "both")
+    assert (report.episodes, report.salvaged) == (1, 0)
+    assert [(e["bag"], e["reason"]) for e in report.left_out] == [(left.name, f"{copy} was recovered from it")]
+
+
+@pytest.mark.parametrize(("there", "new"), [("a.partial", "a-recovered"), ("a-recovered", "a.partial")])
+def test_what_is_in_the_dataset_has_no_twin_in_it(there: str, new: str) -> None:
+    def facts(bag: str) -> Facts:
+        return Facts(bag, digest=bag, start_ns=5, recovered_from="a.partial" if bag == "a-recovered" else "")
+
+    job, other = (Job(Path(name), Path("work")) for name in (new, "elsewhere/a"))
+    existing = Existing(Path(), {}, {}, {"episodes": [vars(facts(there)), {"bag": "b", "digest": "b", "start_ns": 5}]})
+    taken, left_out = _choose([job, other], {job: facts(new), other: facts("a")}, existing)
+    assert taken == [other]
+    assert [entry["bag"] for entry in left_out] == [new] and there in left_out[0]["reason"]

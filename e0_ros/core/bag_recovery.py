@@ -23,7 +23,8 @@ def recover(path: Path, definitions: Definitions) -> BagSummary:
 
     """
     bag = Bag(path, salvage=True)
-    name = path.resolve().name.removesuffix(".mcap").removesuffix(PARTIAL)
+    original = path.resolve().name
+    name = original.removesuffix(".mcap").removesuffix(PARTIAL)
     try:
         writer = BagWriter(path.resolve().parent, f"{name[:54]}-recovered", BagConfig(), definitions)
     except BagError as error:
@@ -34,7 +35,7 @@ def recover(path: Path, definitions: Definitions) -> BagSummary:
             qos = QOS.get(m.topic, Qos())
             writer.write(m.topic, m.type, qos, m.data, m.log_ns, m.publish_ns, m.sequence)
         damage = "; ".join(bag.damage) or "none"
-        return writer.close({**bag.custom, "outcome": "unlabelled", "recovered_from": path.name, "damage": damage})
+        return writer.close({**bag.custom, "outcome": "unlabelled", "recovered_from": original, "damage": damage})
     except (OSError, BagError, DefinitionError) as error:
         writer.abandon()
         raise BagReadError(f"{path}: cannot be recovered: {error}") from None

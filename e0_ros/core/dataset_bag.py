@@ -42,6 +42,7 @@ class BagInfo:
     image_width: int
     sync: SyncConfig
     step_names: tuple[str, ...] = ()
+    recovered_from: str = ""
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -75,6 +76,7 @@ def describe_bag(bag: Bag) -> BagInfo:
         image_width=_size(node, "image_width"),
         sync=sync,
         step_names=_step_names(bag),
+        recovered_from=custom.get("recovered_from", "")[:MAX_TEXT],
     )
 
 

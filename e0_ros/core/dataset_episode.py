@@ -111,7 +111,7 @@ class _Episode:
         facts = self.facts
         for name in ("episode_id", "task", "seed", "instruction", "outcome", "lost", "lost_counted", "lockstep"):
             setattr(facts, name, getattr(info, name))
-        facts.recorded_by = info.code_version
+        facts.recorded_by, facts.recovered_from = info.code_version, info.recovered_from
         if reason := self._selection.refusal(info.outcome, info.task, info.instruction):
             raise LeftOut(reason)
         arm = load_embodiment(self._config.embodiment or _named_arm(bag, info))

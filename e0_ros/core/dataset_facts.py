@@ -51,6 +51,7 @@ class Facts:
     salvaged: bool = False
     damage: list[str] = field(default_factory=list)
     recorded_by: str = ""
+    recovered_from: str = ""
     flags: list[str] | None = None
     gap_bounds_ms: dict[str, float] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)

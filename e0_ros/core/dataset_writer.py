@@ -241,7 +241,7 @@ class _Dataset:
 _OWN = (
     *("bag", "digest", "episode_id", "task", "seed", "instructions", "outcome", "frames", "start_ns", "period_ns"),
     *("at_observations", "lockstep", "sources", "leading", "held", "intervened", "lost", "lost_counted"),
-    *("compared", "different", "salvaged", "damage", "recorded_by", "flags", "gap_bounds_ms"),
+    *("compared", "different", "salvaged", "damage", "recorded_by", "recovered_from", "flags", "gap_bounds_ms"),
 )
 
 
