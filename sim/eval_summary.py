@@ -131,7 +131,7 @@ COLUMNS = (
 
 def table_rows(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows under `COLUMNS`: one per task, then the controls."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             task,
             rate(f),

@@ -3,7 +3,7 @@
 * `commanded`: the row of the plan that the executor follows. A plan acts from the `committed_until` of the first
   executor state that names it; row i is in force from `t0 + i * period`, the last row stays in force. While the
   executor holds (no plan, a fault, a stop), or follows a plan that the bag does not hold (or slowed, or released later:
-  then it has another t0), the set-point is its own reference. Refused plans never count.
+  then it has another t0), the set-point is its own reference, by the stamps of its states. Refused plans never count.
 * `teleop`: the row of the teleoperator's latest target, from its t0 on, whether the arm followed it or not.
 
 Joints may be interpolated between the rows of a plan (and from one teleoperation target to the next); the gripper is
@@ -44,6 +44,7 @@ class SetPoints:
         self._teleop, self._arm, self._interpolate = signal == "teleop", arm, interpolate
         self._plans: dict[_Key, ActionChunk] = {}
         self._entries: list[_Entry] = []
+        self._references: list[_Entry] = []
         self._followed: list[tuple[int, str]] = []
 
     @property
@@ -88,13 +89,15 @@ class SetPoints:
         if plan or known:
             from_ns = committed_ns if plan else stamp_ns
             insort(self._entries, _Entry(from_ns, stamp_ns, plan, row if known else None))
+        if known:
+            insort(self._references, _Entry(stamp_ns, stamp_ns, None, row))
 
     def at(self, t: int) -> FloatArray | None:
         """Row `(columns,)` in force at `t`; None before the first set-point."""
         place = self._place(t)
         entry = None if place < 0 else self._resolved(self._entries[place])
         if entry is None or not isinstance(entry, ActionChunk):
-            return entry
+            return entry if entry is None else self._reference(t, entry)
         last = len(entry.rows) - 1
         index = min(max((t - entry.t0_ns) // entry.period_ns, 0), last)
         row: FloatArray = entry.rows[index]
@@ -129,6 +132,12 @@ class SetPoints:
         while place >= 0 and self._resolved(self._entries[place]) is None:
             place -= 1
         return place
+
+    def _reference(self, t: int, default: FloatArray) -> FloatArray:
+        """The executor's own at `t`: a state tells it for its stamp, which is before its plan acts."""
+        place = bisect_right(self._references, t, key=lambda entry: entry.from_ns) - 1
+        found = self._references[place].reference if place >= 0 else None
+        return default if found is None else found
 
     def _resolved(self, entry: _Entry) -> ActionChunk | FloatArray | None:
         plan = self._plans.get(entry.plan) if entry.plan else None

@@ -91,6 +91,18 @@ def test_a_plan_that_the_bag_does_not_hold_is_replaced_by_the_executors_referenc
     assert points.held(30 * MS)
 
 
+@pytest.mark.parametrize("mode", [2, 3])
+def test_the_executors_reference_is_that_of_its_states_stamp_however_far_it_commits(mode):
+    points, lead_ms = SetPoints("commanded", ARM), 100
+    points.add_chunk(chunk(700, [9.0], sequence=2))
+    for t in range(0, 700, 20):  # its reference moves by 1 rad/s
+        points.add_state(t * MS, state(t + lead_ms, sequence=1, mode=mode, positions=t / 1000, gripper=1.0, t0_ms=1))
+    for t in range(700, 900, 20):
+        points.add_state(t * MS, state(t + lead_ms, sequence=2, positions=t / 1000, gripper=1.0, t0_ms=700))
+    assert [first(points, t) for t in (100, 119, 500, 799, 800)] == [0.1, 0.1, 0.5, 0.78, 9.0]
+    assert [points.held(t * MS) for t in (500, 799, 800)] == [True, True, False]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=6), st.integers(0, 500))
 def test_interpolation_stays_between_the_rows_and_meets_them(rows, t_ms):
