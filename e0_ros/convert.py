@@ -84,7 +84,7 @@ def convert(
         EmbodimentError: the arm of the settings cannot be read.
 
     """
-    out = out.absolute()
+    out = out.resolve()  # of a link, what is behind it grows
     with _locked(out.with_name(out.name + WORK)) as work:
         return _convert(places, out, work, config, selection, processes, ray)
 

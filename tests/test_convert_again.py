@@ -37,6 +37,7 @@ def converted(monkeypatch) -> list[str]:
 
 def test_growth_converts_the_new_bag_alone_and_nothing_if_there_is_none(tmp_path: Path, converted) -> None:
     bags, out = tmp_path / "bags", tmp_path / "out"
+    out.symlink_to("disk/set")
     for i in range(3):
         replace(TICKS, name=f"b{i}", seed=i).write(bags)
     run(bags, out)
@@ -49,6 +50,7 @@ def test_growth_converts_the_new_bag_alone_and_nothing_if_there_is_none(tmp_path
     (bags / "b0").rename(bags / "another_name")  # the content counts
     assert run(bags, out).added == 0
     assert len(converted) == 4
+    assert out.is_symlink() and [path.name for path in (tmp_path / "disk").iterdir()] == ["set"]
 
 
 def test_what_an_interrupted_run_made_is_kept_and_not_even_hashed(tmp_path: Path, converted, monkeypatch) -> None:
