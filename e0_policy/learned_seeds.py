@@ -8,7 +8,8 @@ from typing import Any
 from e0_policy.dataset import Episode
 
 LEARNED = "learned_seeds"
-"""Where a checkpoint's `training` holds them: seeds by task, of all episodes, those of the validation too."""
+"""Where a checkpoint's `training` holds them: seeds by task, of all episodes, those of the validation too, and of
+the checkpoint that it started from."""
 
 
 def seed_ranges(seeds: Iterable[int]) -> str:
@@ -24,7 +25,19 @@ def learned_seeds(episodes: Sequence[Episode]) -> dict[str, str]:
     return {task: seed_ranges(s for t, s in scenes if t == task) for task in sorted({task for task, _ in scenes})}
 
 
+def merged(*learned: Mapping[str, str]) -> dict[str, str]:
+    """Seeds by task of several, in short."""
+    tasks = sorted({task for one in learned for task in one})
+    ranges = {task: [part for one in learned for part in _ranges(one, task)] for task in tasks}
+    return {task: seed_ranges(seed for a, b in parts for seed in range(a, b)) for task, parts in ranges.items()}
+
+
 def met_again(training: Mapping[str, Any], task: str, seeds: Sequence[int]) -> list[int]:
     """Those of some seeds of a task that a policy has learned from, by its checkpoint's `training`; [] if unknown."""
-    ranges = [part.split(":") for part in training.get(LEARNED, {}).get(task, "").split(",") if part]
-    return [seed for seed in seeds if any(int(a) <= seed < int(b) for a, b in ranges)]
+    ranges = _ranges(training.get(LEARNED, {}), task)
+    return [seed for seed in seeds if any(a <= seed < b for a, b in ranges)]
+
+
+def _ranges(learned: Mapping[str, str], task: str) -> list[tuple[int, int]]:
+    parts = [part.partition(":") for part in learned.get(task, "").split(",") if part]
+    return [(int(a), int(b)) for a, _, b in parts]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from e0_policy.distributed import (
     with_all,
 )
 from e0_policy.insulation import autoregressive_loss
-from e0_policy.learned_seeds import LEARNED, learned_seeds
+from e0_policy.learned_seeds import LEARNED, learned_seeds, merged
 from e0_policy.learner import Learner, learning_rate
 from e0_policy.model import E0Model
 from e0_policy.train_batch import Collator, Samples, perturb, step_generator
@@ -95,6 +95,7 @@ class Run:
     model: E0Model
     module: nn.Module  # the model's TrainStep, wrapped for several processes
     learner: Learner
+    learned: Mapping[str, str]  # seeds by task, with those of the checkpoint that it started from
     auxiliary: Auxiliary | None = None
     best_loss: float | None = None  # lowest validation loss so far
 
@@ -152,7 +153,7 @@ class Run:
         if self.auxiliary:
             parts["optimizer"] |= self.auxiliary.tensors()
         meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}
-        meta |= {"data": fingerprint(self.data.source), "best_loss": self.best_loss}
+        meta |= {"data": fingerprint(self.data.source), "best_loss": self.best_loss, LEARNED: self.learned}
         self._write_checkpoint("checkpoint", parts["ema"], step, result)
         save(Path(config.output), step, parts, meta, config.keep)  # last: a run is as far as its state
 
@@ -160,7 +161,7 @@ class Run:
         config, source = self.config, self.data.source
         making: dict[str, Any] = {"data": config.to_dict()["data"], "data_sha256": fingerprint(source)}
         making |= {
-            LEARNED: learned_seeds(source.episodes),
+            LEARNED: self.learned,
             "step": step,
             "seed": config.seed,
             "image_px": self.data.image_px,
@@ -253,7 +254,9 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
         model.compile_parts()
     wrapped = parallelize(TrainStep(model, config.writing_weight), config, workers)
     auxiliary = Auxiliary(config, model, workers.world) if config.auxiliary_scenes else None
-    run = Run(config, workers, data, model, wrapped, Learner(model, config), auxiliary)
+    before: Mapping[str, Any] = saved.meta if saved else initial.training if initial else {}
+    learned = merged(before.get(LEARNED, {}), learned_seeds(data.source.episodes))
+    run = Run(config, workers, data, model, wrapped, Learner(model, config), learned, auxiliary)
     if saved:
         run.restore(saved)
     return run

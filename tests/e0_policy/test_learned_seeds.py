@@ -4,17 +4,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lerobot_folder import write_folder
 
 from e0_policy.checkpoint import read_checkpoint
 from e0_policy.dataset import PackedSource, write_packed
+from e0_policy.distributed import Workers
 from e0_policy.image_cache import cached
 from e0_policy.learned_seeds import LEARNED, learned_seeds, met_again, seed_ranges
 from e0_policy.lerobot_source import OWN, LeRobotSource
 from e0_policy.selection import mixed, without_idle
-from e0_policy.train import train
+from e0_policy.train import prepare, train
+from e0_policy.train_state import newest
 from tests.e0_policy.test_train import make_config
 
 SEEDS = {"PickCube-v1": "4:6", "PushCube-v1": "7:8"}
@@ -63,3 +66,13 @@ def test_seeds_of_a_dataset_reach_the_checkpoint_however_its_frames_are_read(tmp
     config = make_config(tmp_path / "run", data=str(folder), steps=1, warmup_steps=0, validation_fraction=0.5)
     train(config)
     assert read_checkpoint(tmp_path / "run" / "checkpoint").training[LEARNED] == SEEDS
+    alone, saved = Workers(0, 1, torch.device("cpu")), newest(tmp_path / "run")
+    assert saved.meta[LEARNED] == SEEDS
+    again = replace(saved, meta={**saved.meta, LEARNED: {"PushCube-v1": "2:3"}})
+    assert prepare(config, alone, again).learned == SEEDS | {"PushCube-v1": "2:3,7:8"}
+    own = json.loads((folder / OWN).read_text())
+    for entry in own["episodes"]:
+        entry["seed"] += 20
+    (folder / OWN).write_text(json.dumps(own))
+    start = replace(config, initial_weights=str(tmp_path / "run" / "checkpoint"))
+    assert prepare(start, alone, None).learned == {"PickCube-v1": "4:6,24:26", "PushCube-v1": "7:8,27:28"}
