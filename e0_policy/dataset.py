@@ -311,7 +311,7 @@ def write_packed(
     """
     if folder.exists():
         raise DatasetError(f"{folder} exists; give a new folder")
-    partial = folder.with_name(folder.name + ".partial")
+    partial = partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     lengths = [len(episode) for episode in source.episodes]
@@ -350,6 +350,11 @@ def write_packed(
         sync(path)
     partial.replace(folder)
     sync(folder.parent)
+
+
+def partial_of(folder: Path) -> Path:
+    """Where `write_packed` writes a folder that is not whole yet."""
+    return folder.with_name(folder.name + ".partial")
 
 
 def _fill(source: Source, episode: int, start: int, arrays: Mapping[str, NDArray[np.uint8]]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from e0_policy.dataset import DatasetError, PackedSource, Source, gather, write_packed
+from e0_policy.dataset import DatasetError, PackedSource, Source, gather, partial_of, write_packed
 from e0_policy.types import ImageArray
 
 
@@ -63,7 +63,8 @@ def cached(
             folder.mkdir(parents=True, exist_ok=True)
             with _lock(folder / f".{target.name}.lock"):
                 if not target.is_dir():
-                    _check_room(folder, sum(map(len, source.episodes)) * len(views) * side * side * 3)
+                    shutil.rmtree(partial_of(target), ignore_errors=True)  # of a decoding that was killed
+                    _check_room(folder, side, sum(map(len, source.episodes)) * len(views) * side * side * 3)
                     write_packed(Scaled(source, views, side), target, progress, len(os.sched_getaffinity(0)))
         except OSError as error:
             raise DatasetError(f"{folder} cannot be written ({error.strerror}); give another cache_dir") from None
@@ -73,11 +74,13 @@ def cached(
     return found
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def _check_room(folder: Path, side: int, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > 0.95 * free:
+        others = ", ".join(sorted(path.name for path in folder.glob(f"{side}px-{'?' * 16}")))
+        unused = f"; if nothing trains on them, remove {others}" if others else ""
         raise DatasetError(
-            f"{folder}: decoded images need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give another "
+            f"{folder}: decoded images need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free{unused}; give another "
             "cache_dir, or decode: always"
         )
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import shutil
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from lerobot_folder import write_folder
 
 from e0_policy import image_cache
-from e0_policy.dataset import DatasetError
+from e0_policy.dataset import DatasetError, partial_of
 from e0_policy.image_cache import cached
 from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.transforms import resize_with_pad
@@ -79,3 +80,20 @@ def test_a_disk_without_room_and_a_folder_that_cannot_be_written_are_named(tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match=r"file cannot be written .*; give another cache_dir"):
         make(source, tmp_path / "file", calls=[])
+
+
+def test_what_a_killed_decoding_left_takes_no_room_and_other_caches_are_named(tmp_path, monkeypatch):
+    write_folder(tmp_path / "d", (4, 2))
+    source, cache = LeRobotSource(tmp_path / "d"), tmp_path / "cache"
+    make(source, cache, calls=[])
+    (whole,) = cache.iterdir()
+    left = whole.rename(partial_of(whole))
+
+    def usage(path):
+        return SimpleNamespace(free=0 if left.exists() else 10_000)
+
+    monkeypatch.setattr(image_cache.shutil, "disk_usage", usage)
+    make(source, cache, calls=[])
+    monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(DatasetError, match=f"remove {whole.name}; give another cache_dir"):
+        make(source, cache, views=("base",), calls=[])
