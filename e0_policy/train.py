@@ -98,6 +98,7 @@ class Run:
     learned: Mapping[str, str]  # seeds by task, with those of the checkpoint that it started from
     auxiliary: Auxiliary | None = None
     best_loss: float | None = None  # lowest validation loss so far
+    open_loop: dict[str, Any] | None = None  # of the last validation, and after which `step` it was
 
     def update(self, step: int, samples: Samples) -> tuple[dict[str, Tensor], float]:
         """One step of the optimizer and of the moving average; returns parts of the loss and the gradient norm.
@@ -111,13 +112,15 @@ class Run:
             parts |= self.auxiliary.backward(step, learning_rate(self.config, step))
         return parts, self.learner.descend(step, parts["loss"])
 
-    def validate(self) -> OpenLoop:
-        """Open-loop error of the moving average on evenly spaced held-out samples."""
+    def validate(self, step: int) -> OpenLoop:
+        """Open-loop error of the moving average after `step` on evenly spaced held-out samples."""
         held_out = self.data.validation
         picks = np.linspace(0, len(held_out) - 1, min(len(held_out), self.config.validation_samples)).astype(int)
         device = self.workers.device
         with self.averaged(), precision(self.config, device):
-            return open_loop(self.model, held_out, picks.tolist(), device, seed=self.config.seed)
+            result = open_loop(self.model, held_out, picks.tolist(), device, seed=self.config.seed)
+        self.open_loop = {"step": step, **asdict(result)}
+        return result
 
     def keep_best(self, step: int, result: OpenLoop) -> None:
         """Write `<output>/best` if no validation before had a lower loss."""
@@ -126,7 +129,7 @@ class Run:
         self.best_loss = result.loss
         ema = gathered(self.learner.ema.items(), self.workers.first)
         if self.workers.first:
-            self._write_checkpoint("best", ema, step, result)
+            self._write_checkpoint("best", ema, step)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -145,7 +148,7 @@ class Run:
             self.auxiliary.restore(load_part(saved, "optimizer"))
         self.best_loss = saved.meta.get("best_loss")
 
-    def save(self, step: int, result: OpenLoop | None) -> None:
+    def save(self, step: int) -> None:
         """Write the state, and the moving average as the policy's checkpoint."""
         config, parts = self.config, self.learner.tensors(self.workers.first)
         if not self.workers.first:
@@ -154,10 +157,10 @@ class Run:
             parts["optimizer"] |= self.auxiliary.tensors()
         meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}
         meta |= {"data": fingerprint(self.data.source), "best_loss": self.best_loss, LEARNED: self.learned}
-        self._write_checkpoint("checkpoint", parts["ema"], step, result)
+        self._write_checkpoint("checkpoint", parts["ema"], step)
         save(Path(config.output), step, parts, meta, config.keep)  # last: a run is as far as its state
 
-    def _write_checkpoint(self, name: str, ema: dict[str, Tensor], step: int, result: OpenLoop | None) -> None:
+    def _write_checkpoint(self, name: str, ema: dict[str, Tensor], step: int) -> None:
         config, source = self.config, self.data.source
         making: dict[str, Any] = {"data": config.to_dict()["data"], "data_sha256": fingerprint(source)}
         making |= {
@@ -165,7 +168,7 @@ class Run:
             "step": step,
             "seed": config.seed,
             "image_px": self.data.image_px,
-            "open_loop": asdict(result) if result else None,
+            "open_loop": self.open_loop,
         }
         transform, horizon = self.data.transform.to_json(), config.execution_horizon
         what = source.embodiment, source.period_ns, horizon, making
@@ -203,12 +206,12 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
         if turn.logs:
             loss = log.step(turn.done, mean(parts, workers), learning_rate(config, turn.step), norm)
         if turn.validates and len(run.data.validation):
-            result = run.validate()
+            result = run.validate(turn.done)
             log.validation(turn.done, result.figures, str(result))
             run.keep_best(turn.done, result)
         stopping = any_process(stop(), workers)
         if turn.saves or stopping:
-            run.save(turn.done, result)
+            run.save(turn.done)
         if stopping and not turn.last:
             raise Interrupted(f"stopped after step {turn.done}; go on with --resume")
     log.close()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from e0_policy.files import write_json
 from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
 from e0_policy.train_state import Saved, TrainStateError, newest, states
 
@@ -68,6 +69,11 @@ def run_command(
     parser.add_argument("--json", type=Path, help="write the final figures to this file")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--json {arguments.json}: its folder cannot be made ({error.strerror}); give another file")
+    try:
         config = load_config(arguments.config, dict(change(text) for text in arguments.set))
         figures = start(config, bool(arguments.resume or (arguments.go_on and states(Path(config.output)))))
     except RunDone as done:
@@ -80,7 +86,7 @@ def run_command(
         print(f"{name}: {stopped}", file=sys.stderr)
         return 130
     if arguments.json and figures is not None:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, figures)
     return 0
 
 

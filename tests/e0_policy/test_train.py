@@ -28,7 +28,7 @@ from e0_policy.synthetic import SyntheticSource
 from e0_policy.train import main, train
 from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
-from e0_policy.train_control import Interrupted, TrainingError
+from e0_policy.train_control import Interrupted, TrainingError, run_command
 from e0_policy.train_log import Log
 from e0_policy.train_setup import open_source
 from e0_policy.train_state import TrainStateError, load_part, newest, states
@@ -170,20 +170,22 @@ def test_the_best_weights_by_validation_loss_are_kept_also_over_a_resumption(tmp
     def scripted(*arguments, **settings):
         return replace(real(*arguments, **settings), loss=next(falling))
 
-    def stop(self, number, *result):
-        logged(self, number, *result)
-        if number == 4:
+    def stop(self, number, *rest):
+        if number == 5:
             os.kill(os.getpid(), signal.SIGTERM)
+        return logged(self, number, *rest)
 
-    logged = training.Log.validation
+    logged = training.Log.step
     monkeypatch.setattr(training, "open_loop", scripted)
-    monkeypatch.setattr(training.Log, "validation", stop)
+    monkeypatch.setattr(training.Log, "step", stop)
     config = make_config(tmp_path, validate_every=2, save_every=100)
     with pytest.raises(Interrupted):
         train(config)
     best = read_checkpoint(tmp_path / "best")
     assert (best.training["step"], best.training["open_loop"]["loss"]) == (4, 1.0)
-    monkeypatch.setattr(training.Log, "validation", logged)
+    last = read_checkpoint(tmp_path / "checkpoint").training
+    assert (last["step"], last["open_loop"]["step"], last["open_loop"]["loss"]) == (5, 4, 1.0)
+    monkeypatch.setattr(training.Log, "step", logged)
     result = train(config, resume=True)
     assert result.best_validation_loss == 1.0 and result.validation.loss == 2.0
     assert read_checkpoint(tmp_path / "best").identifier == best.identifier
@@ -326,6 +328,17 @@ def test_a_state_is_there_only_when_the_checkpoint_of_its_step_is(tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         train(make_config(tmp_path, save_every=1))
     assert not states(tmp_path)
+
+
+def test_figures_are_strict_json_and_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(make_config(tmp_path).to_dict()))
+    words = ["--config", str(tmp_path / "config.yaml"), "--json"]
+    out = tmp_path / "new" / "figures.json"
+    assert run_command("e0 train", "", "", lambda *_: {"loss": math.nan}, [*words, str(out)]) == 0
+    assert json.loads(out.read_text(), parse_constant=pytest.fail) == {"loss": None}
+    with pytest.raises(SystemExit, match="2"):
+        run_command("e0 train", "", "", pytest.fail, [*words, str(out / "below.json")])
+    assert "its folder cannot be made (File exists)" in capsys.readouterr().err
 
 
 def test_main_tells_wrong_input_by_its_exit_status(tmp_path, capsys):
