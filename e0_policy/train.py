@@ -310,8 +310,9 @@ def _batches(run: Run, first: int) -> Iterator[Samples]:
 
 
 def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches readers too; the training process stops them when it has saved its state."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C and a scheduler's SIGTERM reach readers too; they end with the training process, which saves its state."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

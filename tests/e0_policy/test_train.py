@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -192,19 +193,23 @@ def test_the_best_weights_by_validation_loss_are_kept_also_over_a_resumption(tmp
     assert read_checkpoint(tmp_path / "checkpoint").identifier != best.identifier
 
 
-def test_sigterm_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
-    real = training.Log.step
+def test_sigterm_to_readers_too_saves_the_state_and_stops(straight, tmp_path, monkeypatch):
+    real, readers = training.Log.step, []
 
     def step(self, number, *rest):
         if number == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            readers.extend(multiprocessing.active_children())
+            pids = " ".join(str(pid) for pid in (*(reader.pid for reader in readers), os.getpid()))
+            subprocess.run(["sh", "-c", f"kill -TERM {pids}"], check=True)  # not the parent: of it torch's readers know
+            for reader in readers:
+                reader.join(0.5)
         return real(self, number, *rest)
 
     monkeypatch.setattr(training.Log, "step", step)
     with pytest.raises(Interrupted, match="after step 4"):
-        train(make_config(tmp_path))
+        train(make_config(tmp_path, workers=2))
     monkeypatch.undo()
-    assert newest(tmp_path).step == 4
+    assert newest(tmp_path).step == 4 and len(readers) == 2
     train(make_config(tmp_path), resume=True)
     assert losses(tmp_path) == losses(straight)
 
