@@ -14,6 +14,8 @@ from e0_policy.transforms import BoolArray
 from e0_policy.types import ImageArray, Representation
 
 _SHARED = ("embodiment", "period_ns", "proprioception_names", "representation", "action_names")
+JUMP = 5.0
+"""Of a threshold of rest: more motion over frames that were left out than so many times it is no rest."""
 
 
 class Selection:
@@ -58,6 +60,16 @@ class Selection:
                 images[here], present[here] = gather(source, views, numbers, original[here], side)
         return images, present
 
+    def left_out(self, columns: Sequence[bool]) -> tuple[int, int, float]:
+        """Frames that were left out, frames that there were, and the most that a column moved over left-out ones."""
+        kept = whole = 0
+        moved = 0.0
+        for s, e, frames in self._parts:
+            rows = self._sources[s].episodes[e].actions[:, np.asarray(columns)]
+            kept, whole = kept + len(frames), whole + len(rows)
+            moved = max(moved, float(np.abs(rows[frames[1:] - 1] - rows[frames[:-1]]).max(initial=0.0)))
+        return whole - kept, whole, moved
+
 
 def mixed(sources: Sequence[Source], names: Sequence[str]) -> Source:
     """All episodes of several sources.
@@ -96,6 +108,9 @@ def with_instructions(source: Source, patterns: Sequence[str]) -> Source:
 def without_idle(source: Source, columns: Sequence[bool], threshold_rad: float) -> Source:
     """A source without the frames at which the command rests. Demonstrators pause; a policy may never leave a pause.
 
+    Each frame is compared with the one before it, so motion that is slow enough goes as well and leaves a jump;
+    `idle_words` tells of it.
+
     Args:
         source: the demonstrations.
         columns: action columns that `threshold_rad` is for (the joints); any change of another one is a move.
@@ -108,6 +123,17 @@ def without_idle(source: Source, columns: Sequence[bool], threshold_rad: float) 
         change = np.abs(np.diff(episode.actions, axis=0)) > limit
         parts.append((0, index, np.flatnonzero(np.concatenate([[True], change.any(1)]))))
     return Selection([source], parts)
+
+
+def idle_words(source: Source, columns: Sequence[bool], threshold_rad: float) -> str:
+    """What `without_idle` did to its source, with a warning if slow motion was taken for rest."""
+    if not isinstance(source, Selection):
+        return ""
+    gone, whole, moved = source.left_out(columns)
+    text = f"{gone} of {whole} frames are left out as idle; at most {moved:.3g} rad are moved over between two frames"
+    if moved <= JUMP * threshold_rad:
+        return text
+    return f"warning: {text}: slow motion was taken for rest; lower drop_idle_rad, which is {threshold_rad:g}"
 
 
 def _all(index: int, source: Source) -> list[tuple[int, int, IndexArray]]:

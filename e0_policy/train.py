@@ -42,11 +42,12 @@ from e0_policy.insulation import autoregressive_loss
 from e0_policy.learned_seeds import LEARNED, learned_seeds, merged
 from e0_policy.learner import Learner, learning_rate
 from e0_policy.model import E0Model
+from e0_policy.selection import idle_words
 from e0_policy.train_batch import Collator, Samples, perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_control import Interrupted, precision, run_command, saved_state, stop_signal, turns
 from e0_policy.train_log import Log
-from e0_policy.train_setup import Data, check_rows, clipped_share, fingerprint, initial_checkpoint, load_data
+from e0_policy.train_setup import GRIPPER, Data, check_rows, clipped_share, fingerprint, initial_checkpoint, load_data
 from e0_policy.train_state import Saved, TrainStateError, gathered, load_part, save
 from e0_policy.validation import OpenLoop, open_loop
 from e0_policy.weights import load_pretrained
@@ -224,6 +225,9 @@ def _summary(run: Run) -> str:
         f"{run.learner.parameters / 1e6:.2f} M parameters; {len(data.dataset)} samples of {data.source.embodiment} to "
         f"train on, {len(data.validation)} held out; {clipped_share(data.dataset):.2%} of the action values clip"
     )
+    if config.drop_idle_rad:
+        joints = [name != GRIPPER for name in data.source.action_names]
+        text += f"\n{idle_words(data.source, joints, config.drop_idle_rad)}"
     guessed = without_camera(config.augmentation, config.cameras, config.model.views) if config.augment else ()
     if guessed:
         text += (

@@ -52,7 +52,10 @@ class TrainConfig:
     quantile_high: float = 0.99
     constant_dimensions: Literal["error", "hold"] = "error"
     text_tokenizer: str = ""  # PaliGemma's tokenizer.json or tokenizer.model; empty: words of the instructions
-    drop_idle_rad: float = 0.0  # leave out frames at which the command moves less; 0 keeps all
+    drop_idle_rad: float = (
+        0.0  # leave out frames at which the command moves less from the one before; 0 keeps all. Slow
+    )
+    # motion goes too and leaves a jump: a training says at its start how many frames, and how far
     view_dropout: float = 0.0
     augment: bool = True
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

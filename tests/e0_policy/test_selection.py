@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from e0_policy.dataset import DatasetError, Episode, gather
-from e0_policy.selection import mixed, with_instructions, without_idle
+from e0_policy.selection import idle_words, mixed, with_instructions, without_idle
 from e0_policy.types import ImageArray, Representation
 
 
@@ -74,3 +74,16 @@ def test_idle_frames_are_left_out_with_their_images():
     np.testing.assert_array_equal(moving.episodes[0].actions, actions[[0, 1, 3, 4, 5]])
     images, _ = gather(moving, ("base",), np.array([0, 0]), np.array([4, 2]), 8)
     assert images[:, 0, 0, 0, 0].tolist() == [5, 3]
+
+
+def test_slow_motion_that_is_taken_for_rest_is_told():
+    slow, source = np.r_[np.linspace(0, 0.1, 11), 0.1 + 0.0019 * np.arange(1, 101), 0.3], Numbered(0, (112,))
+    table = np.stack([slow, np.ones(112)], 1)
+    source.episodes[0] = Episode("e0", "do 0", table, table)
+    said = idle_words(without_idle(source, (True, False), 0.002), (True, False), 0.002)
+    assert said.startswith("warning: 100 of 112 frames are left out as idle; at most 0.19 rad")
+    assert said.endswith("lower drop_idle_rad, which is 0.002")
+    table[11:111, 0] = 0.1
+    said = idle_words(without_idle(source, (True, False), 0.002), (True, False), 0.002)
+    assert said == "100 of 112 frames are left out as idle; at most 0 rad are moved over between two frames"
+    assert idle_words(source, (True, False), 0.002) == ""

@@ -141,7 +141,7 @@ def folder(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data") / "both", (24, 20, 22, 18, 26), side=48).path
 
 
-def test_a_lerobot_folder_is_trained_on_from_the_cache_and_from_the_videos_alike(folder, tmp_path):
+def test_a_lerobot_folder_is_trained_on_from_the_cache_and_from_the_videos_alike(folder, tmp_path, capsys):
     changes = {"data": str(folder), "batch_size": 6, "drop_idle_rad": 0.001}
     train(make_config(tmp_path / "once", **changes))
     assert [p.name[:5] for p in folder.with_name("both.cache").iterdir()] == ["32px-"]
@@ -151,6 +151,7 @@ def test_a_lerobot_folder_is_trained_on_from_the_cache_and_from_the_videos_alike
     made = read_checkpoint(tmp_path / "once" / "checkpoint")
     assert made.embodiment == "panda" and made.period_ns == 50_000_000 and made.training["data"] == str(folder)
     assert load_policy(str(tmp_path / "once" / "checkpoint"), device="cpu", dtype="float32").execution_horizon == 4
+    assert "frames are left out as idle; at most" in capsys.readouterr().out
 
 
 def test_folders_are_mixed_and_filtered_by_instruction(folder, tmp_path):
