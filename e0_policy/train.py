@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,9 @@ class Run:
     model: E0Model
     module: nn.Module  # the model's TrainStep, wrapped for several processes
     learner: Learner
-    learned: Mapping[str, str]  # seeds by task, with those of the checkpoint that it started from
     auxiliary: Auxiliary | None = None
     best_loss: float | None = None  # lowest validation loss so far
+    learned: Mapping[str, str] = field(default_factory=dict)  # seeds by task, those of its start too
     open_loop: dict[str, Any] | None = None  # of the last validation, and after which `step` it was
 
     def update(self, step: int, samples: Samples) -> tuple[dict[str, Tensor], float]:
@@ -263,7 +263,7 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
     auxiliary = Auxiliary(config, model, workers.world) if config.auxiliary_scenes else None
     before: Mapping[str, Any] = saved.meta if saved else initial.training if initial else {}
     learned = merged(before.get(LEARNED, {}), learned_seeds(data.source.episodes))
-    run = Run(config, workers, data, model, wrapped, Learner(model, config), learned, auxiliary)
+    run = Run(config, workers, data, model, wrapped, Learner(model, config), auxiliary, learned=learned)
     if saved:
         run.restore(saved)
     return run

@@ -52,10 +52,9 @@ class TrainConfig:
     quantile_high: float = 0.99
     constant_dimensions: Literal["error", "hold"] = "error"
     text_tokenizer: str = ""  # PaliGemma's tokenizer.json or tokenizer.model; empty: words of the instructions
-    drop_idle_rad: float = (
-        0.0  # leave out frames at which the command moves less from the one before; 0 keeps all. Slow
-    )
-    # motion goes too and leaves a jump: a training says at its start how many frames, and how far
+    # Leave out frames at which the command moves less from the one before; 0 keeps all. Slow motion goes too and leaves
+    # a jump: a training says at its start how many frames went, and how far that was.
+    drop_idle_rad: float = 0.0
     view_dropout: float = 0.0
     augment: bool = True
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
