@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from e0_policy.types import WRIST_VIEWS
+
 
 class AugmentationError(ValueError):
     """A setting or an image does not fit; the message says what was got and what is allowed."""
@@ -31,7 +33,7 @@ class AugmentationConfig:
     ranges are not stated.
     """
 
-    wrist_views: tuple[str, ...] = ("wrist", "left_wrist", "right_wrist")
+    wrist_views: tuple[str, ...] = WRIST_VIEWS
     spherical_probability: float = 0.5
     yaw_rad: float = 0.15
     pitch_rad: float = 0.1

@@ -17,64 +17,12 @@ from e0_policy.collate import to_unit
 from e0_policy.diffusion import SamplerSettings
 from e0_policy.fast_path import _EPS, Buffers, FastPath, Inputs, Shape
 from e0_policy.fused import Layer, Norm
+from e0_policy.gpu_tiles import FEW, MANY, PREFIX_ATTEND, Tile, Tiles, fitted
 from e0_policy.model import E0Model
 from e0_policy.model_config import E0Config
 from e0_policy.vision import EncoderLayer, SiglipTower
 
 _LOG2_E = 1.4426950408889634
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What a program of a kernel computes, and how: rows, columns and depth of a step, programs per result."""
-
-    rows: int
-    columns: int
-    depth: int = 64
-    splits: int = 1
-    warps: int = 4
-    stages: int = 4
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Choices for one number of rows, and how much the kernels of a layer overlap.
-
-    Attributes:
-        overlap: programmatic dependent launch: a kernel's programs arrive before the kernel before has ended.
-        fetch: each kernel asks for the weights of the next one.
-
-    """
-
-    qkv: Tile
-    attend: Tile
-    out: Tile
-    gate_up: Tile
-    down: Tile
-    overlap: bool = False
-    fetch: bool = False
-
-
-FEW = Tiles(
-    qkv=Tile(128, 16, 64),
-    attend=Tile(16, 64, splits=3, stages=2),
-    out=Tile(128, 32, 64, splits=4),
-    gate_up=Tile(128, 32, 64),
-    down=Tile(128, 32, 64, splits=4),
-)
-"""Up to 128 rows: reading the weights is what takes time."""
-
-MANY = Tiles(
-    qkv=Tile(128, 32, 64, warps=8),
-    attend=Tile(64, 32, splits=2, stages=2),
-    out=Tile(128, 64, 64, splits=2, warps=8),
-    gate_up=Tile(128, 64, 64, warps=8),
-    down=Tile(128, 64, 64, splits=2, warps=8),
-)
-"""More rows: arithmetic is."""
-
-PREFIX_ATTEND = Tile(64, 32, splits=2, stages=2)
-"""Attention among the prefix's tokens: 8 x 525 queries at two views."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +70,7 @@ class GpuPath(FastPath):
     def __init__(self, model: E0Model, settings: SamplerSettings, tiles: Tiles | None = None) -> None:
         super().__init__(model, settings)
         rows = self.config.action_tokens * settings.samples
-        self.tiles = _fitted(tiles or (FEW if rows <= 128 else MANY), self.config)
+        self.tiles = fitted(tiles or (FEW if rows <= 128 else MANY), self.config)
         self.modulations = [self._modulations(norms) for norms in self.norms]
         self.tower = _Tower(model) if self.config.vision == "siglip" else None
 
@@ -276,12 +224,6 @@ def _modulation(norm: Norm, matrix: Tensor) -> Modulation:
     return Modulation(norm.scale, norm.gate, matrix.float() @ norm.shift.float())
 
 
-def _fitted(tiles: Tiles, config: E0Config) -> Tiles:
-    """Tiles made narrower where the model is too small for them: a program keeps inside half a head."""
-    half = config.head_dim // 2
-    return replace(tiles, qkv=replace(tiles.qkv, columns=min(tiles.qkv.columns, half)))
-
-
 def _parts(tile: Tile, rows: int, columns: int, samples: int) -> tuple[int, int]:
     """Elements of partial sums, and counters, of a kernel with `rows` x `columns` results."""
     blocks = -(-rows // tile.rows) * samples
@@ -374,6 +316,7 @@ def accumulate(
 ) -> None:
     """`x += gate * (a W^T)`, and `xs` and `squares` of the next norm."""
     (rows, width), out = a.shape, x.shape[1]
+    assert width % (tile.splits * tile.depth) == 0, "a split reads on into the next one"
     ahead = following if tiles.fetch else None
     kernels.accumulate[(-(-rows // tile.rows) * (out // tile.columns) * tile.splits,)](
         a, weight, x, buffers.xs, buffers.squares, *gates, *scales, x if flags is None else flags,

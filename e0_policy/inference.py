@@ -128,6 +128,11 @@ class E0Policy:
         for name, value in (("execution_horizon", self.execution_horizon), ("horizon", settings.horizon or rows)):
             if not 1 <= value <= rows:
                 raise InferenceError(f"setting {name} is {value}; this model predicts {rows} rows")
+        if 0 < settings.horizon < settings.execution_horizon:
+            raise InferenceError(
+                f"setting horizon is {settings.horizon}, execution_horizon {settings.execution_horizon}: a plan would "
+                "end before the next one is due"
+            )
         _check_transform(self._transform, model)
 
     @property

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from e0_policy.lerobot_folder import ACTION, IMAGES, STATE, TASK, read_folder, step_names
+from e0_policy.lerobot_folder import ACTION, STATE, TASK, read_folder, step_names
 from e0_policy.policy_server import make_server, port_of
 
 SEED = "e0/seed"
@@ -82,7 +82,7 @@ class LeRobotPolicy:
             raise ValueError(f"{missing[0]!r} is missing; got {', '.join(map(str, request))}")
         torch.manual_seed(int(request.get(SEED, 0)))
         arrays = {name: np.asarray(request[name]) for name in needed}
-        several = arrays[needed[0]].ndim == (4 if needed[0].startswith(IMAGES) else 2)
+        several = arrays[needed[0]].ndim == (4 if needed[0] in self._images else 2)
         steps = range(len(arrays[needed[0]])) if several else (None,)
         with torch.inference_mode():
             self._policy.reset()

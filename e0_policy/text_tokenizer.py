@@ -53,7 +53,8 @@ class WordTokenizer:
     """Embedded tokenizer: known words have one id each, all other text is spelled in UTF-8 bytes.
 
     Ids: 0 padding, 1 beginning, 2 to 257 bytes, then `words`, then unused ids, then `specials` from the top down.
-    Case and runs of white space do not matter; otherwise different texts have different ids.
+    Case and runs of white space do not matter, nor does white space between digits; otherwise different texts have
+    different ids.
 
     Args:
         words: words with an id of their own, lower case; those of the training instructions (`fit`).
@@ -191,6 +192,8 @@ class Prompt:
         max_tokens: length L that prompts are padded to.
         proprioception: true writes the proprioception into the text.
         bins: of the proprioception over [-1, 1].
+        digits: that each bin is written with, zeros first: a tokenizer that drops the space between two numbers could
+            not tell `1 22` from `12 2`. 0: as many as it has, as in pi0.5.
 
     """
 
@@ -198,6 +201,7 @@ class Prompt:
     max_tokens: int
     proprioception: bool = False
     bins: int = 256
+    digits: int = 0
 
     def text(self, instruction: str, proprioception: FloatArray) -> str:
         """Prompt for an instruction and a normalised proprioception `(P,)`."""
@@ -205,7 +209,7 @@ class Prompt:
         if not self.proprioception:
             return f"{cleaned}\n"
         bins = np.clip((proprioception + 1.0) / 2.0 * self.bins, 0, self.bins - 1).astype(int)
-        return f"Task: {cleaned}, State: {' '.join(map(str, bins))};\nAction: "
+        return f"Task: {cleaned}, State: {' '.join(f'{b:0{self.digits}d}' for b in bins)};\nAction: "
 
     def encode(self, instruction: str, proprioception: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Ids `(L,)` padded with 0, and the mask `(L,)` that is true on real tokens.

@@ -173,11 +173,12 @@ def fit_transform(config: TrainConfig, source: Source, episodes: Sequence[int]) 
         )
         for statistics in (proprioception, actions)
     ]
-    in_text = model.proprio_form == "text"
+    in_text, tokenizer = model.proprio_form == "text", _text_tokenizer(config, source, episodes)
+    digits = len(str(model.proprio_bins - 1)) if isinstance(tokenizer, WordTokenizer) else 0
     return PolicyTransform(
         views=model.views,
         image_size=model.image_size,
-        prompt=Prompt(_text_tokenizer(config, source, episodes), model.max_text_tokens, in_text, model.proprio_bins),
+        prompt=Prompt(tokenizer, model.max_text_tokens, in_text, model.proprio_bins, digits),
         proprioception=normalizers[0],
         proprio_dim=model.proprio_dim,
         actions=normalizers[1],

@@ -287,6 +287,7 @@ class PolicyTransform:
             "max_tokens": self.prompt.max_tokens,
             "proprioception_in_text": self.prompt.proprioception,
             "proprioception_bins": self.prompt.bins,
+            "proprioception_digits": self.prompt.digits,
             "proprioception": self.proprioception.to_json(),
             "proprio_dim": self.proprio_dim,
             "actions": self.actions.to_json(),
@@ -308,7 +309,8 @@ class PolicyTransform:
         """
         try:
             tokenizer = tokenizer_from_json(data["text"], text_file)
-            prompt = Prompt(tokenizer, data["max_tokens"], data["proprioception_in_text"], data["proprioception_bins"])
+            written = data["proprioception_in_text"], data["proprioception_bins"], data.get("proprioception_digits", 0)
+            prompt = Prompt(tokenizer, data["max_tokens"], *written)
             return PolicyTransform(
                 views=tuple(data["views"]),
                 image_size=data["image_size"],

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 ImageArray = NDArray[np.uint8]
 
+WRIST_VIEWS = ("wrist", "left_wrist", "right_wrist")
+"""Views that move with an arm, whatever their cameras do."""
 MAX_ROWS = 1024
 MAX_PERIOD_NS = 3600 * 10**9
 MAX_COLUMNS = 64

@@ -14,7 +14,7 @@ import numpy as np
 
 from e0_policy.embodiment import Embodiment, load_embodiment
 from e0_policy.files import write_json
-from e0_policy.types import ImageArray
+from e0_policy.types import WRIST_VIEWS, ImageArray
 from e0_ros import interfaces
 from e0_ros.config import ConfigError, add_arguments, from_arguments
 from e0_ros.core.bag_reader import Bag, BagReadError
@@ -170,7 +170,7 @@ def _camera(options: argparse.Namespace, arm: Embodiment) -> tuple[int, dict[str
 
 def _view(options: argparse.Namespace, _: Embodiment) -> tuple[int, dict[str, Any]]:
     before = first_images(Bag(options.reference))
-    wanted = options.views or [name for name in before if name != "wrist"]
+    wanted = options.views or [name for name in before if name not in WRIST_VIEWS]
     now = first_images(Bag(options.bag)) if options.bag else seen_now(wanted)
     shifts = compare_views({name: before[name] for name in wanted if name in before}, now, options.out)
     if not shifts:

@@ -96,6 +96,8 @@ PLANT_LATE_MS = 500.0
 """How far the stamps of simulated physics may be behind the clock on a busy machine."""
 HAND_HZ = 15.0
 """Rate of franka_gripper's joint states."""
+DEFAULT_VIEWS, DEFAULT_PX = ("base", "wrist"), 224
+"""Of a simulator's cameras, where no checkpoint says what it was trained with."""
 FAKE_HAND_HZ = 10.0
 """Rate of franka_gripper's fake_gripper_state_publisher."""
 TELEOP_PACE = {"exhausted_ms": 20.0}
@@ -149,8 +151,11 @@ class SimArguments:
                           choices=("scripted", "policy", "replay", "teleop", "external"))  # fmt: skip
     task: str = setting("", "task of the first scene; empty: the simulator's first")
     seed: int = setting(0, "seed of the first scene", low=0, high=2**63 - 1)
-    views: tuple[str, ...] = setting(("base", "wrist"), "camera views, the reference view first")
-    size: int = setting(224, "height and width of the views", unit="px", low=16, high=2048)
+    views: tuple[str, ...] = setting(
+        (), "camera views, the reference view first; empty: the checkpoint's, or base,wrist"
+    )
+    size: int = setting(0, "height and width of the views; 0: as the checkpoint was trained with, or 224", unit="px",
+                        low=0, high=2048)  # fmt: skip
     controller: str = setting("", "how commands reach the arm; empty: joint_trajectory, or the simulator's own steps",
                               choices=("", "joint_trajectory", "impedance", "step"))  # fmt: skip
     embodiment: str = setting("", "arm; empty: the simulator's own")
@@ -290,6 +295,7 @@ class FrankaArguments(BenchArguments):
 
 def sim_graph(a: SimArguments) -> Graph:
     """The simulator's bridge in the robot's place."""
+    a = replace(a, views=a.views or DEFAULT_VIEWS, size=a.size or DEFAULT_PX)
     simulator, lockstep = SIMULATORS[a.simulator], a.mode == "lockstep"
     common = {"embodiment": a.embodiment or simulator.embodiment, "lockstep": lockstep}
     steps = {"step_columns": simulator.step_columns} if simulator.step_columns else {}

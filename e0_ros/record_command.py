@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from e0_policy.types import WRIST_VIEWS
 from e0_ros.calibrate_command import compare_views
 from e0_ros.config import ConfigError
 from e0_ros.core.bag_reader import Bag, BagReadError
@@ -110,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare_views(reference: Path, folder: Path) -> None:
     """Say whether a fixed camera has moved since a take; overlays go to the logs."""
-    before = {view: image for view, image in first_images(Bag(reference)).items() if view != "wrist"}
+    before = {view: image for view, image in first_images(Bag(reference)).items() if view not in WRIST_VIEWS}
     if any(shift.moved for shift in compare_views(before, pictures(list(before), 10.0), folder).values()):
         print(f"a camera has moved since {reference.name}: put it back, or the policy sees another scene", flush=True)
 

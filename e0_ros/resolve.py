@@ -82,7 +82,7 @@ def resolve(
 
     """
     try:
-        arguments: Any = from_mapping(arguments_class(name), values or {}, f"graph {name}")
+        arguments: Any = _as_trained(name, from_mapping(arguments_class(name), values or {}, f"graph {name}"))
         graph = GRAPHS[name][1](arguments)
         chosen = _settings_file(name, arguments.settings)
         for node, given in (settings or {}).items():
@@ -91,7 +91,6 @@ def resolve(
             if node not in [known.name for known in NODES]:
                 raise GraphError(f"settings: no node {node!r}{closest(str(node), [p.name for p in graph.processes])}")
         ready = tuple(configured(process, chosen.get(process.name, {})) for process in graph.processes)
-        _check_checkpoint(name, arguments)
     except (ConfigError, EmbodimentError) as error:
         raise GraphError(str(error)) from None
     for process in ready:
@@ -99,23 +98,28 @@ def resolve(
     return replace(graph, processes=ready)
 
 
-def _check_checkpoint(graph: str, arguments: Any) -> None:
-    """Whether what a graph moves takes the rows of E0's checkpoint, if it is named and here; the node looks closer.
+def _as_trained(graph: str, arguments: Any) -> Any:
+    """Arguments with the views and their size that E0's checkpoint was trained with, if it is named and here, where a
+    simulator can give them and others are not asked for. The policy's node looks closer.
 
     Raises:
-        ConfigError: it does not, or the checkpoint cannot be read.
+        ConfigError: what the graph moves does not take its rows, or it cannot be read.
 
     """
     if not (folder := getattr(arguments, "checkpoint", "")):
-        return
+        return arguments
     from e0_policy.foreign import is_foreign
     from e0_ros.policies import CONFIG, check_rows, read_card
 
     if is_foreign(folder) or not (Path(folder) / CONFIG).is_file():
-        return
+        return arguments
     simulator = getattr(arguments, "simulator", "")
     names = SIMULATORS[simulator].step_names if simulator else ()
-    check_rows(read_card(folder), names, f"simulator {simulator}" if simulator else f"graph {graph}")
+    card = read_card(folder)
+    check_rows(card, names, f"simulator {simulator}" if simulator else f"graph {graph}")
+    if not simulator:
+        return arguments
+    return replace(arguments, views=arguments.views or card.views, size=arguments.size or card.image_px)
 
 
 def _check_needs(process: Process, interpreter: str) -> None:

@@ -24,6 +24,7 @@ from e0_policy.policy import Policy
 from e0_policy.types import ImageArray
 from e0_ros.config import ConfigError, check, closest, setting
 from e0_ros.core.policy_config import DOUBT_NATS
+from e0_ros.graph import DEFAULT_PX, DEFAULT_VIEWS
 from e0_ros.graph import SIMULATORS as GRAPH_SIMULATORS
 from e0_ros.policies import Card, check_rows, load_checkpoint, read_card
 from e0_ros.version import code_version
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from sim.evaluator import Episode
 
 GRAPH_MODES, LOCAL_MODES = ("lockstep", "realtime"), ("direct", "raw")
-DEFAULT_VIEWS, DEFAULT_PX = ("base", "wrist"), 224
 SETTINGS = {"threads": 1}
 """Settings of inference that an evaluation has of its own: one thread, so that every mode computes the same bits."""
 

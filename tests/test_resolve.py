@@ -82,6 +82,20 @@ def test_a_checkpoint_whose_rows_nothing_takes_is_refused_before_anything_starts
             resolve(graph, values)
 
 
+def test_a_simulators_pictures_are_those_that_the_checkpoint_was_trained_with_unless_others_are_asked_for(monkeypatch):
+    def made(**values):
+        graph = resolve("sim", {"simulator": "fr3_plant", "mode": "lockstep", "embodiment": "panda", **values})
+        bridge = next(p for p in graph.processes if p.name == "bridge").settings
+        sync = next(p for p in graph.processes if p.name == "observation_sync").settings
+        assert (bridge["width_px"], bridge["views"]) == (sync["image_width"], sync["views"])
+        return bridge["width_px"], tuple(bridge["views"])
+
+    shipped = {"source": "policy", "checkpoint": str(ROOT / "config/checkpoint/pick_push")}
+    assert made() == (224, ("base", "wrist"))
+    assert made(**shipped) == (128, ("base", "side", "wrist"))
+    assert made(**shipped, size=96, views=("base", "wrist")) == (96, ("base", "wrist"))
+
+
 def test_settings_file_is_checked_and_overridden(stub_graph, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("policy: {rate_hz: 2, exit_status: 1}\n")

@@ -70,12 +70,14 @@ class ObservationSync:
         read_joints: Callable[[Any], FloatArray] = np.asarray,
         read_gripper: Callable[[Any], float] = float,
     ) -> None:
-        def stream(name: str, rate_hz: float) -> Stream[Any]:
-            return Stream(name, rate_hz, config.patience_periods, config.slack_ms)
+        known_ms = max((*config.camera_latency_ms, 0.0))  # stamps count from the exposure, images come that much later
+
+        def stream(name: str, rate_hz: float, late_ms: float = 0.0) -> Stream[Any]:
+            return Stream(name, rate_hz, config.patience_periods, config.slack_ms + late_ms)
 
         self._config = config
         self._reference, *self._others = config.views
-        self.streams = {name: stream(name, config.camera_rate_hz) for name in config.views}
+        self.streams = {name: stream(name, config.camera_rate_hz, known_ms) for name in config.views}
         self.streams[JOINTS] = self._joints = stream(JOINTS, config.joint_rate_hz)
         self.streams[GRIPPER] = self._gripper = stream(GRIPPER, config.gripper_rate_hz)
         self._read_image, self._read_joints, self._read_gripper = read_image, read_joints, read_gripper

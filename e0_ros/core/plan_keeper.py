@@ -68,10 +68,11 @@ class PlanKeeper:
 
     def rows_meant(self, chunk: ActionChunk) -> int:
         """Rows of a chunk that run before the next plan is due, at least one: up to the first that is in doubt."""
+        horizon = min(self._horizon, len(chunk.rows))
         if chunk.uncertainty is None:
-            return self._horizon
-        doubted = np.flatnonzero(chunk.uncertainty[: self._horizon] > self._doubt_nats)
-        return max(int(doubted[0]), 1) if len(doubted) else self._horizon
+            return horizon
+        doubted = np.flatnonzero(chunk.uncertainty[:horizon] > self._doubt_nats)
+        return max(int(doubted[0]), 1) if len(doubted) else horizon
 
     def plan(self, in_force: InForce | None) -> Plan | None:
         """The plan that the executor follows, if it is of this session since the last reset, and at its own time."""

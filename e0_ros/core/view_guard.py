@@ -12,12 +12,9 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from e0_policy.types import ImageArray
+from e0_policy.types import WRIST_VIEWS, ImageArray
 from e0_ros.core.decode import resize_with_pad
 from e0_ros.core.view_check import ViewShift, overlay, view_shift
-
-MOVING = "wrist"
-"""A view that moves with the arm, whatever its camera does."""
 
 
 class ViewGuard:
@@ -30,7 +27,7 @@ class ViewGuard:
     """
 
     def __init__(self, before: Mapping[str, ImageArray]) -> None:
-        self._before = {view: image for view, image in before.items() if view != MOVING}
+        self._before = {view: image for view, image in before.items() if view not in WRIST_VIEWS}
         self.shifts: dict[str, ViewShift] = {}
         self.overlays: dict[str, bytes] = {}
 

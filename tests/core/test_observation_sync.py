@@ -225,6 +225,19 @@ def test_a_late_reference_image_is_stale() -> None:
     assert got.stream == "base" and got.reason == "late: 200.0 ms old on arrival; allowed is 140.0 ms"
 
 
+def test_a_camera_that_is_known_to_be_late_is_not_late_for_that() -> None:
+    """Its stamps count from the exposure; what it takes from there on is allowed beside what others may take."""
+    sync = core(views=("base", "wrist"), camera_latency_ms=(200.0, 30.0))
+    feed_state(sync, 0, 144)
+    assert sync.add_image("wrist", ms(130), IMAGE, ms(145)) == []
+    feed_state(sync, 145, 314)
+    (made,) = sync.add_image("base", ms(300), IMAGE, ms(315))
+    assert isinstance(made, Observation) and made.stamp_ns == ms(100)
+    feed_state(sync, 316, 482)
+    late = stale(sync.add_image("base", ms(333), IMAGE, ms(483)))
+    assert late.reason == "late: 350.0 ms old on arrival; allowed is 340.0 ms"
+
+
 def test_an_image_behind_an_answered_one_is_late() -> None:
     sync = core(views=("base",))
     feed_state(sync, 0, 101)

@@ -35,6 +35,12 @@ def test_a_plan_is_due_at_first_and_after_the_execution_horizon() -> None:
     assert kept.due(1001)
 
 
+def test_the_next_plan_is_due_when_a_short_one_ends() -> None:
+    kept = keeper()
+    kept.chunk(PolicyOutput(np.zeros((5, 8)), PERIOD), observation(1000), 0)
+    assert not kept.due(1000 + 5 * PERIOD - 1) and kept.due(1000 + 5 * PERIOD)
+
+
 def test_a_chunk_carries_what_the_executor_checks() -> None:
     chunk = keeper().chunk(output(0.5), observation(1000), 42)
     assert (chunk.t0_ns, chunk.in_reply_to_ns, chunk.period_ns) == (1000, 1000, PERIOD)

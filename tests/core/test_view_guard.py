@@ -25,6 +25,13 @@ def test_a_camera_that_stayed_and_one_that_moved_as_a_policy_sees_them(px) -> No
     assert picture.shape == (168, 224, 3), "without the padding, whose edge moves with no camera"
 
 
+def test_views_on_an_arm_have_not_moved_when_the_arm_stands_elsewhere() -> None:
+    rng, scene = np.random.default_rng(5), table()
+    guard = ViewGuard(dict.fromkeys(("wrist", "left_wrist", "right_wrist"), observed(seen(scene, rng))))
+    guard.look(dict.fromkeys(("wrist", "left_wrist", "right_wrist"), observed(seen(scene, rng, 14.0))))
+    assert guard.moved == () and not guard.shifts
+
+
 def test_another_scene_is_said_to_be_beyond_telling_and_is_not_passed_off_as_unmoved() -> None:
     rng = np.random.default_rng(6)
     guard = ViewGuard({"base": np.full((480, 640, 3), 90, np.uint8)})

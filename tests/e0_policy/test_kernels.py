@@ -22,7 +22,8 @@ ON_GPU = torch.cuda.is_available()
 pytest.importorskip("triton", reason="triton is not installed (torch's CUDA wheels bring it)")
 
 from e0_policy import gpu_path  # noqa: E402
-from e0_policy.gpu_path import GpuBuffers, GpuPath, Modulation, Tile, Tiles  # noqa: E402
+from e0_policy.gpu_path import GpuBuffers, GpuPath, Modulation  # noqa: E402
+from e0_policy.gpu_tiles import Tile, Tiles  # noqa: E402
 
 DEVICE = "cuda" if ON_GPU else "cpu"
 HEADS, SIZE, WIDTH, MLP, PREFIX = 2, 64, 128, 128, 21

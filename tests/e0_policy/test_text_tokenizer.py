@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from e0_policy.text_tokenizer import (
@@ -63,6 +63,15 @@ def test_proprioception_can_be_text():
     assert prompt.text("pick_up  it", STATE) == "Task: pick up it, State: 0 128 255;\nAction: "
     other = prompt.encode("pick up it", STATE + np.array([0.1, 0.0, 0.0]))
     assert (other[0] != prompt.encode("pick up it", STATE)[0]).any()
+
+
+@given(st.lists(st.integers(0, 255), min_size=3, max_size=3), st.lists(st.integers(0, 255), min_size=3, max_size=3))
+@example([1, 22, 5], [12, 2, 5])
+def test_states_of_other_bins_have_other_ids(one, other):
+    prompt = Prompt(WordTokenizer(), 96, proprioception=True, digits=3)
+    ids, others = (prompt.encode("pick up it", (np.array(b) + 0.5) / 128 - 1)[0] for b in (one, other))
+    assert (ids == others).all() == (one == other)
+    assert "State: 001 022 005;" in prompt.text("pick up it", (np.array([1, 22, 5]) + 0.5) / 128 - 1)
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ from e0_policy.train_control import Interrupted, TrainingError, run_command
 from e0_policy.train_log import Log
 from e0_policy.train_setup import open_source
 from e0_policy.train_state import TrainStateError, load_part, newest, states
+from e0_policy.transforms import PolicyTransform
 from e0_policy.types import Observation
 from e0_ros.policies import first_views
 
@@ -249,7 +250,10 @@ def test_proprioception_in_other_forms(tmp_path, form):
     result = train(make_config(tmp_path, steps=2, model={"proprio_form": form, "max_text_tokens": 96}))
     assert math.isfinite(result.loss)
     transform = read_checkpoint(tmp_path / "checkpoint").transform
-    assert transform["proprioception_in_text"] == (form == "text")
+    assert transform["proprioception_in_text"] == (form == "text") and transform["proprioception_digits"] == 3
+    read = PolicyTransform.from_json(transform)
+    assert read.to_json() == transform
+    assert PolicyTransform.from_json({k: v for k, v in transform.items() if k[-6:] != "digits"}).prompt.digits == 0
 
 
 def test_loss_and_error_fall(tmp_path):
