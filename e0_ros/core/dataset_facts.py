@@ -12,7 +12,8 @@ from e0_policy.types import Representation
 
 @dataclass
 class Facts:
-    """What is known of a bag. `left_out` is the reason why it is no episode; empty if it is one.
+    """What is known of a bag. `left_out` is the reason why it is no episode; empty if it is one. `recovered_from` names
+    the damaged bag that it is the whole part of; empty: none.
 
     `lost` messages are known to be lost, and are all if `lost_counted`. `flags` is the verdict of `grading`, None where
     nobody judges (bags of other recorders, imports); `gap_bounds_ms` are the longest times without a sample that it
