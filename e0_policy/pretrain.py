@@ -7,7 +7,6 @@ that read the positions are thrown away. Settings are those of training; those o
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from e0_policy.data_order import DataOrder, split_episodes
 from e0_policy.distributed import pick_device
-from e0_policy.files import sha256, sync
+from e0_policy.files import sha256, sync, write_json
 from e0_policy.learner import Learner, learning_rate
 from e0_policy.localisation import Localiser, jittered, location_loss
 from e0_policy.model import E0Model
@@ -123,7 +122,7 @@ class Pretraining:
         partial.replace(output / ENCODER)
         if errors is not None:
             report = {"step": step, "scenes": len(self.training), "held_out": len(self.held_out), "errors_mm": errors}
-            (output / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write_json(output / REPORT, report)
         about = {"config": self.config.to_dict(), "data": identity(self.config)}
         save(output, step, self.learner.tensors(), about, self.config.keep)  # last: a run is as far as its state
 
