@@ -282,7 +282,8 @@ def test_the_judges_verdict_says_how_late_a_command_came(
     monkeypatch.setattr(Bridge, "log_judgement", lambda bridge: (judge(bridge), judged.set()))
     peer = launch(None, mode="realtime")
     reset = peer.reset("Reach-v0", 3, 20)
-    peer.until(lambda: stamp(peer[topics.JOINT_STATES][-1]) > to_ns(reset.stamp), "the new scene")
+    heard = peer[topics.JOINT_STATES]
+    peer.until(lambda: heard and stamp(heard[-1]) > to_ns(reset.stamp), "the new scene")
     start = list(peer[topics.JOINT_STATES][-1].position)
     deaf.set()
     peer.trajectory.publish(trajectory(0, start, start))
