@@ -30,7 +30,7 @@ collect = test -d data/five/$(1) || $(RUN) -m e0_ros.cli collect --task $(1) --e
 	--first-seed 100000 --size 128 --disturbance-rad 0.02 --workers 2 --out data/five/$(1)
 FEWER_STEPS := $(if $(STEPS),--set steps=$(STEPS) warmup_steps=0 save_every=5)
 # nothing in these is about the time of day: two at a time
-PURE := tests/core tests/e0_policy tests/sim tests/test_inspect_command.py tests/test_packaging.py $(wildcard tests/test_convert*.py)
+PURE := tests/test_packaging.py $(wildcard tests/test_convert*.py) tests/test_inspect_command.py tests/core tests/e0_policy tests/sim
 TYPED := e0_policy e0_ros/core e0_ros/config.py e0_ros/interfaces.py e0_ros/graph.py e0_ros/drivers.py e0_ros/resolve.py \
 	e0_ros/launcher.py e0_ros/child.py e0_ros/environment.py e0_ros/bootstrap
 
