@@ -180,7 +180,7 @@ def _choose(
 ) -> tuple[list[Job], list[dict[str, str]]]:
     """Jobs that become episodes, in order, and what is left out with the reasons.
 
-    Of a damaged bag and what `e0 bag recover` made of it, one alone is an episode: what is there, or else the latter.
+    Of a damaged bag and what `e0 bag repair` made of it, one alone is an episode: what is there, or else the latter.
     """
     taken: list[Job] = []
     left_out: list[dict[str, str]] = []
