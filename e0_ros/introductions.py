@@ -14,6 +14,9 @@ from e0_ros.polled import Polled
 
 ASK_AGAIN_S = 0.5
 POLL_S = 0.005
+DISCOVERY_S = 10.0
+"""On a busy machine discovery takes seconds."""
+GUID_PREFIX_BYTES = 12
 UNKNOWN = "_NODE_NAME_UNKNOWN_"
 """What rmw_fastrtps calls the node of a publisher while it is not told which that is."""
 
@@ -55,16 +58,44 @@ class Introductions:
             time.sleep(POLL_S)
         return []
 
+    def meet(self, topics: Iterable[str], limit_s: float = DISCOVERY_S) -> None:
+        """As `wait`, of topics that are known to be published; a warning names who could not be met.
+
+        In lock-step every node meets those whom it hears before an episode: nothing is said twice there, and one
+        message that is not sent is waited for in vain.
+        """
+        end, names = time.monotonic() + limit_s, tuple(topics)
+        while (unheard := self._unpublished(names)) and time.monotonic() < end:
+            time.sleep(POLL_S)
+        self._mute |= unheard
+        if strangers := [*sorted(unheard), *self.wait(names, max(end - time.monotonic(), 0.0))]:
+            text = f"{', '.join(strangers)}: not met within {limit_s:g} s; what is published first may be missed"
+            self._node.get_logger().warning(text)
+
+    def _unpublished(self, topics: Iterable[str]) -> set[str]:
+        return {topic for topic in topics if topic not in self._mute and not self._node.count_publishers(topic)}
+
     def _services_of(self, topics: Iterable[str]) -> set[str]:
-        """The parameter services of all publishing nodes but this one; a node's come before its publishers."""
+        """The parameter services of all publishing nodes but those of this participant, which know of all it has.
+
+        A node's services come before its publishers.
+        """
+        own = self._own()
         infos = [info for topic in topics for info in self._node.get_publishers_info_by_topic(topic)]
+        infos = [info for info in infos if _participant(info) not in own]
         found: set[str] = set()
         for name, space in {(info.node_name, info.node_namespace) for info in infos}:
             service = f"{space.rstrip('/')}/{name}/get_parameters"
             with suppress(NodeNameNonExistentError):  # one that is no node of ROS
                 served = self._node.get_service_names_and_types_by_node(name, space) if name != UNKNOWN else []
                 found |= {service} if name == UNKNOWN or service in dict(served) else set()
-        return found - {f"{self._node.get_fully_qualified_name()}/get_parameters"}
+        return found
+
+    def _own(self) -> set[bytes]:
+        """The participant of this node; there may be another of the same name."""
+        name, space = self._node.get_name(), self._node.get_namespace()
+        infos = self._node.get_publishers_info_by_topic("/parameter_events")
+        return {_participant(info) for info in infos if (info.node_name, info.node_namespace) == (name, space)}
 
     def _answers(self, service: str, asked_s: dict[str, float]) -> bool:
         if UNKNOWN in service:
@@ -80,3 +111,8 @@ class Introductions:
             with client.handle:
                 client.handle.send_request(GetParameters.Request())
         return False
+
+
+def _participant(info: Any) -> bytes:
+    """Of an endpoint: its GUID without the entity's identifier (RTPS 2.5, 9.3.1)."""
+    return bytes(info.endpoint_gid[:GUID_PREFIX_BYTES])

@@ -24,11 +24,13 @@ from e0_ros import interfaces
 from e0_ros.config import check, declare_parameters, setting
 from e0_ros.conversions import chunk_to_msg, pose_values, to_ns
 from e0_ros.core.policy_session import ERROR
+from e0_ros.introductions import Introductions
 from e0_ros.process import run_node
 from sim.playback import PlaybackConfig
 from sim.scripted import CONTROLS, ScriptedSource, Seen, make_planner, rows_of
 from sim.simulators import SIMULATORS
 
+_HEARD = (interfaces.OBSERVATION, interfaces.EPISODE_EVENT, interfaces.SIM_STATE)
 _STATES = 40
 """States that are kept until the observation of their time has come, and observations until the state of theirs has."""
 
@@ -65,12 +67,9 @@ class Experts(Node):
         self._waiting: list[ObservationMsg] = []
         out = interfaces.ACTION_CHUNK
         self._chunks = self.create_publisher(ChunkMsg, out.name, out.qos.profile())
-        for topic, callback in (
-            (interfaces.OBSERVATION, self._on_observation),
-            (interfaces.EPISODE_EVENT, self._on_event),
-            (interfaces.SIM_STATE, self._on_state),
-        ):
+        for topic, callback in zip(_HEARD, (self._on_observation, self._on_event, self._on_state), strict=True):
             self.create_subscription(interfaces.message_class(topic.type), topic.name, callback, topic.qos.profile())
+        self._introductions = Introductions(self)
         self.create_service(ResetSim, interfaces.RESET_EXPERT.name, self._on_reset)
 
     def _on_reset(self, request: ResetSim.Request, response: ResetSim.Response) -> ResetSim.Response:
@@ -84,6 +83,8 @@ class Experts(Node):
             response.message = str(error)
             self.get_logger().error(f"no expert: {error}")
             return response
+        if self._config.lockstep:
+            self._introductions.meet(topic.name for topic in _HEARD)
         response.success = True
         response.message = f"privileged expert, which reads {interfaces.SIM_STATE.name}: {self._task}"
         self.get_logger().info(response.message)

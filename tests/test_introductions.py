@@ -15,8 +15,15 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import String
 
-from e0_ros.interfaces import JOINT_STATES, message_class
+from e0_ros import interfaces
+from e0_ros.interfaces import EPISODE_EVENT, EXECUTOR_STATE, JOINT_STATES, OBSERVATION, message_class
 from e0_ros.introductions import Introductions
+from e0_ros.nodes.chunk_executor import ChunkExecutorNode
+from e0_ros.nodes.observation_sync import ObservationSyncNode
+from e0_ros.nodes.policy import PolicyNode
+from sim.bridge.node import Bridge
+from sim.experts import Experts
+from tests.nodes.policy_rig import FakePolicy
 from tests.nodes.recorder_bench import Bench
 
 pytestmark = pytest.mark.ros
@@ -125,6 +132,60 @@ def test_a_node_need_not_know_itself(here: Any) -> None:
     here.create_publisher(String, TOPICS[0], 10)
     until(lambda: here.count_publishers(TOPICS[0]) == 1)
     assert Introductions(here).wait(TOPICS, 1.0) == []
+
+
+def test_topics_that_are_known_to_be_published_are_waited_for(here: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    subscribe(here)
+    there: list[Apart] = []
+
+    def come() -> None:
+        there.append(Apart("there"))
+        there[0].spin()
+
+    introductions, late = Introductions(here), threading.Timer(0.5, come)
+    late.start()
+    introductions.meet(TOPICS, PATIENCE_S)
+    late.join()
+    assert [publisher.get_subscription_count() for publisher in there[0].publishers] == [1] * len(TOPICS)
+    there[0].close()
+    introductions.meet(["/never"], 0.2)
+    introductions.meet(["/never"], PATIENCE_S)
+    assert capfd.readouterr().err.count("/never: not met within 0.2 s") == 1
+
+
+SENSORS = [interfaces.camera_topic("base"), interfaces.camera_topic("wrist"), JOINT_STATES, interfaces.GRIPPER_STATES]
+LOCKSTEP = {
+    Bridge: (("mode:=lockstep", "simulator:=fr3_plant"), interfaces.RESET_SIM, [interfaces.TRAJECTORY, EXECUTOR_STATE]),
+    Experts: (("lockstep:=true", "simulator:=fr3_plant"), interfaces.RESET_EXPERT, [OBSERVATION, interfaces.SIM_STATE]),
+    ObservationSyncNode: (("lockstep:=true",), interfaces.SET_INSTRUCTION, SENSORS),
+    PolicyNode: (("lockstep:=true", "policy:=e0"), interfaces.RESET_POLICY, [OBSERVATION, EXECUTOR_STATE]),
+    ChunkExecutorNode: (("lockstep:=true",), interfaces.ARM, [interfaces.ACTION_CHUNK]),
+}
+
+
+@pytest.mark.parametrize("kind", LOCKSTEP)
+def test_in_lockstep_an_episode_is_not_prepared_before_all_know_each_other(kind: Any) -> None:
+    settings, service, topics = LOCKSTEP[kind]
+    topics = [*topics, EPISODE_EVENT] if kind in (Bridge, Experts) else topics
+    rclpy.init(args=["--ros-args", *(word for setting in settings for word in ("-p", setting))])
+    node = kind(FakePolicy()) if kind is PolicyNode else kind()
+    caller, knows = rclpy.create_node("caller", use_global_arguments=False), threading.Event()
+    executor = SingleThreadedExecutor()
+    for one in (node, caller):
+        executor.add_node(one)
+    client = caller.create_client(message_class(service.type), service.name)
+    with apart("there") as there:
+        for topic in topics:
+            there.node.create_publisher(message_class(topic.type), topic.name, topic.qos.profile())
+        until(lambda: client.service_is_ready() and all(node.count_publishers(topic.name) for topic in topics))
+        late = threading.Timer(1.0, lambda: (knows.set(), there.spin()))
+        late.start()
+        executor.spin_until_future_complete(client.call_async(client.srv_type.Request()), PATIENCE_S)
+        assert knows.is_set()
+        late.join()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
 
 
 def test_an_episode_begins_when_those_who_publish_know_of_the_recorder(ros: None, tmp_path: Path) -> None:

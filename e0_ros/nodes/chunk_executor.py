@@ -33,6 +33,7 @@ from e0_ros.core.step_executor import make_executor
 from e0_ros.delay_probe import DelayProbe
 from e0_ros.diagnostics import ERROR, OK, WARN, diagnostics_msg
 from e0_ros.executor_messages import TrajectoryMessage, floats, status_to_msg, step_to_msg
+from e0_ros.introductions import Introductions
 from e0_ros.process import ask_for_priority, run_node
 
 try:
@@ -99,6 +100,7 @@ class ChunkExecutorNode(Node):
         if self._lockstep and (pace.step_through or pace.speed != 1.0):
             raise ConfigError("speed and step_through are for real time; in lock-step plans run as they are")
         self._subscribe(interfaces.SPEED, self._on_speed)
+        self._introductions = Introductions(self)
         for service, act in (
             (interfaces.ARM, self._arm),
             (interfaces.DISARM, self._disarm),
@@ -246,6 +248,8 @@ class ChunkExecutorNode(Node):
         steady_ns = time.monotonic_ns()
         if missing := self._heartbeat.missing(steady_ns) or self._arm_fault.missing(steady_ns):
             return Refusal(missing)
+        if self._lockstep:
+            self._introductions.meet([interfaces.ACTION_CHUNK.name])
         refusal = self.core.arm(self._now_ns(), to_ns(request.not_before))
         if refusal is None:
             self._pace.forget()

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
@@ -47,6 +48,8 @@ from e0_ros.raw_inputs import RawInputs
 from e0_ros.version import code_version
 
 POLL_S = 0.02
+LAST_WORD_S = 1.0
+"""Longest wait at the end for those who are to hear that the episode has ended: what is not sent dies with the node."""
 
 
 class EpisodeRecorder(Node):
@@ -89,6 +92,7 @@ class EpisodeRecorder(Node):
         """End a running episode as unlabelled and close its bag, then destroy the node."""
         if self._life.episode is not None:
             self._finish("unlabelled", "the recorder was shut down")
+            self._events.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
         super().destroy_node()
 
     # Messages

@@ -29,6 +29,7 @@ from e0_ros.core.decode import MAX_IMAGE_BYTES, decode_compressed, decode_raw, f
 from e0_ros.core.joint_names import gripper_opening, pick_joints
 from e0_ros.core.observation_sync import ObservationSync, Result
 from e0_ros.core.pairing import GRIPPER, JOINTS, SyncConfig
+from e0_ros.introductions import Introductions
 from e0_ros.process import run_node
 
 MAX_INSTRUCTION = 512
@@ -81,6 +82,7 @@ class ObservationSyncNode(Node):
         self._broken = ""
         self._waiting: tuple[int, float] = (-1, 0.0)
         self._before: dict[str, int] = {}
+        self._heard: list[str] = []
         self._observations = self._publisher(interfaces.OBSERVATION)
         self._instructions = self._publisher(interfaces.INSTRUCTION)
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
@@ -90,6 +92,7 @@ class ObservationSyncNode(Node):
         joints = replace(interfaces.JOINT_STATES, qos=replace(interfaces.JOINT_STATES.qos, depth=JOINT_HISTORY))
         self._subscribe(joints, partial(self._on_state, JOINTS, self._core.add_joints))
         self._subscribe(interfaces.GRIPPER_STATES, partial(self._on_state, GRIPPER, self._core.add_gripper))
+        self._introductions = Introductions(self)
         service = interfaces.SET_INSTRUCTION
         self.create_service(interfaces.message_class(service.type), service.name, self._on_instruction)
         self._diagnosed_s = time.monotonic()
@@ -105,6 +108,7 @@ class ObservationSyncNode(Node):
     def _subscribe(self, topic: interfaces.Topic, callback: Any) -> None:
         kind = interfaces.message_class(topic.type)
         self.create_subscription(kind, topic.name, callback, topic.qos.profile(), raw=True)
+        self._heard.append(topic.name)
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
@@ -167,6 +171,8 @@ class ObservationSyncNode(Node):
         except ConfigError as error:
             response.success, response.message = False, str(error)
             return response
+        if self._sync_config.lockstep:
+            self._introductions.meet(self._heard)
         self._instruction = request.instruction
         self._instructions.publish(String(data=self._instruction))
         response.success = True

@@ -44,6 +44,7 @@ from e0_ros.core.policy_config import PolicyConfig
 from e0_ros.core.policy_session import Answer, PolicySession, is_error
 from e0_ros.core.replay_source import load_recording
 from e0_ros.core.view_guard import ViewGuard
+from e0_ros.introductions import Introductions
 from e0_ros.placed_policy import PlacedPolicy
 from e0_ros.policies import first_views, load_checkpoint
 from e0_ros.process import refuse_unknown_parameters, run_node
@@ -126,6 +127,7 @@ class PolicyNode(Node):
         self._diagnostics = self._publisher(interfaces.DIAGNOSTICS)
         self._subscribe(interfaces.OBSERVATION, self._on_observation)
         self._subscribe(interfaces.EXECUTOR_STATE, self._on_executor_state)
+        self._introductions = Introductions(self)
         service = interfaces.RESET_POLICY
         self.create_service(interfaces.message_class(service.type), service.name, self._on_reset)
         self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -167,6 +169,8 @@ class PolicyNode(Node):
             self._state.notify_all()
 
     def _on_reset(self, request: Any, response: Any) -> Any:
+        if self._config.lockstep:
+            self._introductions.meet([interfaces.OBSERVATION.name, interfaces.EXECUTOR_STATE.name])
         with self._state:
             self._resets_asked += 1
             self._not_reset = ""

@@ -19,6 +19,7 @@ from e0_msgs.srv import ResetSim
 from e0_ros import interfaces
 from e0_ros.config import declare_parameters
 from e0_ros.conversions import to_ns, to_time
+from e0_ros.introductions import Introductions
 from e0_ros.polled import Polled
 from e0_ros.process import run_node
 from sim.adapter import SimAdapter
@@ -89,6 +90,7 @@ class Bridge(Node):
 
         def listen(topic: interfaces.Topic, callback: Any, poll: bool = False) -> None:
             kind, profile = interfaces.message_class(topic.type), topic.qos.profile()
+            self._topics.append(topic.name)
             if poll:
                 made = self.create_subscription(kind, topic.name, lambda _: None, profile, callback_group=polled)
                 self._heard.append((made, callback))
@@ -96,6 +98,7 @@ class Bridge(Node):
                 self.create_subscription(kind, topic.name, callback, profile)
 
         self._heard: list[tuple[Any, Any]] = []
+        self._topics: list[str] = []
         topic, hear = {
             "joint_trajectory": (interfaces.TRAJECTORY, self._on_trajectory),
             "impedance": (interfaces.IMPEDANCE_TARGET, self._on_target),
@@ -104,6 +107,7 @@ class Bridge(Node):
         listen(topic, hear, self.config.mode != "lockstep")
         listen(interfaces.EPISODE_EVENT, self._on_event)
         self.time.subscribe(listen)
+        self._introductions = Introductions(self)
         self.create_service(ResetSim, interfaces.RESET_SIM.name, self._on_reset)
 
     def hear(self) -> None:
@@ -134,6 +138,8 @@ class Bridge(Node):
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         task = request.task or self.episode.scene.task
+        if self.config.mode == "lockstep":
+            self._introductions.meet(self._topics)
         try:
             scene = self.rig.reset(task, request.seed, self.time.prepare_reset())
         except ValueError as error:

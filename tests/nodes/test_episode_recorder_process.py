@@ -36,6 +36,7 @@ def test_a_recorder_that_is_stopped(ros: None, tmp_path: Path, sent: int, closed
         assert future.result().success
         partial = tmp_path / "out" / "one.partial"
         _wait(lambda: sum(1 for _ in Bag(partial, salvage=True).messages()) >= 1)
+        _wait(lambda: rclpy.spin_once(node, timeout_sec=0.1) or [e.kind for e in events] == [0])
         process.send_signal(sent)
         process.wait(90)
         if closed:

@@ -258,7 +258,9 @@ class Endless:
 sys.exit(run_node(lambda: PolicyNode(Endless()), ["--ros-args", "-p", "policy:=e0", "-p", "lockstep:=true"]))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    node, topic = Node("rig"), interfaces.OBSERVATION
+    node, topic = Node("rig", start_parameter_services=False), interfaces.OBSERVATION
+    state = interfaces.EXECUTOR_STATE
+    node.create_publisher(interfaces.message_class(state.type), state.name, state.qos.profile())
     publisher = node.create_publisher(interfaces.message_class(topic.type), topic.name, topic.qos.profile())
     client = node.create_client(Trigger, interfaces.RESET_POLICY.name)
     executor = SingleThreadedExecutor()
