@@ -223,13 +223,14 @@ def decoded(logits: Tensor, tokens: Tensor, decode: Decode) -> Tensor | None:
 
 def expectation(logits: Tensor) -> Tensor:
     """Mean of the predicted distribution over all bins, `(B, H, D, K)` to `(B, H, D)` float32 in [-1, 1]."""
-    return logits.float().softmax(-1) @ _middles(logits)
+    return _mean(logits.float().softmax(-1))
 
 
-def _middles(logits: Tensor) -> Tensor:
-    """Middle of each bin `(K,)`: `(k + 0.5) / K * 2 - 1`."""
-    bins = logits.shape[-1]
-    return (torch.arange(bins, device=logits.device) + 0.5) / bins * 2.0 - 1.0
+def _mean(share: Tensor) -> Tensor:
+    """Mean of distributions `(..., K)` over the middles `(k + 0.5) / K * 2 - 1`, in float32 also under autocast."""
+    bins = share.shape[-1]
+    with torch.autocast(share.device.type, enabled=False):
+        return share @ ((torch.arange(bins, device=share.device) + 0.5) / bins * 2.0 - 1.0)
 
 
 def mean_around(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -247,7 +248,7 @@ def mean_around(logits: Tensor, tokens: Tensor) -> Tensor:
     index = torch.arange(bins, device=logits.device)
     far = (index - tokens[..., None]).abs() > max(1, bins // 64)
     share = logits.float().masked_fill(far, float("-inf")).softmax(-1)
-    return share @ _middles(logits)
+    return _mean(share)
 
 
 def tau_schedule(steps: int) -> list[float]:

@@ -28,11 +28,12 @@ def outputs(config: E0Config) -> int:
 def project(out: nn.Linear, hidden: Tensor, exact: bool) -> Tensor:
     """Logits of the expert's last hidden states, `(B, T, E)` to `(B, T, outputs)`.
 
-    `exact` is for those that the answer is read from: in float32 whatever the weights are. Logits of 8 to 16 in
-    bfloat16 are 0.06 apart; likely bins are then equal, and argmax takes the lowest.
+    `exact` is for those that the answer is read from: in float32 whatever the weights are, also under autocast. Logits
+    of 8 to 16 in bfloat16 are 0.06 apart; likely bins are then equal, and argmax takes the lowest.
     """
     if exact:
-        return linear(hidden.float(), out.weight.float(), out.bias.float())
+        with torch.autocast(hidden.device.type, enabled=False):
+            return linear(hidden.float(), out.weight.float(), out.bias.float())
     return linear(hidden, out.weight, out.bias)
 
 

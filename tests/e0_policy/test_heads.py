@@ -45,6 +45,23 @@ def test_it_learns_its_targets_and_answers_them_without_noise(head: str, layout:
     assert torch.equal(drawn.tokens, sample(model, batch, seed=1).tokens)
 
 
+def test_a_validation_under_autocast_reads_its_answer_in_float32() -> None:
+    """In bfloat16 likely bins tie, argmax takes the lowest, and an expectation has three digits."""
+    torch.manual_seed(0)
+    out, hidden = torch.nn.Linear(16, 2048), torch.randn(1, 40, 16)
+    torch.nn.init.constant_(out.bias, 12.0)
+    with torch.no_grad():
+        plain = heads.project(out, hidden, True).unflatten(1, (10, 4))
+        with torch.autocast("cpu", torch.bfloat16):
+            got = heads.project(out, hidden, True).unflatten(1, (10, 4))
+            rough = heads.project(out, hidden, False)
+            means = [diffusion.decoded(got, got.argmax(-1), decode) for decode in ("mean", "expectation")]
+    assert rough.dtype == torch.bfloat16 and torch.equal(got, plain)
+    for mean, decode in zip(means, ("mean", "expectation"), strict=True):
+        wanted = diffusion.decoded(plain, plain.argmax(-1), decode)
+        assert mean is not None and wanted is not None and mean.dtype == torch.float32 and torch.equal(mean, wanted)
+
+
 @pytest.mark.parametrize("head", ONE_PASS)
 def test_committed_rows_are_kept_do_not_count_and_are_seen(head: str) -> None:
     torch.manual_seed(0)
