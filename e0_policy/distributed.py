@@ -135,3 +135,8 @@ def any_process(flag: bool, workers: Workers) -> bool:
     value = torch.tensor(float(flag), device=workers.device)
     dist.all_reduce(value, dist.ReduceOp.MAX)
     return bool(value)
+
+
+def wait_for_all(workers: Workers) -> None:
+    """Return once every process has come here."""
+    any_process(False, workers)

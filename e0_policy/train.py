@@ -36,6 +36,7 @@ from e0_policy.distributed import (
     parallelize,
     pick_device,
     process_group,
+    wait_for_all,
     with_all,
 )
 from e0_policy.insulation import autoregressive_loss
@@ -150,10 +151,17 @@ class Run:
         self.best_loss = saved.meta.get("best_loss")
 
     def save(self, step: int) -> None:
-        """Write the state, and the moving average as the policy's checkpoint."""
-        config, parts = self.config, self.learner.tensors(self.workers.first)
-        if not self.workers.first:
-            return
+        """Write the state, and the moving average as the policy's checkpoint; all processes leave when it is written.
+
+        One that left before, for a signal, would have torchrun end the one that writes.
+        """
+        parts = self.learner.tensors(self.workers.first)
+        if self.workers.first:
+            self._write_state(step, parts)
+        wait_for_all(self.workers)
+
+    def _write_state(self, step: int, parts: dict[str, dict[str, Tensor]]) -> None:
+        config = self.config
         if self.auxiliary:
             parts["optimizer"] |= self.auxiliary.tensors()
         meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}

@@ -138,12 +138,16 @@ def saved_state(config: TrainConfig, resume: bool) -> Saved | None:
 
 
 def stop_signal() -> Any:
-    """A function that tells whether SIGTERM or SIGINT has come; a second SIGINT is not caught."""
+    """A function that tells whether SIGTERM or SIGINT has come; a second SIGINT is not caught.
+
+    A second SIGTERM is: a scheduler sends one to every process, and torchrun passes on its own.
+    """
     stopped = []
 
     def stop(number: int, frame: Any) -> None:
         stopped.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
 
     try:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -60,8 +60,9 @@ def test_processes_whose_samples_lack_different_views_train_as_one(folder: Path,
 def test_a_stopped_run_goes_on_with_the_same_bits(folder: Path, parallel: str) -> None:
     straight, again = folder / parallel, folder / f"stopped_{parallel}"
     for rank in (0, 1):
-        reason = seen(folder, rank)[f"stopped_{parallel}.config.json"]
-        assert reason.startswith(f"stopped after step {STOPPED_AFTER};")
+        stop = seen(folder, rank)[f"stopped_{parallel}.config.json"]
+        assert stop["reason"].startswith(f"stopped after step {STOPPED_AFTER};")
+        assert stop["state"] == f"step_{STOPPED_AFTER:08d}", "no process leaves before the state is whole"
     assert losses(again) == losses(straight) and len(losses(again)) == PLAIN["steps"]
     for part in ("model", "ema", "optimizer"):
         one, two = load_part(newest(straight), part), load_part(newest(again), part)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from e0_policy import train as training
@@ -16,6 +19,7 @@ from e0_policy.distributed import Workers, accumulate, parallelize, process_grou
 from e0_policy.learner import Learner
 from e0_policy.train_config import TrainConfig, from_mapping
 from e0_policy.train_control import Interrupted
+from e0_policy.train_state import states
 
 SMALL = 2.0**-10  # lost beside 1 in bfloat16
 STOPPED_AFTER = 2  # steps
@@ -34,18 +38,36 @@ def summed(workers: Workers) -> list[float]:
     return gradient
 
 
-def stopped(config: TrainConfig, workers: Workers) -> str:
-    """Stop a run by a signal to the second process alone, then go on with it."""
-    asked, real = iter(range(1, 100)), training.stop_signal
-    training.stop_signal = lambda: lambda: next(asked) == STOPPED_AFTER and not workers.first
-    try:
+def stopped(config: TrainConfig, workers: Workers) -> dict[str, Any]:
+    """Stop a run as a scheduler under torchrun does, then go on with it.
+
+    The second process gets SIGTERM twice, and the first one twice while it writes the state, which takes it a moment.
+    Tells why the run stopped, and the step of the newest state as the process left.
+    """
+    logged, written = training.Log.step, training.save
+
+    def log(self: training.Log, number: int, *figures: Any) -> float:
+        if number == STOPPED_AFTER and not workers.first:
+            terminate_twice()
+        return logged(self, number, *figures)
+
+    def save(*state: Any) -> Path:
+        terminate_twice()
+        time.sleep(0.5)
+        return written(*state)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as reason:
+        patch.setattr(training.Log, "step", log)
+        patch.setattr(training, "save", save)
         training.train(config, workers=workers)
-        return "not stopped"
-    except Interrupted as reason:
-        training.stop_signal = real
-        dist.barrier()  # the first process has saved
-        training.train(config, resume=True, workers=workers)
-        return str(reason)
+    seen = {"reason": str(reason.value), "state": states(Path(config.output))[-1].name}
+    training.train(config, resume=True, workers=workers)
+    return seen
+
+
+def terminate_twice() -> None:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(folder: Path) -> None:
