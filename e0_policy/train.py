@@ -48,7 +48,16 @@ from e0_policy.train_batch import Collator, Samples, perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_control import Interrupted, precision, run_command, saved_state, stop_signal, turns
 from e0_policy.train_log import Log
-from e0_policy.train_setup import GRIPPER, Data, check_rows, clipped_share, fingerprint, initial_checkpoint, load_data
+from e0_policy.train_setup import (
+    GRIPPER,
+    Data,
+    check_prompts,
+    check_rows,
+    clipped_share,
+    fingerprint,
+    initial_checkpoint,
+    load_data,
+)
 from e0_policy.train_state import Saved, TrainStateError, gathered, load_part, save
 from e0_policy.validation import OpenLoop, open_loop
 from e0_policy.weights import load_pretrained
@@ -139,9 +148,11 @@ class Run:
         with self.learner.averaged():
             if isinstance(self.module, FSDPModule):
                 self.module.unshard()
-            yield
-            if isinstance(self.module, FSDPModule):
-                self.module.reshard()
+            try:
+                yield
+            finally:
+                if isinstance(self.module, FSDPModule):
+                    self.module.reshard()
 
     def restore(self, saved: Saved) -> None:
         """Fill everything from a saved state."""
@@ -214,13 +225,15 @@ def train(config: TrainConfig, *, resume: bool = False, workers: Workers | None 
         parts, norm = run.update(turn.step, next(batches))
         if turn.logs:
             loss = log.step(turn.done, mean(parts, workers), learning_rate(config, turn.step), norm)
-        if turn.validates and len(run.data.validation):
-            result = run.validate(turn.done)
-            log.validation(turn.done, result.figures, str(result))
-            run.keep_best(turn.done, result)
-        stopping = any_process(stop(), workers)
-        if turn.saves or stopping:
-            run.save(turn.done)
+        try:
+            if turn.validates and len(run.data.validation):
+                result = run.validate(turn.done)
+                log.validation(turn.done, result.figures, str(result))
+                run.keep_best(turn.done, result)
+        finally:  # what is learnt is kept, also if a held-out picture cannot be read
+            stopping = any_process(stop(), workers)
+            if turn.saves or stopping:
+                run.save(turn.done)
         if stopping and not turn.last:
             raise Interrupted(f"stopped after step {turn.done}; go on with --resume")
     log.close()
@@ -254,6 +267,7 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
     if saved and saved.meta["data"] != fingerprint(data.source):
         now = fingerprint(data.source)
         raise TrainStateError(f"the data have fingerprint {now}; the run to resume has {saved.meta['data']}")
+    check_prompts(data.source, data.transform)
     torch.manual_seed(config.seed)
     model = E0Model(config.model).to(workers.device)
     model.columns = data.transform.columns

@@ -78,6 +78,22 @@ def load_data(config: TrainConfig, transform: Mapping[str, Any] | None) -> Data:
     return Data(source, recorded_px(config), dataset, held, used, make_writing(config, dataset))
 
 
+def check_prompts(source: Source, transform: PolicyTransform) -> None:
+    """Encode the longest prompt of every episode, so that none stops a run on its way.
+
+    Of held-out ones too, whose words no training instruction need have: those are spelled, and take more tokens.
+
+    Raises:
+        TextTokenError: a prompt does not fit.
+
+    """
+    prompt = transform.prompt
+    for episode in source.episodes:
+        said = episode.proprioception if prompt.proprioception else episode.proprioception[:1]
+        states = transform.proprioception.normalize(said)
+        prompt.encode(episode.instruction, max(states, key=lambda state: len(prompt.text(episode.instruction, state))))
+
+
 def open_source(config: TrainConfig) -> Source:
     """The demonstrations: all folders as one, without what the configuration leaves out.
 

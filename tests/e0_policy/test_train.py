@@ -19,13 +19,16 @@ from lerobot_folder import write_folder
 from safetensors.torch import save_file
 
 from e0_policy import train as training
+from e0_policy import train_setup
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import load_model, read_checkpoint
-from e0_policy.dataset import write_packed
+from e0_policy.data_order import split_episodes
+from e0_policy.dataset import DatasetError, write_packed
 from e0_policy.inference import load_policy
 from e0_policy.learner import learning_rate
 from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.synthetic import SyntheticSource
+from e0_policy.text_tokenizer import TextTokenError
 from e0_policy.train import main, train
 from e0_policy.train_batch import perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
@@ -294,6 +297,32 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, mon
     with pytest.raises(TrainingError, match=r"step 1: the gradient norm is nan and the loss nan; .*--resume"):
         train(make_config(tmp_path))
     assert not (tmp_path / "state").exists() and not (tmp_path / "checkpoint").exists()
+
+
+def test_a_held_out_prompt_that_is_too_long_is_refused_at_the_start(tmp_path, monkeypatch):
+    class Unheard(SyntheticSource):
+        def __init__(self, episodes, *rest):
+            super().__init__(episodes, *rest)
+            (held,) = split_episodes(episodes, 0.1, 0)[1]
+            self.episodes[held] = replace(self.episodes[held], instruction="fetch the quartz")
+
+    monkeypatch.setattr(train_setup, "SyntheticSource", Unheard)
+    with pytest.raises(TextTokenError, match=r"'fetch the quartz' makes a prompt of \d\d tokens; the model takes 12"):
+        train(make_config(tmp_path))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_validation_that_fails_costs_no_state(straight, tmp_path, monkeypatch):
+    def unreadable(*arguments, **settings):
+        raise DatasetError("episode 5, frame 3 cannot be read")
+
+    config = make_config(tmp_path, validate_every=3)
+    with monkeypatch.context() as patch, pytest.raises(DatasetError, match="frame 3"):
+        patch.setattr(training, "open_loop", unreadable)
+        train(config)
+    assert newest(tmp_path).step == 3
+    train(config, resume=True)
+    assert losses(tmp_path) == losses(straight)
 
 
 def test_only_the_same_run_is_resumed(straight, tmp_path):

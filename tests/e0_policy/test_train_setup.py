@@ -14,8 +14,10 @@ from e0_policy.dataset import ChunkDataset
 from e0_policy.model_config import preset
 from e0_policy.normalization import NormalizationError
 from e0_policy.synthetic import SyntheticSource
+from e0_policy.text_tokenizer import TextTokenError
 from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_setup import (
+    check_prompts,
     check_rows,
     clipped_share,
     fingerprint,
@@ -69,6 +71,19 @@ def test_joints_are_relative_and_the_gripper_is_absolute_within_its_bounds():
     assert np.abs(transform.actions.low[:7]).max() < 1.0, "of differences, not of joint positions"
     absolute = load_data(_config(relative_actions=False), None).transform
     assert absolute.relative == (False,) * 8 and absolute.actions.low[3] < -1.5
+
+
+def test_the_longest_prompt_of_all_frames_must_fit():
+    """Where states are written with as many digits as they have, as with PaliGemma's tokenizer."""
+    data = load_data(_config(model={"proprio_form": "text", "max_text_tokens": 200}), None)
+    prompt, whole = replace(data.transform.prompt, digits=0), data.transform
+    states = [
+        (e.instruction, s) for e in data.source.episodes for s in whole.proprioception.normalize(e.proprioception)
+    ]
+    longest = max(len(prompt.tokenizer.encode(prompt.text(*state))) for state in states)
+    check_prompts(data.source, replace(whole, prompt=replace(prompt, max_tokens=longest)))
+    with pytest.raises(TextTokenError, match=f"{longest} tokens; the model takes {longest - 1}"):
+        check_prompts(data.source, replace(whole, prompt=replace(prompt, max_tokens=longest - 1)))
 
 
 def test_few_values_clip_and_mean_std_with_one_set_per_row_works():
