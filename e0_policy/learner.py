@@ -56,8 +56,9 @@ class Learner:
         norm = float(full(nn.utils.clip_grad_norm_(self.module.parameters(), config.clip_norm)))
         if not math.isfinite(norm):
             raise TrainingError(
-                f"step {step + 1}: the gradient norm is {norm} and the loss {float(loss)}; lower the learning "
-                f"rate ({rate:g}) or check the data, then go on from the last state with --resume"
+                f"step {step + 1}: the gradient norm is {norm} and the loss {float(loss)}; lower learning_rate (this "
+                f"step's is {rate:g}) or clip_norm and go on from the last state with --resume, or mend the data and "
+                "start anew"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate

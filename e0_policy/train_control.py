@@ -30,6 +30,9 @@ FREE_ON_RESUME = (
     "validation_samples",
     "save_every",
     "keep",
+    "learning_rate",  # these three are the way out where the gradient is not finite
+    "final_learning_rate",
+    "clip_norm",
 )
 """Settings that may differ between a run and its resumption."""
 

@@ -299,6 +299,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, mon
     assert not (tmp_path / "state").exists() and not (tmp_path / "checkpoint").exists()
 
 
+def test_what_to_do_where_the_gradient_is_not_finite_can_be_done(straight, tmp_path, monkeypatch):
+    real = training._gradient
+
+    def gradient(module, samples, config, step, workers):
+        parts = real(module, samples, config, step, workers)
+        if step == 4 and config.learning_rate == 1e-3:
+            next(module.parameters()).grad.fill_(math.nan)
+        return parts
+
+    monkeypatch.setattr(training, "_gradient", gradient)
+    with pytest.raises(TrainingError, match=r"step 5: .* lower learning_rate .* or clip_norm and .* with --resume"):
+        train(make_config(tmp_path))
+    lower = {"learning_rate": 5e-4, "final_learning_rate": 5e-5, "clip_norm": 0.5}
+    train(make_config(tmp_path, **lower), resume=True)
+    assert losses(tmp_path)[:4] == losses(straight)[:4] and losses(tmp_path)[4:] != losses(straight)[4:]
+    assert newest(tmp_path).step == 6 and lower.items() <= newest(tmp_path).meta["config"].items()
+
+
 def test_a_held_out_prompt_that_is_too_long_is_refused_at_the_start(tmp_path, monkeypatch):
     class Unheard(SyntheticSource):
         def __init__(self, episodes, *rest):
