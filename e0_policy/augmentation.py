@@ -67,6 +67,8 @@ _BOUNDS = (
     ("saturation", 0.0, 1.0),
 )
 
+_MAX_PX = 100_000
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -78,6 +80,12 @@ class Camera:
     cy: float
     width: int
     height: int
+
+    def __post_init__(self) -> None:
+        for name, low in (("fx", 1), ("fy", 1), ("cx", -_MAX_PX), ("cy", -_MAX_PX), ("width", 1), ("height", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not low <= value <= _MAX_PX:
+                raise AugmentationError(f"{name} is {value!r}; allowed is {low} to {_MAX_PX} px")
 
     @staticmethod
     def from_fov(fov_y_rad: float, width: int = 640, height: int = 480) -> Camera:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from e0_policy.types import FloatArray, ImageArray, Representation
 MAX_INDEX_BYTES = 256 * 1024 * 1024
 IndexArray = NDArray[np.int64]
 _VIEW = re.compile(r"[a-z0-9_]{1,64}")
+_KEYS = ("embodiment", "period_ns", "views", "proprioception_names", "action_names", "episodes")
 
 
 class DatasetError(ValueError):
@@ -201,8 +202,10 @@ def fit_statistics(
     for index in episodes:
         episode = source.episodes[index]
         proprioception.update(episode.proprioception)
-        chunks, valid = _chunks(episode, relative, horizon)
-        actions.update(chunks, valid[..., None])
+        rows, valid = chunks_of(episode, horizon)
+        if any(relative):
+            rows = rows - np.where(relative, episode.proprioception[:, None, : len(relative)], 0.0)
+        actions.update(rows, valid[..., None])
     return proprioception.statistics(*quantiles), actions.statistics(*quantiles)
 
 
@@ -210,13 +213,6 @@ def chunks_of(episode: Episode, horizon: int) -> tuple[FloatArray, BoolArray]:
     """Every chunk of an episode: rows `(T, H, columns)`, the last one held behind the end, and validity `(T, H)`."""
     index = np.arange(len(episode))[:, None] + np.arange(horizon)
     return episode.actions[np.minimum(index, len(episode) - 1)], index < len(episode)
-
-
-def _chunks(episode: Episode, relative: Sequence[bool], horizon: int) -> tuple[FloatArray, BoolArray]:
-    rows, valid = chunks_of(episode, horizon)
-    if any(relative):
-        rows = rows - np.where(relative, episode.proprioception[:, None, : len(relative)], 0.0)
-    return rows, valid
 
 
 class PackedSource:
@@ -234,6 +230,10 @@ class PackedSource:
         if index.stat().st_size > MAX_INDEX_BYTES:
             raise DatasetError(f"{index} has {index.stat().st_size} bytes; allowed are {MAX_INDEX_BYTES}")
         data = json.loads(index.read_text(encoding="utf-8"))
+        if missing := [key for key in _KEYS if key not in data]:
+            raise DatasetError(
+                f"{index} lacks {', '.join(missing)}; give a folder of packed demonstrations, not scenes"
+            )
         self._folder = folder
         self.embodiment, self.period_ns = str(data["embodiment"]), int(data["period_ns"])
         self.views = tuple(str(view) for view in data["views"])
@@ -371,7 +371,7 @@ def _fill(source: Source, episode: int, start: int, arrays: Mapping[str, NDArray
 
 
 def _load(path: Path, rows: int, columns: int) -> FloatArray:
-    table: FloatArray = np.load(path, allow_pickle=False)
+    table: FloatArray = _read(path)
     if table.shape != (rows, columns):
         raise DatasetError(f"{path} has shape {table.shape}; index.json says {(rows, columns)}")
     return table.astype(np.float64)
@@ -379,10 +379,17 @@ def _load(path: Path, rows: int, columns: int) -> FloatArray:
 
 def _map_view(folder: Path, view: str, frames: int) -> NDArray[np.uint8]:
     path = folder / f"view_{_checked(view)}.npy"
-    array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    array: NDArray[np.uint8] = _read(path, "r")
     if array.ndim != 4 or len(array) != frames or array.shape[3] != 3 or array.dtype != np.uint8:
         raise DatasetError(f"{path} is {array.dtype} {array.shape}; needed is uint8 ({frames}, height, width, 3)")
     return array
+
+
+def _read(path: Path, mode: Literal["r"] | None = None) -> Any:
+    try:
+        return np.load(path, mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from None
 
 
 def _checked(view: str) -> str:

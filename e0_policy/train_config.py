@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from e0_policy.augmentation import AugmentationConfig, Camera
+from e0_policy.augmentation import AugmentationConfig, AugmentationError, Camera
 from e0_policy.lerobot_layout import Layout
 from e0_policy.model_config import E0Config, preset
 
@@ -141,6 +142,25 @@ class TrainConfig:
         return values
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which `1e-3` is a number, as in YAML 1.2; PyYAML takes it for a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values.
+
+    Raises:
+        yaml.YAMLError: not YAML, or more than plain values.
+
+    """
+    return yaml.load(text, _Loader)
+
+
 def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a YAML file, and change settings by dotted name (`{"model.depth": 2}`).
 
@@ -151,7 +171,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> TrainCo
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise TrainConfigError(f"{path} has {path.stat().st_size} bytes; allowed are {MAX_CONFIG_BYTES}")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TrainConfigError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
     except yaml.YAMLError as error:
@@ -189,7 +209,7 @@ def from_mapping(data: Mapping[str, Any], where: str) -> TrainConfig:
                 augmentation["wrist_views"] = tuple(augmentation["wrist_views"])
             values["augmentation"] = AugmentationConfig(**augmentation)
         if "cameras" in values:
-            values["cameras"] = {name: _camera(name, camera, where) for name, camera in values["cameras"].items()}
+            values["cameras"] = _cameras(values["cameras"], where)
         if not isinstance(values.get("data", ""), str):
             values["data"] = _folders(values["data"], where)
         if "instructions" in values:
@@ -233,6 +253,12 @@ def _plain(layout: Layout) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(layout).items()}
 
 
+def _cameras(values: Any, where: str) -> dict[str, Camera]:
+    if not isinstance(values, Mapping):
+        raise TrainConfigError(f"{where}: cameras is {values!r}; needed are intrinsics by view")
+    return {name: _camera(name, camera, where) for name, camera in values.items()}
+
+
 def _camera(name: str, values: Any, where: str) -> Camera:
     known = [f.name for f in fields(Camera)]
     if not isinstance(values, Mapping):
@@ -240,7 +266,10 @@ def _camera(name: str, values: Any, where: str) -> Camera:
     _known(values, known, f"{where}: cameras.{name}")
     if missing := [key for key in known if key not in values]:
         raise TrainConfigError(f"{where}: cameras.{name} lacks {', '.join(missing)}")
-    return Camera(**values)
+    try:
+        return Camera(**values)
+    except AugmentationError as error:
+        raise TrainConfigError(f"{where}: cameras.{name}: {error}") from None
 
 
 def _known(values: Mapping[str, Any], known: list[str], where: str) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 
 from e0_policy.files import write_json
-from e0_policy.train_config import TrainConfig, TrainConfigError, load_config
+from e0_policy.train_config import TrainConfig, TrainConfigError, load_config, read_yaml
 from e0_policy.train_state import Saved, TrainStateError, newest, states
 
 FREE_ON_RESUME = (
@@ -52,7 +53,7 @@ class Interrupted(Exception):
 def run_command(
     name: str, what: str, example: str, start: Callable[[TrainConfig, bool], Any], argv: Sequence[str] | None
 ) -> int:
-    """A command that trains: 0 done, 1 training failed, 2 wrong input, 130 stopped by a signal with the state saved.
+    """A command that trains: 0 done, 1 training or a disk failed, 2 wrong input, 130 stopped by a signal, state saved.
 
     `start(config, resume)` returns the figures for `--json`, None in a process that writes nothing.
     """
@@ -85,6 +86,9 @@ def run_command(
     except (ValueError, TrainingError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1 if isinstance(error, TrainingError) else 2
+    except (OSError, SafetensorError) as error:
+        print(f"{name}: {error}; states that were saved are whole: mend this and use --continue", file=sys.stderr)
+        return 1
     except Interrupted as stopped:
         print(f"{name}: {stopped}", file=sys.stderr)
         return 130
@@ -175,4 +179,7 @@ def change(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise TrainConfigError(f"--set {text}: NAME=VALUE is needed")
-    return name, yaml.safe_load(value)
+    try:
+        return name, read_yaml(value)
+    except yaml.YAMLError as error:
+        raise TrainConfigError(f"--set {text}: not valid YAML: {error}") from None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from lerobot_folder import write_folder
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from e0_policy import train as training
@@ -39,6 +41,7 @@ from e0_policy.train_state import TrainStateError, load_part, newest, states
 from e0_policy.transforms import PolicyTransform
 from e0_policy.types import Observation
 from e0_ros.policies import first_views
+from tests.e0_policy.drawn_scenes import draw_scenes
 
 TINY = {
     "preset": "nano", "image_size": 32, "vision_width": 32, "vision_mlp": 32, "width": 32, "mlp": 64,
@@ -415,6 +418,39 @@ def test_main_tells_wrong_input_by_its_exit_status(tmp_path, capsys):
     assert "the model takes 3" in capsys.readouterr().err
     assert main(["--config", str(path), "--json", str(tmp_path / "out.json")]) == 0
     assert json.loads((tmp_path / "out.json").read_text())["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data=[a", "--set data=[a: not valid YAML: "),
+        ("cameras=[base]", "cameras is ['base']; needed are intrinsics by view"),
+        ("data=scenes", "lacks embodiment, period_ns, proprioception_names, action_names, episodes; give a folder of"),
+        ("data=packed", "proprioception.npy cannot be read: [Errno 2] No such file"),
+        ("data=empty", "view_base.npy cannot be read: No data left in file"),
+    ],
+)
+def test_wrong_input_ends_in_a_sentence(tmp_path, monkeypatch, capsys, setting, message):
+    draw_scenes(tmp_path / "scenes", 2)
+    for name, lost in (("packed", "proprioception"), ("empty", "view_base")):
+        write_packed(SyntheticSource(2, image_size=32), tmp_path / name)
+        (tmp_path / name / f"{lost}.npy").unlink()
+    (tmp_path / "empty" / "view_base.npy").touch()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(make_config(tmp_path / "run").to_dict()))
+    monkeypatch.chdir(tmp_path)
+    assert main(["--config", "config.yaml", "--set", setting]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left", "model"), SafetensorError("No space left")])
+def test_a_full_disk_ends_in_a_sentence(tmp_path, capsys, error):
+    def full(*_):
+        raise error
+
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(make_config(tmp_path / "run").to_dict()))
+    assert run_command("e0 train", "", "", full, ["--config", str(tmp_path / "config.yaml")]) == 1
+    told = capsys.readouterr().err
+    assert "No space left" in told and "mend this and use --continue" in told
 
 
 def test_the_rate_warms_up_and_falls_as_a_cosine():

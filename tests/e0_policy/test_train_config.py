@@ -7,7 +7,9 @@ import pytest
 
 from e0_policy.resources import config_dir
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping, load_config
+from e0_policy.train_control import change
 
+INTRINSICS = "fy: 60, cx: 31.5, cy: 23.5, width: 64, height: 48"
 SHIPPED = sorted((config_dir() / "train").glob("*.yaml"))
 
 
@@ -44,6 +46,10 @@ def test_settings_change_by_dotted_name(tmp_path):
         ("augmentation: {crp: 1.0}", r"a\.yaml: augmentation: unknown setting 'crp'; did you mean 'crop'"),
         ("augmentation: {crop: 3.0}", r"crop is 3\.0; allowed is 0\.5 to 1\.0"),
         ("cameras: {base: {fx: 1.0}}", r"cameras\.base lacks fy, cx, cy, width, height"),
+        ("cameras: [base]", r"a\.yaml: cameras is \['base'\]; needed are intrinsics by view"),
+        (f"cameras: {{base: {{{INTRINSICS}, fx: 0}}}}", r"a\.yaml: cameras\.base: fx is 0; allowed is 1 to 100000 px"),
+        (f"cameras: {{base: {{{INTRINSICS}, fx: .nan}}}}", r"cameras\.base: fx is nan; allowed is 1 to"),
+        (f"cameras: {{base: {{{INTRINSICS}, fx: wide}}}}", r"cameras\.base: fx is 'wide'; allowed is 1 to"),
         ("steps: many", "steps is 'many'; allowed is of type int"),
         ("precision: fp16", "precision is 'fp16'; allowed is one of fp32, bf16"),
         ("batch_size: 0", "batch_size is 0; allowed is 1 to"),
@@ -59,6 +65,16 @@ def test_wrong_settings_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(TrainConfigError, match=message):
         load_config(path)
+
+
+def test_numbers_may_have_an_exponent_and_no_point(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        f"{{learning_rate: 2e-3, final_learning_rate: 1.E-4, cameras: {{base: {{{INTRINSICS}, fx: 1e+2}}}}}}"
+    )
+    config = load_config(path, dict([change("clip_norm=+5E1"), change("model.alpha_infer=1e-1"), change("data=e1")]))
+    assert (config.learning_rate, config.final_learning_rate, config.cameras["base"].fx) == (2e-3, 1e-4, 100.0)
+    assert (config.clip_norm, config.model.alpha_infer, config.data) == (50.0, 0.1, "e1")
 
 
 def test_a_missing_file_is_named():
