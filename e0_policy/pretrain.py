@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,8 +110,12 @@ class Pretraining:
                 errors[name]["object_in_tool_within_60_mm"] = _spread(off_mm[near, 6:9])
         return errors
 
-    def save(self, step: int, errors: Mapping[str, Errors] | None) -> None:
-        """Write the state, and the moving average of encoder and projector for `e0 train`."""
+    def report(self, step: int, errors: Mapping[str, Errors]) -> dict[str, Any]:
+        """What `localisation.json` tells of the errors after `step`."""
+        return {"step": step, "scenes": len(self.training), "held_out": len(self.held_out), "errors_mm": errors}
+
+    def save(self, step: int, report: Mapping[str, Any] | None) -> None:
+        """Write the state, the moving average of encoder and projector for `e0 train`, and the last report."""
         output = Path(self.config.output)
         names = ("vision.", "projector.")
         with self.learner.averaged():
@@ -120,8 +125,7 @@ class Pretraining:
         save_file(tensors, str(partial))
         sync(partial)
         partial.replace(output / ENCODER)
-        if errors is not None:
-            report = {"step": step, "scenes": len(self.training), "held_out": len(self.held_out), "errors_mm": errors}
+        if report is not None:
             write_json(output / REPORT, report)
         about = {"config": self.config.to_dict(), "data": identity(self.config)}
         save(output, step, self.learner.tensors(), about, self.config.keep)  # last: a run is as far as its state
@@ -177,7 +181,7 @@ def pretrain(config: TrainConfig, *, resume: bool = False) -> dict[str, Errors]:
     log.say(
         f"{run.learner.parameters / 1e6:.2f} M parameters; {len(run.training)} scenes, {len(run.held_out)} held out"
     )
-    stop, errors, losses = stop_signal(), None, []
+    stop, report, losses = stop_signal(), None, []
     for turn in turns(config, first):
         loss, norm = run.update(turn.step, next(order))
         losses.append(loss)
@@ -186,14 +190,15 @@ def pretrain(config: TrainConfig, *, resume: bool = False) -> dict[str, Errors]:
             losses = []
         if turn.validates and len(run.held_out):
             errors = run.errors()
+            report = run.report(turn.done, errors)
             log.validation(turn.done, _distances(errors), "\n".join(("", *table(errors))))
         stopping = stop()
         if turn.saves or stopping:
-            run.save(turn.done, errors)
+            run.save(turn.done, report)
         if stopping and not turn.last:
             raise Interrupted(f"stopped after step {turn.done}; go on with --resume")
     log.close()
-    return errors or {}
+    return report["errors_mm"] if report else {}
 
 
 def _distances(errors: Mapping[str, Errors]) -> dict[str, float]:

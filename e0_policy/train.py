@@ -159,7 +159,7 @@ class Run:
         self.learner.restore(saved)
         if self.auxiliary:
             self.auxiliary.restore(load_part(saved, "optimizer"))
-        self.best_loss = saved.meta.get("best_loss")
+        self.best_loss, self.open_loop = saved.meta.get("best_loss"), saved.meta.get("open_loop")
 
     def save(self, step: int) -> None:
         """Write the state, and the moving average as the policy's checkpoint; all processes leave when it is written.
@@ -176,7 +176,8 @@ class Run:
         if self.auxiliary:
             parts["optimizer"] |= self.auxiliary.tensors()
         meta: dict[str, Any] = {"config": config.to_dict(), "transform": self.data.transform.to_json()}
-        meta |= {"data": fingerprint(self.data.source), "best_loss": self.best_loss, LEARNED: self.learned}
+        meta |= {"data": fingerprint(self.data.source), LEARNED: self.learned}
+        meta |= {"best_loss": self.best_loss, "open_loop": self.open_loop}
         self._write_checkpoint("checkpoint", parts["ema"], step)
         save(Path(config.output), step, parts, meta, config.keep)  # last: a run is as far as its state
 

@@ -28,7 +28,6 @@ FREE_ON_RESUME = (
     "cache_dir",
     "log_every",
     "validate_every",
-    "validation_samples",
     "save_every",
     "keep",
     "learning_rate",  # these three are the way out where the gradient is not finite

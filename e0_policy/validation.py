@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -66,7 +66,8 @@ def open_loop(
         losses.append(float(loss.cross_entropy) * len(part))
         right.append(float(loss.accuracy) * len(part))
         noise = draw_noise(model.config, settings, len(part) * settings.samples, generator)
-        values = model.sample(batch, settings, noise).values(dataset.transform.tokenizer)
+        unplanned = replace(batch, action_mask=torch.zeros_like(batch.action_mask))  # the targets are no plan in force
+        values = model.sample(unplanned, settings, noise).values(dataset.transform.tokenizer)
         for index, chunk in zip(part, values, strict=True):
             proprioception, rows = dataset.numbers(index)
             wanted.append(rows)

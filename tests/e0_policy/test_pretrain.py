@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from e0_policy.localisation import Localiser
-from e0_policy.pretrain import ENCODER, REPORT, main, prepare, pretrain
+from e0_policy.pretrain import ENCODER, REPORT, Pretraining, main, prepare, pretrain
 from e0_policy.train_config import TrainConfig, from_mapping
 from e0_policy.train_control import Interrupted
 from e0_policy.train_state import TrainStateError
@@ -102,6 +102,19 @@ def test_a_signal_saves_and_another_data_set_is_refused(scenes, tmp_path, monkey
             pretrain(run, resume=True)
     finally:
         index.write_text(whole)
+
+
+def test_the_report_tells_the_step_of_its_errors(scenes, tmp_path, monkeypatch):
+    saved, real = [], Pretraining.save
+
+    def save(self, step, *rest):
+        real(self, step, *rest)
+        told = tmp_path / REPORT
+        saved.append((step, json.loads(told.read_text())["step"] if told.is_file() else None))
+
+    monkeypatch.setattr(Pretraining, "save", save)
+    pretrain(config(scenes, tmp_path, validate_every=4, save_every=3))
+    assert saved == [(3, None), (6, 4), (8, 8)]
 
 
 def test_an_encoder_gets_to_the_views_it_was_trained_on(scenes, tmp_path):

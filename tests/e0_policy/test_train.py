@@ -194,6 +194,8 @@ def test_the_best_weights_by_validation_loss_are_kept_also_over_a_resumption(tmp
     assert (best.training["step"], best.training["open_loop"]["loss"]) == (4, 1.0)
     last = read_checkpoint(tmp_path / "checkpoint").training
     assert (last["step"], last["open_loop"]["step"], last["open_loop"]["loss"]) == (5, 4, 1.0)
+    gone_on = training.prepare(config, training.Workers(0, 1, torch.device("cpu")), newest(tmp_path))
+    assert gone_on.open_loop == last["open_loop"], "until the next validation"
     monkeypatch.setattr(training.Log, "step", logged)
     result = train(config, resume=True)
     assert result.best_validation_loss == 1.0 and result.validation.loss == 2.0
@@ -351,6 +353,8 @@ def test_only_the_same_run_is_resumed(straight, tmp_path):
         train(make_config(straight))
     with pytest.raises(TrainStateError, match=r"batch_size is 4; the run to resume has 8"):
         train(make_config(straight, batch_size=4), resume=True)
+    with pytest.raises(TrainStateError, match=r"validation_samples is 8; the run to resume has 4"):
+        train(make_config(straight, validation_samples=8), resume=True)  # whose losses do not compare
     with pytest.raises(TrainStateError, match="is done: 6 of 6 steps"):
         train(make_config(straight), resume=True)
     with pytest.raises(TrainStateError, match="no state to resume"):

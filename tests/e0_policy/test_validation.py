@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from e0_policy.dataset import ChunkDataset
-from e0_policy.diffusion import Sample
+from e0_policy.diffusion import Sample, SamplerSettings, closest
 from e0_policy.kinematics import tcp_position_m
 from e0_policy.model_config import preset
 from e0_policy.synthetic import SyntheticSource
@@ -77,6 +77,21 @@ def test_a_hybrid_is_judged_by_the_average_that_it_answers_with(dataset):
     exact, off = (open_loop(Oracle(shift), dataset, [0, 5], torch.device("cpu")) for shift in (0, 8))
     got = open_loop(Hybrid(8), dataset, [0, 5], torch.device("cpu"))
     assert got.joint_rad == pytest.approx(exact.joint_rad) and got.joint_rad < 0.2 * off.joint_rad
+
+
+def test_of_many_samples_it_is_not_the_one_nearest_to_the_truth(dataset):
+    class Twice(Oracle):
+        """Draws what is 8 bins off, then the truth, and keeps the one closer to the plan in force."""
+
+        def sample(self, batch, settings, noise):
+            off = super().sample(batch, settings, noise).tokens
+            both = torch.stack([off, batch.action_tokens], 1).flatten(0, 1)
+            drawn = Sample(both, torch.zeros(both.shape[:2]))
+            return closest(drawn, settings.samples, batch.action_tokens, batch.action_mask)
+
+    settings = SamplerSettings.of(CONFIG.model, samples=2)
+    got = open_loop(Twice(8), dataset, [0, 5], torch.device("cpu"), settings=settings)
+    assert got == open_loop(Oracle(8), dataset, [0, 5], torch.device("cpu"))
 
 
 def test_another_arm_has_no_error_in_metres(dataset, monkeypatch):
