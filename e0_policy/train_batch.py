@@ -51,7 +51,15 @@ def perturb(batch: Batch, config: TrainConfig, generator: torch.Generator) -> Ba
     mask = batch.view_mask & keep.to(device)
     mask = torch.where(mask.any(1, keepdim=True), mask, batch.view_mask)
     changed = replace(batch, view_mask=mask, committed=committed.to(device))
-    if not config.augment:
-        return changed
-    maps = homographies(draw, config.cameras, model.views, model.image_size)
-    return replace(changed, images=augment(batch.images, draw, maps), view_offset=draw.offset.float().to(device))
+    if config.augment:
+        maps = homographies(draw, config.cameras, model.views, model.image_size)
+        warped, offset = augment(batch.images, draw, maps), draw.offset.float().to(device)
+        changed = replace(changed, images=warped, view_offset=offset)
+    return changed if model.mask_absent_views else _black(changed)
+
+
+def _black(batch: Batch) -> Batch:
+    """Absent views as a model sees them that does not mask them: black, and in their own place."""
+    absent = ~batch.view_mask[..., None]
+    images = batch.images.masked_fill(absent[..., None, None], -1.0)
+    return replace(batch, images=images, view_offset=batch.view_offset.masked_fill(absent, 0.0))

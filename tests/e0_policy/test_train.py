@@ -464,9 +464,9 @@ def test_the_rate_warms_up_and_falls_as_a_cosine():
     assert learning_rate(config, 109) == pytest.approx(0.1, abs=1e-3)
 
 
-def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
-    config = make_config(tmp_path, view_dropout=0.8)
-    batch = Batch(
+def grey() -> Batch:
+    """64 samples, of which every second one lacks the first view."""
+    return Batch(
         images=torch.zeros(64, 2, 3, 32, 32),
         view_mask=torch.tensor([[True, True], [False, True]]).repeat(32, 1),
         view_offset=torch.zeros(64, 2, 3),
@@ -477,6 +477,11 @@ def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
         action_mask=torch.ones(64, 4, 8, dtype=torch.bool),
         committed=torch.zeros(64, dtype=torch.long),
     )
+
+
+def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
+    config = make_config(tmp_path, view_dropout=0.8)
+    batch = grey()
     got = perturb(batch, config, step_generator("cpu", 0, 0))
     assert got.view_mask.any(1).all() and not (got.view_mask & ~batch.view_mask).any()
     assert got.view_mask.sum() < batch.view_mask.sum()
@@ -486,6 +491,21 @@ def test_perturbing_keeps_a_view_and_leaves_the_batch_alone(tmp_path):
     again = perturb(batch, config, step_generator("cpu", 0, 0))
     assert torch.equal(got.images, again.images)
     assert not torch.equal(perturb(batch, config, step_generator("cpu", 0, 1)).images, got.images)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_model_that_does_not_mask_views_sees_dropped_ones_black(tmp_path, augment):
+    """As it sees those that a robot does not send."""
+    shown = {}
+    for masks in (True, False):
+        config = make_config(tmp_path, view_dropout=0.8, augment=augment, model={"mask_absent_views": masks})
+        shown[masks] = perturb(grey(), config, step_generator("cpu", 0, 0))
+    black, plain = shown[False], shown[True]
+    there = plain.view_mask
+    assert torch.equal(black.view_mask, there) and not there.all()
+    assert (black.images[~there] == -1).all() and (black.view_offset[~there] == 0).all()
+    assert torch.equal(black.images[there], plain.images[there]) and (plain.images[~there] > -1).any()
+    assert torch.equal(black.view_offset[there], plain.view_offset[there])
 
 
 def test_dimensions_behind_those_of_the_data_are_padding(tmp_path):
