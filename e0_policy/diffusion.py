@@ -147,6 +147,11 @@ def clean_rows(committed: Tensor, horizon: int) -> Tensor:
     return torch.arange(horizon, device=committed.device) < committed[:, None]
 
 
+def counted(mask: Tensor, committed: Tensor) -> Tensor:
+    """Tokens that count in a loss, `(B, H, D)` bool: those of `mask` in rows that are not committed `(B,)`."""
+    return mask & ~clean_rows(committed, mask.shape[1])[..., None]
+
+
 def one_hot(tokens: Tensor, bins: int, amplitude: float) -> Tensor:
     """`(..., K)` float32 with `amplitude` at the token (eq. 11, smoothed)."""
     out = torch.zeros(*tokens.shape, bins, device=tokens.device)

@@ -120,6 +120,13 @@ def accumulate(module: nn.Module, last: bool) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def total(value: Tensor, workers: Workers) -> Tensor:
+    """Sum over all processes, in place."""
+    if workers.world > 1:
+        dist.all_reduce(value)
+    return value
+
+
 def mean(parts: dict[str, Tensor], workers: Workers) -> dict[str, float]:
     """Means of scalars over all processes."""
     if workers.world > 1:

@@ -239,7 +239,7 @@ class E0Model(nn.Module):
             cache = cache.detach()
         tokens = batch.action_tokens
         clean = diffusion.clean_rows(batch.committed, config.prediction_horizon)
-        counts = batch.action_mask & ~clean[..., None]
+        counts = diffusion.counted(batch.action_mask, batch.committed)
         if config.head != "e0":
             start, ones = heads.start(config, tokens, clean), torch.ones(len(tokens), device=tokens.device)
             answer = self.denoise(cache, start, ones, clean if config.committed_max else None).logits

@@ -25,7 +25,6 @@ from e0_policy.augmentation import without_camera
 from e0_policy.auxiliary import Auxiliary
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import Checkpoint, load_model, save_checkpoint
-from e0_policy.collate import on_device
 from e0_policy.cpu_training import keep_memory
 from e0_policy.data_order import DataOrder
 from e0_policy.distributed import (
@@ -36,6 +35,7 @@ from e0_policy.distributed import (
     parallelize,
     pick_device,
     process_group,
+    total,
     wait_for_all,
     with_all,
 )
@@ -44,7 +44,7 @@ from e0_policy.learned_seeds import LEARNED, learned_seeds, merged
 from e0_policy.learner import Learner, learning_rate
 from e0_policy.model import E0Model
 from e0_policy.selection import idle_words
-from e0_policy.train_batch import Collator, Samples, perturb, step_generator
+from e0_policy.train_batch import Collator, Samples, counted_tokens, micro_batches, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError
 from e0_policy.train_control import Interrupted, precision, run_command, saved_state, stop_signal, turns
 from e0_policy.train_log import Log
@@ -83,17 +83,24 @@ class TrainStep(nn.Module):
         self.model, self.writing_weight = model, writing_weight
 
     def forward(
-        self, batch: Batch, written: tuple[Tensor, Tensor] | None, generator: torch.Generator
+        self,
+        batch: Batch,
+        written: tuple[Tensor, Tensor] | None,
+        generator: torch.Generator,
+        shares: Sequence[float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss (equation 4 of knowledge insulation where there is a second writing), and its parts."""
+        """Loss (equation 4 of knowledge insulation where there is a second writing), and its parts.
+
+        Each is a mean over the batch's tokens times its share of the step's: of action tokens, and of written ones.
+        """
         cache = self.model.prefix(batch)
         loss = self.model.loss(batch, generator, cache)
-        parts = {"cross_entropy": loss.cross_entropy, "accuracy": loss.accuracy}
+        parts = {"cross_entropy": loss.cross_entropy * shares[0], "accuracy": loss.accuracy * shares[0]}
         if written is None:
-            return with_all(self, loss.total), parts
-        writing = autoregressive_loss(self.model, cache, *written)
-        total = loss.total + self.writing_weight * writing
-        return with_all(self, total), {**parts, "writing": writing.detach()}
+            return with_all(self, loss.total * shares[0]), parts
+        writing = autoregressive_loss(self.model, cache, *written) * shares[1]
+        whole = loss.total * shares[0] + self.writing_weight * writing
+        return with_all(self, whole), {**parts, "writing": writing.detach()}
 
 
 @dataclass
@@ -295,24 +302,22 @@ def prepare(config: TrainConfig, workers: Workers, saved: Saved | None) -> Run:
 def _gradient(
     module: nn.Module, samples: Samples, config: TrainConfig, step: int, workers: Workers
 ) -> dict[str, Tensor]:
-    """Forward and backward of one optimizer step, in micro-batches; their losses and gradients are averaged."""
-    whole, written = samples
-    size = config.micro_batch or whole.size
-    micro_batches = whole.size // size
+    """Forward and backward of one optimizer step, in micro-batches; returns loss and parts, which `mean` completes.
+
+    Every token of the step counts alike, whichever micro-batch and process it is in.
+    """
+    micros = micro_batches(samples, config, step, workers)
+    counts = torch.stack([counted_tokens(micro.samples) for micro in micros])
+    shares = counts / total(counts.sum(0), workers).clamp(min=1) * workers.world
     sums: dict[str, Tensor] = {}
-    for micro in range(micro_batches):
-        part = slice(micro * size, (micro + 1) * size)
-        batch = Batch(**{name: value[part] for name, value in vars(whole).items()})
-        second = None if written is None else tuple(t[part].to(workers.device) for t in written)
-        key = (config.seed, step, workers.rank * micro_batches + micro)
-        batch = perturb(on_device(batch, workers.device), config, step_generator("cpu", *key, 0))
-        last = micro + 1 == micro_batches
+    for micro, share in zip(micros, shares.tolist(), strict=True):
+        last = micro is micros[-1]
         with accumulate(module, last), precision(config, workers.device):
-            loss, parts = module(batch, second, step_generator(workers.device, *key, 1))
+            loss, parts = module(*micro.samples, step_generator(workers.device, *micro.key, 1), share)
         with accumulate(module, last):
-            (loss / micro_batches).backward()
+            loss.backward()
         for name, value in {"loss": loss.detach(), **parts}.items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + value / micro_batches
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value
     return sums
 
 

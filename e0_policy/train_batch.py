@@ -10,8 +10,9 @@ from torch import Tensor
 
 from e0_policy.augmentation import augment, draw_augmentation, homographies
 from e0_policy.batch import Batch
-from e0_policy.collate import as_batch
-from e0_policy.diffusion import draw_committed
+from e0_policy.collate import as_batch, on_device
+from e0_policy.diffusion import counted, draw_committed
+from e0_policy.distributed import Workers
 from e0_policy.insulation import ActionWriting
 from e0_policy.train_config import TrainConfig
 from e0_policy.transforms import ModelInput, PolicyTransform, Targets
@@ -40,6 +41,35 @@ def step_generator(device: torch.device | str, *key: int) -> torch.Generator:
     """A generator whose stream is a function of the key: seed, step, micro-batch over all processes, purpose."""
     words = np.random.SeedSequence(key).generate_state(2, np.uint32)
     return torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Perturbed samples on the device, and the key of their step's random numbers."""
+
+    samples: Samples
+    key: tuple[int, int, int]
+
+
+def micro_batches(samples: Samples, config: TrainConfig, step: int, workers: Workers) -> list[MicroBatch]:
+    """The samples of this process in one step, as they go through the network."""
+    whole, written = samples
+    size, device = config.micro_batch or whole.size, workers.device
+    made = []
+    for index in range(whole.size // size):
+        part, place = slice(index * size, (index + 1) * size), workers.rank * (whole.size // size) + index
+        batch = on_device(Batch(**{name: value[part] for name, value in vars(whole).items()}), device)
+        batch = perturb(batch, config, step_generator("cpu", config.seed, step, place, 0))
+        second = None if written is None else (written[0][part].to(device), written[1][part].to(device))
+        made.append(MicroBatch((batch, second), (config.seed, step, place)))
+    return made
+
+
+def counted_tokens(samples: Samples) -> Tensor:
+    """How many tokens count in the losses `(2,)`: of the actions, and of their second writing (not its first)."""
+    batch, written = samples
+    actions = counted(batch.action_mask, batch.committed).sum()
+    return torch.stack([actions, actions if written is None else written[1][:, 1:].sum()])
 
 
 def perturb(batch: Batch, config: TrainConfig, generator: torch.Generator) -> Batch:

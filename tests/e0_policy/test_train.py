@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from e0_policy import train as training
-from e0_policy import train_setup
+from e0_policy import train_batch, train_setup
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import load_model, read_checkpoint
 from e0_policy.data_order import split_episodes
@@ -32,7 +32,7 @@ from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.synthetic import SyntheticSource
 from e0_policy.text_tokenizer import TextTokenError
 from e0_policy.train import main, train
-from e0_policy.train_batch import perturb, step_generator
+from e0_policy.train_batch import Collator, perturb, step_generator
 from e0_policy.train_config import TrainConfig, TrainConfigError, from_mapping
 from e0_policy.train_control import Interrupted, TrainingError, run_command
 from e0_policy.train_log import Log
@@ -289,6 +289,29 @@ def test_activation_checkpointing_changes_nothing(straight, tmp_path, monkeypatc
     assert len(calls) == 1
     for (_, one), (_, two) in zip(losses(straight), losses(tmp_path), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_micro_batches_have_the_gradient_of_their_batch(tmp_path, monkeypatch):
+    """At an episode's end fewer tokens count: none where all that is left is committed."""
+    monkeypatch.setattr(train_batch, "perturb", lambda batch, *_: batch)
+    changes = {"batch_size": 4, "action_writing": "fast", "writing_vocabulary": 200}
+    changes["model"] = {"head": "categorical", "steps": 1, "vocab_size": 512}  # which sees no noise
+    found = []
+    for micro in (0, 1, 2):
+        config = make_config(tmp_path, micro_batch=micro, **changes)
+        run = training.prepare(config, training.Workers(0, 1, torch.device("cpu")), None)
+        end = len(run.data.dataset.where(0)[0])
+        collate = Collator(run.data.transform, run.data.writing)
+        batch, written = collate(run.data.dataset.batch([0, end - 1, 1, end - 3]))
+        batch.committed[:] = torch.tensor([2, 1, 0, 0])
+        assert batch.action_mask[..., 0].sum(1).tolist() == [4, 1, 4, 3]
+        parts = training._gradient(run.module, (batch, written), config, 0, run.workers)
+        found.append({**parts, **{n: p.grad for n, p in run.model.named_parameters() if p.grad is not None}})
+    assert {"loss", "accuracy", "writing", "action_out.weight"} <= found[0].keys()
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for name, value in found[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, monkeypatch):
