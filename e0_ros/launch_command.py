@@ -75,7 +75,6 @@ def _show_arguments(name: str) -> int:
 
 def _run(launcher: Launcher) -> int:
     """Start and wait; the first Ctrl-C stops cleanly, the second at once."""
-
     with on_signals(lambda *_: launcher.request_stop(hurry=not launcher.running())):
         try:
             launcher.start()

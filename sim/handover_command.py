@@ -20,11 +20,10 @@ from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError
 from e0_ros.core.handover import STRATEGIES
 from e0_ros.core.replay_source import load_recording
-from e0_ros.policies import load_checkpoint
 from sim.collect_config import CollectConfig
 from sim.collect_episode import demonstrations
 from sim.eval_options import seed_range
-from sim.evaluation import EvalConfig, check_tasks, completed, inference_settings
+from sim.evaluation import EvalConfig, check_tasks, completed, policy_of
 from sim.handover import Measure, drawn_motion, measure_plans, measure_policy, measure_recorded
 from sim.simulators import make_adapter
 from sim.sources import PolicySource
@@ -130,7 +129,7 @@ def _recorded(task: str, shown: Mapping[int, FloatArray]) -> Measure:
 
 def _policy(options: argparse.Namespace) -> Measure:
     config = completed(EvalConfig(simulator=options.simulator, mode="direct", checkpoint=options.checkpoint))
-    policy = load_checkpoint(config.checkpoint, config.device, inference_settings(config.settings))
+    policy = policy_of(config)
     adapter = make_adapter(config.simulator, config.views, (config.size, config.size), policy.embodiment)
     source = PolicySource(policy, load_embodiment(policy.embodiment))
     return partial(measure_policy, adapter, source, options.task)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,17 @@ def test_the_command_writes_table_figures_and_plot_and_goes_on(tmp_path, monkeyp
     (tmp_path / "runs-plans.json").write_text("[]")
     assert handover_command.main(arguments) == 2
     assert "was measured with an older version" in capsys.readouterr().err
+
+
+def test_a_policy_of_others_plans_for_the_simulators_arm(tmp_path) -> None:
+    pytest.importorskip("msgpack", reason="msgpack is not installed (extra [remote])")
+    pytest.importorskip("websockets", reason="websockets is not installed (extra [remote])")
+    from tests.e0_policy.policy_servers import serving
+
+    with serving(lambda request: {"actions": request["observation/state"][None]}) as address:
+        words = ["--out", str(tmp_path), "--simulator", "fr3_plant", "--checkpoint", address]
+        measure = handover_command._policy(handover_command.parser().parse_args(words))
+    assert isinstance(measure, partial) and measure.args[0].embodiment == "fr3"
 
 
 def test_wrong_arguments(tmp_path, capsys) -> None:
