@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from e0_policy.embodiment import Embodiment, load_embodiment
-from e0_policy.files import write_json
+from e0_policy.files import check_writable, write_json
 from e0_policy.types import WRIST_VIEWS, ImageArray
 from e0_ros import interfaces
 from e0_ros.config import ConfigError, add_arguments, from_arguments
@@ -110,6 +110,8 @@ def _run(
 
 
 def _latency(options: argparse.Namespace, arm: Embodiment) -> tuple[int, dict[str, Any]]:
+    check_writable(options.out)
+    updated(options.out)  # a file that is wrong is told before the arm moves
     bag = Bag(options.bag or _waved())
     joints, found = measured(bag, arm), dict[str, Latency]()
     trouble: list[str] = []
@@ -157,6 +159,7 @@ def _waved() -> Path:
 
 
 def _camera(options: argparse.Namespace, arm: Embodiment) -> tuple[int, dict[str, Any]]:
+    check_writable(options.out)
     bag, target = Bag(options.bag), Board(from_arguments(BoardConfig, options))
     intrinsics, distortion = optics(bag, options.view)
     seen, poses = sightings(bag, options.view, arm, target)

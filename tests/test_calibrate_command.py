@@ -58,14 +58,14 @@ def joints(writer: BagWriter, q, t_s: float) -> None:
     add(writer, JOINT_STATES, said, S + int(t_s * S))
 
 
-def waving(root: Path) -> Path:
+def waving(root: Path, lag_s: float = LAG_S) -> Path:
     writer, rng = open_bag(root, "waving"), np.random.default_rng(1)
     for i in range(2300):
         t = i * 0.005
         joints(writer, positions(np.array([t]))[0], t)
         if i % 4 == 0:
             told = ExecutorState(mode=2, joint_names=list(ARM.joint_names))
-            told.positions, told.velocities = list(map(float, positions(np.array([t + LAG_S]))[0])), [0.0] * 7
+            told.positions, told.velocities = list(map(float, positions(np.array([t + lag_s]))[0])), [0.0] * 7
             add(writer, EXECUTOR_STATE, told, S + int(t * S))
         if i % 7 == 0:
             for view in ("base", "still"):
@@ -84,6 +84,15 @@ def test_latencies_of_a_take_and_a_view_that_sees_nothing(tmp_path, capsys) -> N
     assert found.arm_lag_ms == pytest.approx(1e3 * LAG_S, abs=1.5)
     assert dict(found.camera_latency_ms) == {"base": pytest.approx(1e3 * LATE_S, abs=4.0)}
     assert json.loads((tmp_path / "f.json").read_text())["base"]["agreement"] > 0.8
+
+
+def test_a_lag_that_no_graph_would_take_is_not_written(tmp_path, capsys) -> None:
+    bag, out = waving(tmp_path, lag_s=0.32), tmp_path / "mine" / "bench.yaml"
+    assert main(["calibrate", "latency", "--bag", str(bag), "--out", str(out)]) == 1
+    assert "the arm follows after 320 ms" in capsys.readouterr().err and not out.exists()
+    out.write_text("arm_lag: 3")
+    assert main(["calibrate", "latency", "--out", str(out)]) == 1
+    assert "did you mean 'arm_lag_ms'" in capsys.readouterr().err, "told before a graph is looked for"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
