@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from e0_policy.files import write_json
+from e0_ros.config import ConfigError
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.dataset_bag import describe_bag
 from e0_ros.core.shadow import Errors, Shadow, ShadowError, recorded_shadow, run_shadow
@@ -67,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _shadow(options: argparse.Namespace) -> tuple[Shadow, str]:
     """Plans beside what was done, and whose they are."""
     bag = Bag(options.shadow)
+    if options.set and not options.checkpoint:
+        raise ConfigError("--set is a policy's: it needs --checkpoint")
     if not options.checkpoint:
         return recorded_shadow(bag, options.action), "as recorded"
     settings = yaml.safe_load(settings_of(options.set))

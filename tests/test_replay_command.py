@@ -53,6 +53,7 @@ def test_a_policy_of_others_drives_the_bags_arm_and_sees_as_far_back_as_it_looks
         (["--checkpoint", "ws://127.0.0.1:9", "--set", "start_s=0.0"], "cannot be reached"),
         (["--checkpoint", "ws://127.0.0.1:9", "--set", "perod_ms=50"], "did you mean 'period_ms'"),
         (["--checkpoint", "ws://127.0.0.1:9", "--set", "period_ms"], "NAME=VALUE is needed"),
+        (["--set", "steps=2"], "it needs --checkpoint"),
     ],
 )
 def test_a_server_or_setting_that_is_wrong_is_told_in_one_line(bag: Path, words: list[str], said: str, capsys) -> None:
