@@ -1,4 +1,4 @@
-"""Files that can be trusted: their sum, that they have reached the disk, and text that is whole or not there."""
+"""Files that can be trusted: their sum, that they can be written and have reached the disk, text that is whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,19 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_writable(path: Path) -> None:
+    """See that a file can be written, before the work whose result it is to hold; its folder is made.
+
+    Raises:
+        OSError: it cannot; the message says why.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; a file is needed")
+    tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def write_whole(path: Path, text: str) -> None:

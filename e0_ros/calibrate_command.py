@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from e0_policy.embodiment import Embodiment, load_embodiment
-from e0_policy.files import write_json
+from e0_policy.files import check_writable, write_json
 from e0_policy.types import WRIST_VIEWS, ImageArray
 from e0_ros import interfaces
 from e0_ros.config import ConfigError, add_arguments, from_arguments
@@ -25,6 +25,7 @@ from e0_ros.core.hand_eye import HandEye, HandEyeError, solve_hand_eye
 from e0_ros.core.inspection_images import camera_views
 from e0_ros.core.latency_calibration import Latency, MotionError, arm_latency, image_latency
 from e0_ros.core.view_check import ViewShift, overlay, view_shift
+from e0_ros.signals import on_signals
 
 _OUT = Path("bench.yaml")
 
@@ -109,6 +110,8 @@ def _run(
 
 
 def _latency(options: argparse.Namespace, arm: Embodiment) -> tuple[int, dict[str, Any]]:
+    check_writable(options.out)
+    updated(options.out)  # a file that is wrong is told before the arm moves
     bag = Bag(options.bag or _waved())
     joints, found = measured(bag, arm), dict[str, Latency]()
     trouble: list[str] = []
@@ -131,18 +134,23 @@ def _latency(options: argparse.Namespace, arm: Embodiment) -> tuple[int, dict[st
 
 
 def _waved() -> Path:
-    """The bag of a take in which the arm waves."""
+    """The bag of a take in which the arm waves; who leaves meanwhile stops the arm."""
     from e0_ros.graph_client import GraphClient
 
     client = GraphClient()
+
+    def leave(*_: object) -> None:
+        client.leaving = True
+
     try:
         client.wait_for(interfaces.WAVE, interfaces.START_EPISODE)
         print("the arm waves for 12 s: keep away from it, and everything else still", flush=True)
-        client.call(interfaces.START_EPISODE, task="calibrate latency")
-        try:
-            client.bring(interfaces.WAVE)
-        finally:
-            reply = client.call(interfaces.END_EPISODE, outcome="unlabelled", note="calibration of latencies")
+        with on_signals(leave):
+            client.call(interfaces.START_EPISODE, task="calibrate latency")
+            try:
+                client.bring(interfaces.WAVE)
+            finally:
+                reply = client.call(interfaces.END_EPISODE, outcome="unlabelled", note="calibration of latencies")
     finally:
         client.close()
     if not reply.bag:
@@ -151,6 +159,7 @@ def _waved() -> Path:
 
 
 def _camera(options: argparse.Namespace, arm: Embodiment) -> tuple[int, dict[str, Any]]:
+    check_writable(options.out)
     bag, target = Bag(options.bag), Board(from_arguments(BoardConfig, options))
     intrinsics, distortion = optics(bag, options.view)
     seen, poses = sightings(bag, options.view, arm, target)

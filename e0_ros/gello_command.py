@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from e0_policy.embodiment import Embodiment, load_embodiment
-from e0_policy.files import write_json
+from e0_policy.files import check_writable, write_json, write_whole
 from e0_policy.resources import config_dir
 from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError
@@ -61,6 +61,10 @@ def calibrate(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--embodiment", default="fr3", help="follower (default: fr3)")
     _common(parser)
     options = parser.parse_args(argv)
+    try:
+        check_writable(options.out)
+    except OSError as error:
+        raise ConfigError(f"--out: {error}") from None
     return _with_leader(options, lambda bus, leader: _calibrate(bus, leader, options))
 
 
@@ -89,8 +93,7 @@ def _calibrate(bus: LeaderBus, leader: Calibration, options: argparse.Namespace)
         print(f"e0 gello calibrate: not written: {named} is not at the pose; hold it there, or is a sign wrong?",
               file=sys.stderr)  # fmt: skip
         return 1
-    options.out.with_suffix(".part").write_text(calibration_text(found), encoding="utf-8")
-    options.out.with_suffix(".part").replace(options.out)
+    write_whole(options.out, calibration_text(found))
     print(f"written to {options.out}; look at it with: e0 gello show --calibration {options.out}")
     if not seen:
         print("the signs were not seen: a wrong one fits this pose too, so turn each joint and look")

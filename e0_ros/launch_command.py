@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from e0_ros import environment
 from e0_ros.graph import GRAPHS
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import GraphError, argument_lines, parse, resolve
+from e0_ros.signals import on_signals
 
 COLOURS = (36, 33, 32, 35, 34, 31, 96, 93, 92, 95)
 
@@ -76,17 +75,11 @@ def _show_arguments(name: str) -> int:
 
 def _run(launcher: Launcher) -> int:
     """Start and wait; the first Ctrl-C stops cleanly, the second at once."""
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        launcher.request_stop(hurry=not launcher.running())
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        launcher.start()
-        while (status := launcher.wait(0.2)) is None:
-            pass
-        return status
-    finally:
-        launcher.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with on_signals(lambda *_: launcher.request_stop(hurry=not launcher.running())):
+        try:
+            launcher.start()
+            while (status := launcher.wait(0.2)) is None:
+                pass
+            return status
+        finally:
+            launcher.stop()

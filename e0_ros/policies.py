@@ -161,6 +161,20 @@ def check_rows(card: Card, step_names: Sequence[str], where: str) -> None:
         raise ConfigError(f"checkpoint {card.name} predicts {card.representation.label}{names}; {where} takes {taken}")
 
 
+def settings_of(words: Sequence[str]) -> str:
+    """Settings of inference as words like `steps=4`, as a YAML mapping.
+
+    Raises:
+        ConfigError: a word of another form.
+
+    """
+    for word in words:
+        name, found, value = word.partition("=")
+        if not (found and name.isidentifier() and value):
+            raise ConfigError(f"--set {word!r}: NAME=VALUE is needed, e.g. steps=4")
+    return "{" + ", ".join(word.replace("=", ": ", 1) for word in words) + "}"
+
+
 def load_checkpoint(
     folder: str, device: str = "auto", settings: Mapping[str, Any] | None = None, embodiment: str = ""
 ) -> Policy:

@@ -8,7 +8,6 @@ speed, q quit. A foot pedal can press them: --pedal.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -46,6 +45,7 @@ from e0_ros.pedal import PEDAL_KEYS, PedalKeys, open_pedal, pedal_keys
 from e0_ros.picture import pictures
 from e0_ros.record_take import Takes, throw_away
 from e0_ros.resolve import GraphError, parse, resolve
+from e0_ros.signals import on_signals
 
 EXAMPLE = """examples:
   e0 record --attach --instruction "put the cup on the shelf"
@@ -147,12 +147,11 @@ class Recorder:
 
         A running take is then unlabelled; nothing that was armed here stays so.
         """
-        before = {number: signal.signal(number, self._leave) for number in (signal.SIGINT, signal.SIGTERM)}
         self._view.say(
             "space start, s success, f failure, d discard, r again, i / n next / new instruction, "
             "t / b take over / hand back, v recover, h home, x step, + / - speed, q quit"
         )
-        try:
+        with on_signals(self._leave):
             while not self._leaving:
                 self._takes.client.spin(0.05)
                 self._view.show(self._takes.client.status(self._instruction(), self._takes.bytes_per_s))
@@ -168,9 +167,6 @@ class Recorder:
                 self._end("unlabelled", "interrupted")
             else:
                 self._takes.rest()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _leave(self, *_: object) -> None:
         self._leaving = self._takes.client.leaving = True

@@ -26,6 +26,7 @@ from e0_policy.embodiment import load_embodiment
 from e0_policy.files import write_json
 from e0_ros.config import ConfigError
 from e0_ros.policies import load_checkpoint, read_card
+from e0_ros.version import code_version
 from sim.ablation_suites import Variant
 from sim.direct import DirectLoop
 from sim.simulators import make_adapter
@@ -155,9 +156,11 @@ def _threads(jobs: int) -> dict[str, str]:
 def evaluate(
     bench: Bench, variant: Variant, checkpoint: Path, seeds: Sequence[int], tell: Callable[[str], None]
 ) -> list[Rollout]:
-    """A rollout per seed in the direct loop; those on disk are not run again, unless they ended with an error."""
+    """A rollout per seed in the direct loop; those on disk are not run again, unless they ended with an error or are of
+    another checkpoint, task, setting or code.
+    """
     card = read_card(checkpoint)
-    what = [card.identifier, card.digest, bench.simulator, bench.task, dict(variant.settings)]
+    what = [card.identifier, card.digest, bench.simulator, bench.task, dict(variant.settings), code_version()]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     path = checkpoint.parent / f"rollouts-{key}.jsonl"
     done = {rollout.seed: rollout for rollout in read_rollouts(path) if not rollout.error}

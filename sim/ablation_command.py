@@ -114,7 +114,8 @@ def _bench(options: argparse.Namespace, varied: Collection[str]) -> Bench:
         data = str(options.out / "data")
         options.out.mkdir(parents=True, exist_ok=True)
         size_px = changes.get("model.image_size", model.get("image_size", 64))
-        write_detour(Path(data), options.demonstrations, size_px, tuple(model.get("views", ("base", "wrist"))))
+        views = changes.get("model.views", model.get("views", ("base", "wrist")))
+        write_detour(Path(data), options.demonstrations, size_px, tuple(views))
     rates = tuple(options.rates) or (float(base.get("learning_rate", 1e-3)),)
     shared = {**changes, "data": data}
     seeds = seed_range(options.seeds)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from e0_policy.dataset import Episode, write_packed
+from e0_policy.dataset import Episode, PackedSource, write_packed
 from e0_policy.embodiment import load_embodiment
 from e0_policy.types import FloatArray, ImageArray, Representation
+from e0_ros.config import ConfigError
 from sim import detour
 from sim.demonstration import PERIOD_NS
 from sim.plant_planner import plan_detour
@@ -58,9 +59,21 @@ class DetourSource:
 
 
 def write_detour(folder: Path, episodes: int, size_px: int, views: tuple[str, ...] = ("base",)) -> None:
-    """Write demonstrations as a packed folder, if it is not there yet; it appears only when it is whole."""
+    """Write demonstrations as a packed folder, if it is not there yet; it appears only when it is whole.
+
+    Raises:
+        ConfigError: those that are there are others.
+
+    """
     if not folder.exists():
         write_packed(DetourSource(episodes, size_px, views), folder)
+    there = PackedSource(folder)
+    found = len(there.episodes), there.side_px(there.views[0]), there.views
+    if found != (episodes, size_px, views):
+        raise ConfigError(
+            f"{folder} has {found[0]} demonstrations with {', '.join(there.views)} of {found[1]} px; asked for are "
+            f"{episodes} with {', '.join(views)} of {size_px} px; choose another --out"
+        )
 
 
 def _with_gripper(joints: FloatArray) -> FloatArray:

@@ -12,9 +12,10 @@ from typing import Any
 
 from e0_policy.files import write_json
 from e0_ros.config import ConfigError
+from e0_ros.policies import settings_of
 from e0_ros.resolve import GraphError
 from sim.compare import compare_folders
-from sim.eval_options import angles_of, parser, seed_range, settings_of
+from sim.eval_options import angles_of, parser, seed_range
 from sim.eval_progress import Progress
 from sim.eval_run import REPORT, EvaluationStopped, Plan, evaluate
 from sim.eval_summary import table

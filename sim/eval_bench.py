@@ -16,11 +16,10 @@ from statistics import median
 from e0_policy.embodiment import load_embodiment
 from e0_policy.files import write_json
 from e0_ros.config import ConfigError
-from e0_ros.policies import load_checkpoint
 from sim.eval_options import seed_range
 from sim.eval_pool import ONE_THREAD, environment
 from sim.eval_rollouts import ERROR, POLICY, Job, Rollout
-from sim.evaluation import EvalConfig, RolloutRunner, check_tasks, completed, inference_settings
+from sim.evaluation import EvalConfig, RolloutRunner, check_tasks, completed, policy_of
 from sim.simulators import STEPPED
 from sim.sources import PolicySource
 
@@ -53,7 +52,7 @@ def run_local(config: EvalConfig, task: str, seeds: Sequence[int]) -> dict[str, 
 
     """
     own = importlib.import_module(OWN_LOOPS[config.simulator]).OwnLoop(task, config.views, config.size)
-    policy = load_checkpoint(config.checkpoint, config.device, inference_settings(config.settings))
+    policy = policy_of(config)
     source = PolicySource(policy, load_embodiment(policy.embodiment))
     raw, direct = (RolloutRunner(completed(_in(config, mode))) for mode in (RAW, DIRECT))
     found: dict[str, list[Timed]] = {OWN: [], RAW: [], DIRECT: []}

@@ -90,20 +90,6 @@ def angles_of(words: Sequence[str]) -> list[float]:
     return list(dict.fromkeys(angles))
 
 
-def settings_of(words: Sequence[str]) -> str:
-    """Words like `steps=4` as a YAML mapping.
-
-    Raises:
-        ConfigError: a word of another form.
-
-    """
-    for word in words:
-        name, found, value = word.partition("=")
-        if not (found and name.isidentifier() and value):
-            raise ConfigError(f"--set {word!r}: NAME=VALUE is needed, e.g. steps=4")
-    return "{" + ", ".join(word.replace("=", ": ", 1) for word in words) + "}"
-
-
 def parser() -> argparse.ArgumentParser:
     """Arguments of `e0 eval`."""
     raw = argparse.RawDescriptionHelpFormatter

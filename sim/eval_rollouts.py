@@ -98,7 +98,7 @@ class RolloutStore:
         self.path = folder / ROWS
         told = folder / CONFIGURATION
         if told.is_file():
-            _refuse_other(folder, json.loads(told.read_text(encoding="utf-8")), configuration)
+            refuse_other(folder, json.loads(told.read_text(encoding="utf-8")), configuration)
         else:
             told.write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
         self._file = CsvRows(self.path, _COLUMNS)
@@ -159,11 +159,17 @@ def digest(configuration: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _refuse_other(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def refuse_other(place: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to go on where something was measured with another configuration.
+
+    Raises:
+        ConfigError: names every difference.
+
+    """
     names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
     if names:
         text = "; ".join(f"{name} was {there.get(name)!r} and is {here.get(name)!r}" for name in names)
-        raise ConfigError(f"{folder} holds rollouts of another configuration: {text}; choose another --out")
+        raise ConfigError(f"{place} is of another configuration: {text}; choose another --out")
 
 
 def _rollout(values: list[str]) -> Rollout:

@@ -120,6 +120,17 @@ def card_of(config: EvalConfig) -> Card | None:
     return read_card(config.checkpoint, inference_settings(config.settings)) if config.checkpoint else None
 
 
+def policy_of(config: EvalConfig) -> Policy:
+    """The policy of a configuration with a checkpoint; one of others plans for the simulator's arm.
+
+    Raises:
+        ValueError: the checkpoint or its settings are wrong.
+
+    """
+    settings, arm = inference_settings(config.settings), GRAPH_SIMULATORS[config.simulator].embodiment
+    return load_checkpoint(config.checkpoint, config.device, settings, arm)
+
+
 def completed(config: EvalConfig) -> EvalConfig:
     """The configuration with the checkpoint's own views and size where none were given.
 
@@ -177,10 +188,7 @@ class RolloutRunner:
         self, config: EvalConfig, on_first: Callable[[Job, Mapping[str, ImageArray]], None] | None = None
     ) -> None:
         self._config, self._on_first = config, on_first
-        self._policy: Policy | None = None
-        if config.checkpoint:
-            settings, arm = inference_settings(config.settings), GRAPH_SIMULATORS[config.simulator].embodiment
-            self._policy = load_checkpoint(config.checkpoint, config.device, settings, arm)
+        self._policy = policy_of(config) if config.checkpoint else None
         self._loop: DirectLoop | RawLoop | None = None
         self._source: ExpertSource | PolicySource | None = None
 

@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from e0_policy.dataset import PackedSource
 from e0_policy.embodiment import load_embodiment
 from e0_policy.files import write_json
 from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError
+from e0_ros.core.dataset_bag import bag_digest
 from e0_ros.core.handover import STRATEGIES
 from e0_ros.core.replay_source import load_recording
-from e0_ros.policies import load_checkpoint
+from e0_ros.version import code_version
 from sim.collect_config import CollectConfig
 from sim.collect_episode import demonstrations
 from sim.eval_options import seed_range
-from sim.evaluation import EvalConfig, check_tasks, completed, inference_settings
+from sim.eval_rollouts import refuse_other
+from sim.evaluation import EvalConfig, check_tasks, completed, identity, policy_of
 from sim.handover import Measure, drawn_motion, measure_plans, measure_policy, measure_recorded
 from sim.simulators import make_adapter
 from sim.sources import PolicySource
@@ -48,7 +51,8 @@ examples
   e0 collect --task PickCube-v1 --episodes 8 --first-seed 200 --view base --size 16 --out data/eight
   e0 bench handover --out runs/handover --motions 0 --demonstrations data/eight
 
-The same command goes on after a kill. exit status: 0 done, 2 wrong arguments
+The same command goes on after a kill; what was measured with other weights, data or code is refused.
+exit status: 0 done, 2 wrong arguments
 """
 HEADINGS = (
     *("source", "latency ms", "hand-over", "success", "seam jerk rad/s^3", "jerk elsewhere"),
@@ -89,15 +93,17 @@ def _run(options: argparse.Namespace) -> int:
     if bad := [latency for latency in options.latencies if not 0 <= latency <= 2000]:
         raise ConfigError(f"--latencies has {bad[0]}; allowed is 0 to 2000 ms")
     options.out.mkdir(parents=True, exist_ok=True)
-    runs = _measured("plans", ("recording",), _plans(options), options, range(options.motions))
+    motion = {"recording": bag_digest(options.recording) if options.recording else ""}
+    runs = _measured("plans", motion, _plans(options), options, range(options.motions))
     if options.demonstrations:
         shown = demonstrations(options.demonstrations, options.task)
-        settings = ("demonstrations", "task")
-        runs += _measured("recorded", settings, _recorded(options.task, shown), options, shown)
+        taken = {"demonstrations": PackedSource(options.demonstrations).digest(), "task": options.task}
+        runs += _measured("recorded", taken, _recorded(options.task, shown), options, shown)
     if options.checkpoint:
         check_tasks(options.simulator, (options.task,))
-        settings = ("checkpoint", "simulator", "task")
-        runs += _measured("policy", settings, _policy(options), options, seed_range(options.seeds))
+        config = completed(EvalConfig(simulator=options.simulator, mode="direct", checkpoint=options.checkpoint))
+        policy = {**identity(config), "task": options.task}
+        runs += _measured("policy", policy, _policy(config, options.task), options, seed_range(options.seeds))
     rows = summary(runs)
     text = table(rows)
     (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
@@ -128,28 +134,28 @@ def _recorded(task: str, shown: Mapping[int, FloatArray]) -> Measure:
     return lambda strategy, latency, seed: measure_recorded(adapter, shown[seed], task, strategy, latency, seed)
 
 
-def _policy(options: argparse.Namespace) -> Measure:
-    config = completed(EvalConfig(simulator=options.simulator, mode="direct", checkpoint=options.checkpoint))
-    policy = load_checkpoint(config.checkpoint, config.device, inference_settings(config.settings))
+def _policy(config: EvalConfig, task: str) -> Measure:
+    policy = policy_of(config)
     adapter = make_adapter(config.simulator, config.views, (config.size, config.size), policy.embodiment)
     source = PolicySource(policy, load_embodiment(policy.embodiment))
-    return partial(measure_policy, adapter, source, options.task)
+    return partial(measure_policy, adapter, source, task)
 
 
 def _measured(
-    source: str, settings: Sequence[str], measure: Measure, options: argparse.Namespace, seeds: Iterable[int]
+    source: str, settings: Mapping[str, Any], measure: Measure, options: argparse.Namespace, seeds: Iterable[int]
 ) -> list[dict[str, Any]]:
     """Every run asked for; each is on disk before the next begins, and what is there is not measured again.
 
     Raises:
-        ConfigError: what is there was measured with other `settings`, the options that runs of this source depend on.
+        ConfigError: what is there was measured with other code, or other `settings`: what runs of this source depend
+            on, by content, not by where it lies.
 
     """
-    path, chosen = options.out / f"runs-{source}.json", {name: str(getattr(options, name)) for name in settings}
+    path, chosen = options.out / f"runs-{source}.json", {**settings, "code_version": code_version()}
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"settings": chosen, "runs": []}
-    before = told["settings"] if isinstance(told, dict) else "an older version"
-    if before != chosen:
-        raise ConfigError(f"{path} was measured with {before}, now it is {chosen}; choose another --out")
+    if not isinstance(told, dict):
+        raise ConfigError(f"{path} was measured with an older version; choose another --out")
+    refuse_other(path, told["settings"], chosen)
     done = {(r["strategy"], r["latency_ms"], r["seed"]): r for r in told["runs"]}
     asked = [(s, latency, seed) for seed in seeds for latency in options.latencies for s in options.strategies]
     for i, key in enumerate(asked):

@@ -83,12 +83,13 @@ def import_files(
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out")
     work, done, left_out = out.with_name(out.name + WORK), [], []
-    coding = f"{rows}-{config.image_height}-{config.codec}-{config.crf}-{config.gop}"
+    code = code_version()
+    how = f"{rows}-{config.image_height}-{config.codec}-{config.crf}-{config.gop}-{code.replace('/', '-')}"
     for file in files:
         digest = _digest(file)
         for trajectory in read_trajectories(file, rows):
             config = _same_signal(config, trajectory, bool(done))
-            folder = work / "episodes" / f"{digest[:16]}-{trajectory.name}-{coding}-{int(noops)}"
+            folder = work / "episodes" / f"{digest[:16]}-{trajectory.name}-{how}-{int(noops)}"
             facts = _episode(trajectory, file.name, digest, folder, config, noops)
             if facts.left_out:
                 left_out.append({"bag": facts.bag, "digest": digest, "reason": facts.left_out})
@@ -96,7 +97,7 @@ def import_files(
                 done.append((facts, folder))
     if not done:
         raise ConfigError(f"no demonstration became an episode: {'; '.join(e['reason'] for e in left_out[:5])}")
-    about = {"settings": to_mapping(config), "code_version": code_version(), "left_out": left_out}
+    about = {"settings": to_mapping(config), "code_version": code, "left_out": left_out}
     check_alike([facts for facts, _ in done], None, {})
     shutil.rmtree(work / "dataset", ignore_errors=True)
     write_dataset(work / "dataset", done, None, config, about)

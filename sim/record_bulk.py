@@ -15,7 +15,9 @@ import yaml
 
 from e0_policy.files import write_json
 from e0_ros.config import ConfigError
+from e0_ros.policies import read_card
 from e0_ros.resolve import GraphError, resolve
+from sim.evaluation import inference_settings
 from sim.record_jobs import Job, finished, jobs, parse_seeds, remember
 from sim.record_pool import Pool
 from sim.statistics import known, total
@@ -182,8 +184,16 @@ def _spec(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _choices(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What all episodes of a folder have in common."""
+    """What all episodes of a folder have in common: of a policy its weights and settings, not where they lie.
+
+    Raises:
+        ConfigError: there is no such checkpoint.
+
+    """
     arguments = {key: value for key, value in spec["arguments"].items() if key not in ("task", "bag_dir")}
+    if where := arguments["checkpoint"]:
+        own = inference_settings(spec["settings"].get("policy", {}).get("settings", "{}"))
+        arguments["checkpoint"] = read_card(where, own).name
     return {**arguments, "settings": spec["settings"], "max_steps": spec["max_steps"]}
 
 

@@ -15,11 +15,10 @@ from e0_policy.foreign import expanded
 from e0_ros.config import ConfigError
 from e0_ros.graph_client import GraphCallError
 from e0_ros.keyboard import Keyboard
-from e0_ros.policies import read_card
+from e0_ros.policies import read_card, settings_of
 from e0_ros.resolve import GraphError
 from e0_ros.version import code_version
 from sim.compare import compare_folders
-from sim.eval_options import settings_of
 from sim.eval_run import REPORT
 from sim.eval_summary import table
 from sim.paper import text_beside

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,13 +22,23 @@ from synthetic_bags import open_bag  # noqa: E402
 from e0_msgs.msg import ExecutorState  # noqa: E402
 from e0_policy.embodiment import load_embodiment  # noqa: E402
 from e0_policy.kinematics import flange_pose  # noqa: E402
-from e0_ros import calibrate_command, record_command  # noqa: E402
+from e0_ros import calibrate_command, graph_client, record_command  # noqa: E402
 from e0_ros.cli import main  # noqa: E402
 from e0_ros.conversions import image_to_msg  # noqa: E402
 from e0_ros.core.bag_writer import BagWriter  # noqa: E402
 from e0_ros.core.bench_calibration import read_bench  # noqa: E402
 from e0_ros.core.camera_model import pose_matrix  # noqa: E402
-from e0_ros.interfaces import EXECUTOR_STATE, JOINT_STATES, camera_info_topic, camera_topic  # noqa: E402
+from e0_ros.interfaces import (  # noqa: E402
+    END_EPISODE,
+    EXECUTOR_STATE,
+    JOINT_STATES,
+    START_EPISODE,
+    STOP,
+    WAVE,
+    Service,
+    camera_info_topic,
+    camera_topic,
+)
 from tests.core.test_hand_eye import K, draw, off  # noqa: E402
 from tests.core.test_latency_calibration import drawn, positions  # noqa: E402
 from tests.core.test_view_check import seen, table  # noqa: E402
@@ -45,14 +58,14 @@ def joints(writer: BagWriter, q, t_s: float) -> None:
     add(writer, JOINT_STATES, said, S + int(t_s * S))
 
 
-def waving(root: Path) -> Path:
+def waving(root: Path, lag_s: float = LAG_S) -> Path:
     writer, rng = open_bag(root, "waving"), np.random.default_rng(1)
     for i in range(2300):
         t = i * 0.005
         joints(writer, positions(np.array([t]))[0], t)
         if i % 4 == 0:
             told = ExecutorState(mode=2, joint_names=list(ARM.joint_names))
-            told.positions, told.velocities = list(map(float, positions(np.array([t + LAG_S]))[0])), [0.0] * 7
+            told.positions, told.velocities = list(map(float, positions(np.array([t + lag_s]))[0])), [0.0] * 7
             add(writer, EXECUTOR_STATE, told, S + int(t * S))
         if i % 7 == 0:
             for view in ("base", "still"):
@@ -71,6 +84,48 @@ def test_latencies_of_a_take_and_a_view_that_sees_nothing(tmp_path, capsys) -> N
     assert found.arm_lag_ms == pytest.approx(1e3 * LAG_S, abs=1.5)
     assert dict(found.camera_latency_ms) == {"base": pytest.approx(1e3 * LATE_S, abs=4.0)}
     assert json.loads((tmp_path / "f.json").read_text())["base"]["agreement"] > 0.8
+
+
+def test_a_lag_that_no_graph_would_take_is_not_written(tmp_path, capsys) -> None:
+    bag, out = waving(tmp_path, lag_s=0.32), tmp_path / "mine" / "bench.yaml"
+    assert main(["calibrate", "latency", "--bag", str(bag), "--out", str(out)]) == 1
+    assert "the arm follows after 320 ms" in capsys.readouterr().err and not out.exists()
+    out.write_text("arm_lag: 3")
+    assert main(["calibrate", "latency", "--out", str(out)]) == 1
+    assert "did you mean 'arm_lag_ms'" in capsys.readouterr().err, "told before a graph is looked for"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_leaves_while_the_arm_waves_stops_it(tmp_path, capsys, monkeypatch, number: signal.Signals) -> None:
+    called: list[Service | None] = []
+
+    class Waving(graph_client.GraphClient):
+        """Agrees to everything; the signal comes when the wave has begun."""
+
+        def __init__(self) -> None:
+            self.leaving, self._session_values, self._health = False, {"ended": "3"}, lambda: None
+
+        def wait_for(self, *services: Service) -> None:
+            assert WAVE in services
+
+        def call(self, service: Service, **_: Any) -> Any:
+            called.append(service)
+            if service == WAVE:
+                signal.raise_signal(number)
+            return SimpleNamespace(bag="bag")
+
+        def close(self) -> None:
+            called.append(None)
+
+    before = signal.signal(number, signal.default_int_handler)
+    monkeypatch.setattr(graph_client, "GraphClient", Waving)
+    try:
+        assert main(["calibrate", "latency", "--out", str(tmp_path / "bench.yaml")]) == 1
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert called == [START_EPISODE, WAVE, STOP, END_EPISODE, None]
+    assert "interrupted: the executor is stopped" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def standing(root: Path, count: int = 14) -> Path:

@@ -57,6 +57,21 @@ def test_a_joint_away_from_the_pose_is_named_and_nothing_is_written(leader, tmp_
     assert not out.exists()
 
 
+@pytest.mark.parametrize("out", ["calib/by/me.yaml", "taken/me.yaml", "calib"])
+def test_who_cannot_keep_a_calibration_is_told_before_any_question(monkeypatch, leader, tmp_path, capsys, out):
+    """A folder that is not there is made; a file in its place, or a folder in the file's, is refused."""
+    (tmp_path / "taken").touch()
+    (tmp_path / "calib").mkdir()
+    asked, file = list[str](), tmp_path / "file.yaml"
+    file.write_text(calibration_text(replace(SHIPPED, gripper_id=0)))
+    monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or "")
+    words = ["--calibration", str(file), "--out", str(tmp_path / out), "--signs", *map(str, SHIPPED.signs), *POSE]
+    good = out == "calib/by/me.yaml"
+    assert main(["gello", "calibrate", "--port", leader.port, *words]) == (0 if good else 2) and bool(asked) == good
+    assert (tmp_path / "calib" / "by" / "me.yaml").is_file() == good
+    assert good or "e0 gello calibrate: --out: " in capsys.readouterr().err
+
+
 class Hand:
     """A person at the prompts, who turns every joint as asked and squeezes nothing."""
 

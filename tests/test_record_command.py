@@ -86,8 +86,9 @@ def test_whoever_leaves_between_takes_leaves_an_arm_that_is_not_armed() -> None:
     assert takes.rested and not takes.labels
 
 
-def test_a_signal_is_told_to_whoever_waits_for_the_arm() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_told_to_whoever_waits_for_the_arm(number: signal.Signals) -> None:
     takes: Any = OneTake(Arm({}))
-    takes.start = lambda *_: signal.raise_signal(signal.SIGINT) or "bag"
+    takes.start = lambda *_: signal.raise_signal(number) or "bag"
     Recorder(takes, TakeSession(["lift it"]), takes).run()
     assert takes.client.leaving and takes.labels == [("unlabelled", "interrupted")]

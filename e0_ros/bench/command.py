@@ -7,19 +7,20 @@ may have `TARGETS`, from a figure's name to what it should be: `{"lost": "<= 0"}
 from __future__ import annotations
 
 import argparse
-import importlib
 import pkgutil
 import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 
 import e0_ros.bench
 from e0_policy.files import write_json
 from e0_ros.config import closest
 
+NO_BENCHMARKS = ("command", "processes")
 HEADINGS = ("benchmark", "figure", "median", "n", "spread", "target", "met")
 
 
@@ -52,7 +53,7 @@ class Figure:
 
 def benchmarks() -> list[str]:
     """Names of the modules of `e0_ros.bench` that are benchmarks."""
-    return sorted(m.name for m in pkgutil.iter_modules(e0_ros.bench.__path__) if m.name != "command")
+    return sorted(m.name for m in pkgutil.iter_modules(e0_ros.bench.__path__) if m.name not in NO_BENCHMARKS)
 
 
 def figures(benchmark: str, runs: Sequence[Mapping[str, float]], targets: Mapping[str, str]) -> list[Figure]:
@@ -75,7 +76,7 @@ def figures(benchmark: str, runs: Sequence[Mapping[str, float]], targets: Mappin
 
 def measure(name: str, seconds: float, repeat: int) -> list[Figure]:
     """Run one benchmark `repeat` times."""
-    module = importlib.import_module(f"e0_ros.bench.{name}")
+    module = import_module(f"e0_ros.bench.{name}")
     return figures(name, [module.run(seconds) for _ in range(repeat)], getattr(module, "TARGETS", {}))
 
 

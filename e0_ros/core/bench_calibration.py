@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from e0_policy.files import write_whole
 from e0_policy.types import FloatArray
 from e0_ros.config import ConfigError, closest, load_yaml
 from e0_ros.core.camera_model import pose_matrix, quaternion_xyzw
 
+MOST_LAG_MS = 300.0
+"""Lag of an arm that plans are followed ahead by [ms]."""
 _KEYS = ("arm_lag_ms", "camera_latency_ms", "cameras")
 _HEAD = "# A bench as it was measured; e0 calibrate writes this, calibration:=FILE uses it.\n"
 
@@ -56,7 +59,7 @@ def read_bench(path: Path) -> BenchCalibration:
     try:
         lag = data.get("arm_lag_ms")
         return BenchCalibration(
-            None if lag is None else _bounded("arm_lag_ms", lag, 0.0, 300.0),
+            None if lag is None else _bounded("arm_lag_ms", lag, 0.0, MOST_LAG_MS),
             {str(v): _bounded(f"camera_latency_ms.{v}", ms, -500.0, 500.0)
              for v, ms in (data.get("camera_latency_ms") or {}).items()},
             {str(view): _place(view, told) for view, told in (data.get("cameras") or {}).items()},
@@ -74,9 +77,7 @@ def write_bench(path: Path, bench: BenchCalibration) -> None:
         data["camera_latency_ms"] = {view: round(ms, 2) for view, ms in bench.camera_latency_ms.items()}
     if bench.cameras:
         data["cameras"] = {view: _told(place) for view, place in bench.cameras.items()}
-    part = path.with_suffix(".part")
-    part.write_text(_HEAD + yaml.safe_dump(data, sort_keys=False, default_flow_style=None), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, _HEAD + yaml.safe_dump(data, sort_keys=False, default_flow_style=None))
 
 
 def updated(path: Path, **changes: Any) -> BenchCalibration:

@@ -8,6 +8,7 @@ from enum import IntEnum
 from e0_policy.types import ActionChunk, FloatArray
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.core.admission import AdmissionConfig
+from e0_ros.core.bench_calibration import MOST_LAG_MS
 from e0_ros.core.command import Command, State
 from e0_ros.core.handover import STRATEGIES
 from e0_ros.core.workspace import WorkspaceConfig
@@ -53,7 +54,7 @@ class ExecutorConfig(AdmissionConfig, WorkspaceConfig):
     jerk_scale: float = setting(0.5, "share of the jerk limit to plan with", low=0.02, high=0.8)
     arm_lag_ms: float = setting(
         0.0, "how long the arm takes to be where its reference is (e0 calibrate latency); plans of machines are "
-        "followed that much earlier", unit="ms", low=0.0, high=300.0,
+        "followed that much earlier", unit="ms", low=0.0, high=MOST_LAG_MS,
     )  # fmt: skip
     gripper_hysteresis: float = setting(0.05, "smallest change of opening that is sent", low=0.0, high=1.0)
 

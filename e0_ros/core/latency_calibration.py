@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e0_policy.types import FloatArray
+from e0_ros.core.bench_calibration import MOST_LAG_MS
 
 TimeArray = NDArray[np.int64]
 _MS = 1_000_000
@@ -71,7 +72,7 @@ def arm_latency(times_ns: TimeArray, positions: FloatArray, told_ns: TimeArray, 
         reference: `(k, joints)` [rad], commanded.
 
     Raises:
-        MotionError: no motion, or an arm that does not follow.
+        MotionError: no motion, or an arm that does not follow, or later than the executor can make up for.
 
     """
 
@@ -81,7 +82,13 @@ def arm_latency(times_ns: TimeArray, positions: FloatArray, told_ns: TimeArray, 
         a, b = there - there.mean(axis=0), reference[part] - reference[part].mean(axis=0)
         return _correlation(a.ravel(), b.ravel())
 
-    return _best(agreement, len(told_ns), times_ns, positions, "the arm does not follow its reference")
+    found = _best(agreement, len(told_ns), times_ns, positions, "the arm does not follow its reference")
+    if found.ms > MOST_LAG_MS:
+        raise MotionError(
+            f"the arm follows after {found.ms:.0f} ms, the executor makes up for {MOST_LAG_MS:.0f} at most: is its "
+            "controller tuned, and are all clocks the same?"
+        )
+    return found
 
 
 def _best(

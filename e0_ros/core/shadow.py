@@ -133,7 +133,7 @@ def run_shadow(bag: Bag, policy: Policy, action: str, views: tuple[str, ...] = (
 
     Args:
         bag: an episode.
-        policy: sees each frame that it would plan from, without a plan in force.
+        policy: sees each frame that it would plan from, without a plan in force; every frame, if it looks back.
         action: what was done: `commanded`, `teleop` or `measured_next`, as in `e0 convert`.
         views: of the policy; empty: those of the bag.
         every: frames (20 Hz) from one plan to the next; 0: the policy's execution horizon.
@@ -152,13 +152,16 @@ def run_shadow(bag: Bag, policy: Policy, action: str, views: tuple[str, ...] = (
     frames: list[tuple[int, FloatArray]] = []
     plans: list[tuple[int, FloatArray, FloatArray]] = []
     period_ns, every = 0, every or policy.execution_horizon
+    observe = getattr(policy, "observe", None)
     policy.reset()
     for frame in reader.results():
         if not isinstance(frame, Observation) or frame.stamp_ns < reader.start_ns:
             continue
+        seen = replace(frame, instruction=reader.instruction(frame.stamp_ns), embodiment=arm.name)
+        if observe:
+            observe(seen)
         if len(frames) % every == 0:
-            text = reader.instruction(frame.stamp_ns)
-            output = policy.infer(replace(frame, instruction=text, embodiment=arm.name), None)
+            output = policy.infer(seen, None)
             if output is not None:
                 if output.representation is not Representation.JOINT_POSITION:
                     raise ShadowError(f"the policy plans {output.representation.name}; joint positions are compared")

@@ -74,6 +74,8 @@ def test_what_does_not_show_a_motion_is_no_measurement() -> None:
     told = START + np.arange(0, 11_800, 20) * MS
     with pytest.raises(MotionError, match="outside of -150 to 350 ms"):
         arm_latency(times, q, told, positions((told - START) / 1e9 + 0.6))
+    with pytest.raises(MotionError, match="after 320 ms, the executor makes up for 300 at most"):
+        arm_latency(times, q, told, positions((told - START) / 1e9 + 0.32))
 
 
 def test_the_wave_stays_within_the_limits_and_ends_where_it_began() -> None:

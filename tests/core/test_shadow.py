@@ -84,8 +84,8 @@ def test_who_does_not_fit_is_told_why(bag: Path) -> None:
 
 def test_the_command_prints_a_table_and_writes_plot_and_figures(bag: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     card = Card("w", "c", "fr3", EPISODE.views, 16, 5)
-    monkeypatch.setattr(replay_command, "read_card", lambda folder: card)
-    monkeypatch.setattr(replay_command, "load_checkpoint", lambda folder: Pupil(knows=True))
+    monkeypatch.setattr(replay_command, "read_card", lambda *_: card)
+    monkeypatch.setattr(replay_command, "load_checkpoint", lambda *_, **__: Pupil(knows=True))
     words = [
         "--shadow",
         str(bag),
@@ -100,7 +100,7 @@ def test_the_command_prints_a_table_and_writes_plot_and_figures(bag: Path, tmp_p
     assert "350 ms  0.0000 rad" in capsys.readouterr().out
     assert (tmp_path / "a.svg").read_text().count('class="p"') == 7 * 8
     assert json.loads((tmp_path / "a").read_text())["mean_rad"][0] < 1e-6
-    monkeypatch.setattr(replay_command, "read_card", lambda folder: replace(card, views=("top",)))
+    monkeypatch.setattr(replay_command, "read_card", lambda *_: replace(card, views=("top",)))
     assert replay_command.main(words) == 1
     assert "no image of view 'top'" in capsys.readouterr().err
 

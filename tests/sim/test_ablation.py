@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from e0_ros.policies import Card
 from sim import ablation, ablation_command
 from sim.ablation import Rollout, read_rollouts, row
 from sim.ablation_suites import SUITES, Variant, heads
+from sim.detour_data import write_detour
 
 SMALL = ["model.image_size=16", "model.width=16", "model.expert_width=16", "model.mlp=16", "model.expert_mlp=16",
          "model.vision_width=16", "model.depth=1", "model.head_dim=4", "steps=2", "warmup_steps=1", "batch_size=2",
@@ -59,6 +61,36 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys) -> None
     (folder / "settings.json").write_text(json.dumps({"config": "", "changes": {}}))
     assert ablation_command.main(words(tmp_path, "--groups", "regression")) == 2
     assert "trained with other settings" in capsys.readouterr().err
+
+
+def test_other_demonstrations_in_the_same_folder_are_refused(tmp_path, capsys) -> None:
+    given = words(tmp_path, "--groups", "regression")
+    (tmp_path / "out").mkdir()
+    write_detour(tmp_path / "out" / "data", 3, 16)
+    for more, asked in (
+        (["--demonstrations", "4"], "4 with base of 16 px"),
+        (["--set", "model.image_size=32"], "3 with base of 32 px"),
+        (["--set", "model.image_size=16", "model.views=[base, wrist]"], "3 with base, wrist of 16 px"),
+    ):
+        assert ablation_command.main([*given, *more]) == 2
+        said = f"has 3 demonstrations with base of 16 px; asked for are {asked}"
+        assert said in capsys.readouterr().err
+
+
+def test_rollouts_of_other_code_are_run_again(tmp_path, monkeypatch) -> None:
+    ran: list[int] = []
+
+    def rollouts(bench, variant, checkpoint, seeds):
+        ran.extend(seeds)
+        return [Rollout(seed, True, "left", 3) for seed in seeds]
+
+    monkeypatch.setattr(ablation, "_rollouts", rollouts)
+    monkeypatch.setattr(ablation, "read_card", lambda _: Card("w", "c", "fr3", ("base",), 16, 5))
+    bench = ablation.Bench(Path("c"), {}, (0.1,), "fr3_plant", "Detour-v0", range(2), tmp_path)
+    for version, said in (("v1", 1), ("v1", 1), ("v2", 2)):
+        monkeypatch.setattr(ablation, "code_version", lambda version=version: version)
+        found = ablation.evaluate(bench, heads()[0], tmp_path / "checkpoint", range(2), lambda _: None)
+        assert len(found) == 2 and len(ran) == 2 * said
 
 
 def test_a_training_that_fails_is_named(tmp_path, capsys) -> None:

@@ -13,9 +13,10 @@ from unittest.mock import Mock
 import pytest
 
 from e0_ros.config import ConfigError
+from e0_ros.policies import settings_of
 from sim import eval as evaluation_command
 from sim import eval_run
-from sim.eval import angles_of, main, seed_range, settings_of
+from sim.eval import angles_of, main, seed_range
 from sim.eval_pictures import first_frame_path, video_path
 from sim.eval_rollouts import ERROR, POLICY, Job, Rollout
 from sim.eval_run import EvaluationStopped, Plan, evaluate

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from sim import handover, handover_command
 from sim.collect_config import CollectConfig
 from sim.collect_episode import demonstrations, take
 from sim.direct import START_NS
+from sim.evaluation import EvalConfig, completed
 from sim.fr3_plant import Fr3Plant
 from sim.handover import (
     EVERY_NS,
@@ -23,6 +26,7 @@ from sim.handover import (
     MS,
     TICK_NS,
     Busy,
+    Figures,
     Planner,
     RecordedPlans,
     drawn_motion,
@@ -31,6 +35,8 @@ from sim.handover import (
     measure_recorded,
 )
 from sim.sources import PolicySource
+from tests.test_policies import DATA as CARD
+from tests.test_policies import write as write_card
 
 FR3 = load_embodiment("fr3")
 MOTION = drawn_motion(FR3, 0, seconds=3.0)
@@ -200,10 +206,49 @@ def test_the_command_writes_table_figures_and_plot_and_goes_on(tmp_path, monkeyp
     other = tmp_path / "other.npz"
     np.savez(other, rows=np.ones((100, 8)), period_ns=50_000_000, embodiment="fr3")
     assert handover_command.main([*arguments, "--recording", str(other)]) == 2
-    assert "was measured with {'recording': 'None'}, now it is" in capsys.readouterr().err
+    assert "runs-plans.json is of another configuration: recording was '' and is '" in capsys.readouterr().err
     (tmp_path / "runs-plans.json").write_text("[]")
     assert handover_command.main(arguments) == 2
     assert "was measured with an older version" in capsys.readouterr().err
+
+
+def test_runs_of_what_has_changed_where_it_lay_are_refused(tmp_path, demos, monkeypatch, capsys) -> None:
+    for measure in ("_recorded", "_policy"):
+        monkeypatch.setattr(handover_command, measure, lambda *_: lambda *run: Figures(*run, 1, 1, 1, 0, 1, 0, True))
+    recording, shown = tmp_path / "motion.npz", Path(shutil.copytree(demos, tmp_path / "demos"))
+    np.savez(recording, rows=ROWS, period_ns=TICK_NS, embodiment="fr3")
+    policy = ["--checkpoint", str(write_card(tmp_path / "policy")), "--simulator", "fr3_plant", "--seeds", "0:1"]
+    words = ["--out", str(tmp_path / "out"), "--strategies", "blend", "--latencies", "0", "--task", "Reach-v0"]
+    words += ["--motions", "1", "--recording", str(recording), "--demonstrations", str(shown), *policy]
+    assert handover_command.main(words) == handover_command.main(words) == 0
+
+    np.savez(recording, rows=ROWS[1:], period_ns=TICK_NS, embodiment="fr3")
+    assert handover_command.main(words) == 2
+    assert "runs-plans.json is of another configuration: recording was" in capsys.readouterr().err
+    np.savez(recording, rows=ROWS, period_ns=TICK_NS, embodiment="fr3")
+    actions = np.load(shown / "actions.npy")
+    np.save(shown / "actions.npy", actions + 0.01)
+    assert handover_command.main(words) == 2
+    assert "runs-recorded.json is of another configuration: demonstrations was" in capsys.readouterr().err
+    shutil.rmtree(shown)
+    shutil.copytree(demos, shown)
+    write_card(tmp_path / "policy", {**CARD, "weights_sha256": "ef" * 32})
+    assert handover_command.main(words) == 2
+    told = f"runs-policy.json is of another configuration: checkpoint was '{'ab' * 8}/cdcdcdcd' and is '{'ef' * 8}/"
+    assert told in capsys.readouterr().err
+    monkeypatch.setattr(handover_command, "code_version", lambda: "other")
+    assert handover_command.main(words) == 2 and "code_version was" in capsys.readouterr().err
+
+
+def test_a_policy_of_others_plans_for_the_simulators_arm() -> None:
+    pytest.importorskip("msgpack", reason="msgpack is not installed (extra [remote])")
+    pytest.importorskip("websockets", reason="websockets is not installed (extra [remote])")
+    from tests.e0_policy.policy_servers import serving
+
+    with serving(lambda request: {"actions": request["observation/state"][None]}) as address:
+        config = completed(EvalConfig(simulator="fr3_plant", mode="direct", checkpoint=address))
+        measure = handover_command._policy(config, "Reach-v0")
+    assert isinstance(measure, partial) and measure.args[0].embodiment == "fr3"
 
 
 def test_wrong_arguments(tmp_path, capsys) -> None:

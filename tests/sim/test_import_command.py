@@ -198,6 +198,26 @@ def test_a_collected_folder_becomes_a_small_dataset_with_the_same_numbers(tmp_pa
     assert main([str(tmp_path), "--out", str(tmp_path / "other")]) == 2
 
 
+def test_what_other_code_made_of_a_file_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [str(maniskill(tmp_path / "t.h5")), "--out", str(tmp_path / "set"), "--size", str(SIDE)]
+    made: list[str] = []
+    fill = import_command._fill
+
+    def counts(folder: Path, trajectory: Any, *rest: Any) -> None:
+        made.append(trajectory.name)
+        fill(folder, trajectory, *rest)
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_command, "_fill", counts)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(import_command, "write_dataset", dies)
+        main(words)
+    monkeypatch.setattr(import_command, "code_version", lambda: "v2/other")
+    assert main(words) == 0 and made == ["traj_0", "traj_1"] * 2
+
+
 def test_a_dataset_holds_the_frames_and_an_interrupted_import_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

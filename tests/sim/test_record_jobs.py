@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from e0_ros.config import ConfigError
-from sim.record_bulk import settings_of
+from sim.record_bulk import _choices, settings_of
 from sim.record_jobs import Job, finished, jobs, parse_seeds, remember, set_aside
+from tests.test_policies import DATA, write
 
 
 def bag(folder: Path, outcome: str) -> Path:
@@ -97,3 +98,19 @@ def test_a_folder_takes_only_episodes_recorded_with_the_same_choices(tmp_path):
         remember(tmp_path / "bags", {**choices, "settings": {}})
     with pytest.raises(ConfigError, match="controller"):
         remember(tmp_path / "bags", {**choices, "controller": "impedance"})
+
+
+def test_episodes_of_a_policy_are_not_mixed_with_those_of_another_in_its_place(tmp_path):
+    def choices(checkpoint):
+        shared = {"task": "Reach-v0", "bag_dir": "x", "source": "policy", "checkpoint": checkpoint}
+        return _choices({"arguments": shared, "settings": {"policy": {"settings": "{steps: 2}"}}, "max_steps": 0})
+
+    here, elsewhere = str(write(tmp_path / "a")), str(write(tmp_path / "b"))
+    remember(tmp_path / "bags", choices(here))
+    remember(tmp_path / "bags", choices(elsewhere))
+    write(tmp_path / "a", {**DATA, "weights_sha256": "ef" * 32})
+    with pytest.raises(ConfigError, match=f"checkpoint '{'ab' * 8}/cdcdcdcd', now it is '{'ef' * 8}/"):
+        remember(tmp_path / "bags", choices(here))
+    with pytest.raises(ConfigError, match="holds no checkpoint"):
+        choices(str(tmp_path / "nowhere"))
+    assert choices("")["checkpoint"] == ""
