@@ -4,80 +4,30 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
 from e0_policy.types import ImageArray
 from e0_ros.calibrate_command import compare_views, seen_now
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.calibration_bag import first_images
 from e0_ros.graph_client import GraphCallError, GraphClient
-from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE
-from e0_ros.keyboard import Keyboard
-from e0_ros.launcher import Launcher
-from e0_ros.readiness import wait_until_alone
 from e0_ros.record_take import Takes
-from e0_ros.resolve import parse, resolve
 from sim.eval_rollouts import ERROR, FAILURE, SUCCESS
+from sim.trial_bench import Bench
 from sim.trial_plan import RealTask, Trial, TrialPlan
 from sim.trial_store import Done, TrialStore
 
-READY_S, EMPTY_S = 180.0, 15.0
 BEFORE = "space start, o compare the scene with its first picture, h home, v recover the arm, q quit"
 DURING = "s success, f failure, e error (does not count, is run again)"
 
 
 class Quit(Exception):
     """The person leaves; what is done is kept."""
-
-
-@dataclass
-class Bench:
-    """The graph that trials run on.
-
-    Attributes:
-        graph: its name, and words like `robot_ip:=...`.
-        folder: of the trials.
-        say: tells the person.
-
-    """
-
-    graph: str
-    words: Sequence[str]
-    folder: Path
-    keyboard: Keyboard
-    say: Callable[[str], None]
-
-    @contextmanager
-    def up(self, policy: Mapping[str, Any]) -> Iterator[GraphClient]:
-        """The graph with a policy, and a client in it."""
-        number = sum(1 for _ in self.folder.glob("logs/graph-*")) + 1
-        if others := wait_until_alone(EMPTY_S):
-            raise GraphCallError(f"this ROS domain has nodes already ({', '.join(others[:4])}); end them first")
-        values = {**parse(self.graph, self.words), "checkpoint": policy["checkpoint"]}
-        values |= {"bag_dir": str(self.folder / "bags"), **({"source": "policy"} if self.graph == "sim" else {})}
-        inference = yaml.safe_dump(dict(policy["settings"]), default_flow_style=True).strip()
-        settings = {"policy": {"settings": inference}} if policy["settings"] else {}
-        with Launcher(resolve(self.graph, values, settings), self.folder / "logs" / f"graph-{number}") as launcher:
-
-            def health() -> None:
-                if not launcher.running():
-                    raise GraphCallError(f"the graph has stopped; its last words are in {self.folder / 'logs'}")
-
-            launcher.wait_ready(READY_S)
-            client = GraphClient(health=health)
-            try:
-                client.wait_for(START_EPISODE, END_EPISODE, SET_INSTRUCTION)
-                yield client
-            finally:
-                client.close()
 
 
 def run_trials(plan: TrialPlan, store: TrialStore, bench: Bench) -> None:

@@ -23,9 +23,10 @@ from sim.eval_options import settings_of
 from sim.eval_run import REPORT
 from sim.eval_summary import table
 from sim.paper import text_beside
+from sim.trial_bench import Bench
 from sim.trial_plan import TAKEN, draw, read_plan
 from sim.trial_report import reveal, write_reports
-from sim.trial_run import Bench, Quit, run_trials
+from sim.trial_run import Quit, run_trials
 from sim.trial_sheet import write_sheets
 from sim.trial_store import TrialStore
 

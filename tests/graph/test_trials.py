@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,17 @@ tasks:
 """
 
 
+@pytest.fixture
+def stop_terminal() -> Iterator[None]:
+    """`e0 estop` beside everything, as the checklist has it."""
+    words = [sys.executable, "-m", "e0_ros.cli", "estop"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as stop:
+        yield
+        assert stop.poll() is None
+        stop.terminate()
+
+
+@pytest.mark.usefixtures("stop_terminal")
 def test_two_policies_in_the_same_scene_blind_with_a_break(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], person_at: Seat
 ) -> None:
