@@ -1,4 +1,4 @@
-"""Runs planned trials with a person at the keys, over a graph that is started for each policy in turn."""
+"""Runs planned trials with a person at the keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class Quit(Exception):
 
 
 def run_trials(plan: TrialPlan, store: TrialStore, bench: Bench) -> None:
-    """Run what is missing, in order; the graph is started anew where the policy changes.
+    """Run what is missing, in order.
+
+    With several policies the graph is started anew for every trial: if only another policy asked for it, the start
+    would tell that one comes.
 
     Raises:
         Quit: the person left.
@@ -39,16 +42,17 @@ def run_trials(plan: TrialPlan, store: TrialStore, bench: Bench) -> None:
 
     """
     waiting = [trial for trial in plan.trials if store.missing(trial.number)]
+    batches = [[trial] for trial in waiting] if len(plan.sealed) > 1 else [waiting] * bool(waiting)
     with _signals():
-        while waiting:
-            mark = waiting[0].policy
+        for batch in batches:
             bench.say("starting the graph")
-            with bench.up(plan.sealed[mark]) as client:
-                while waiting and waiting[0].policy == mark:
-                    done = Person(bench, client, plan).trial(waiting[0])
-                    store.add(done)
-                    bench.say(_line(done, len(plan.trials)))
-                    waiting = waiting[done.outcome != ERROR :]
+            with bench.up(plan.sealed[batch[0].policy]) as client:
+                person = Person(bench, client, plan)
+                for trial in batch:
+                    while store.missing(trial.number):
+                        done = person.trial(trial)
+                        store.add(done)
+                        bench.say(_line(done, len(plan.trials)))
 
 
 class Person:

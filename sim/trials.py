@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--benchmark", default="e0_real", help="tasks: e0_real (the paper's eight), or a YAML file")
     plan.add_argument("--task", action="append", default=[], help="one of its tasks, in the order of the day (all)")
     plan.add_argument("--scenes", type=int, default=0, help="scenes per task (default: the benchmark's trials, 20)")
-    plan.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
+    plan.add_argument("--seed", type=int, help="of the drawing (default: another each time, so that nobody knows it)")
     plan.add_argument("--out", type=Path, required=True, help="folder of the trials")
     run = verbs.add_parser("run", help="go through the trials")
     run.set_defaults(run=_run)
@@ -109,7 +110,8 @@ def _plan(options: argparse.Namespace) -> int:
         }
     if lost := [w for w in options.set if w.split(".", 1)[0] not in policies]:
         raise ConfigError(f"--set {lost[0]!r}: LABEL.NAME=VALUE is needed, with the label of a --policy")
-    plan = draw(options.benchmark, options.task, policies, options.scenes, options.seed)
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    plan = draw(options.benchmark, options.task, policies, options.scenes, seed)
     plan.write(options.out)
     sheets = write_sheets(options.out, plan)
     print(f"{len(plan.trials)} trials of {len(plan.tasks)} tasks, {len(policies)} policies; sheets to print: {sheets}")
