@@ -47,8 +47,7 @@ class Bench:
 
         """
         number = sum(1 for _ in self.folder.glob("logs/graph-*")) + 1
-        values = {**parse(self.graph, self.words), "checkpoint": policy["checkpoint"]}
-        values |= {"bag_dir": str(self.folder / "bags"), **({"source": "policy"} if self.graph == "sim" else {})}
+        values = graph_values(self.graph, self.words, policy["checkpoint"]) | {"bag_dir": str(self.folder / "bags")}
         inference = yaml.safe_dump(dict(policy["settings"]), default_flow_style=True).strip()
         graph = resolve(self.graph, values, {"policy": {"settings": inference}} if policy["settings"] else {})
         if others := wait_until_alone(EMPTY_S, graph.rivals):
@@ -66,3 +65,8 @@ class Bench:
                 yield client
             finally:
                 client.close()
+
+
+def graph_values(graph: str, words: Sequence[str], checkpoint: str) -> dict[str, Any]:
+    """Arguments of the graph, for a checkpoint's policy."""
+    return {**parse(graph, words), "checkpoint": checkpoint, **({"source": "policy"} if graph == "sim" else {})}

@@ -20,6 +20,7 @@ from sim.eval_report import write_report
 from sim.eval_rollouts import ERROR, FAILURE, POLICY, SUCCESS, Job, Rollout, RolloutStore
 from sim.eval_run import REPORT, SUMMARY
 from sim.eval_summary import summary
+from sim.trial_conditions import kept_conditions
 from sim.trial_plan import TrialPlan
 from sim.trial_store import Done
 
@@ -76,7 +77,7 @@ def _write_one(
         "plan": plan.identity,
         "seed": plan.seed,
         "blind_trials": f"{min(blind, len(plan.trials))} of {len(plan.trials)}",
-        "code_version": policy["code_version"],
+        **kept_conditions(folder),
     }
     store = RolloutStore(out, configuration)
     for row in rows:

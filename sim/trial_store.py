@@ -52,6 +52,11 @@ class TrialStore:
         """Whether a trial is still to be run."""
         return number not in self.done or self.done[number].outcome == ERROR
 
+    @property
+    def begun(self) -> bool:
+        """Whether a trial counts already."""
+        return not all(map(self.missing, self.done))
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -18,13 +18,13 @@ from e0_ros.graph_client import GraphCallError
 from e0_ros.keyboard import Keyboard
 from e0_ros.policies import read_card
 from e0_ros.resolve import GraphError
-from e0_ros.version import code_version
 from sim.compare import compare_folders
 from sim.eval_options import settings_of
 from sim.eval_run import REPORT
 from sim.eval_summary import table
 from sim.paper import text_beside
 from sim.trial_bench import Bench
+from sim.trial_conditions import check_policies, conditions, keep_conditions
 from sim.trial_plan import TAKEN, draw, read_plan
 from sim.trial_report import reveal, write_reports
 from sim.trial_run import Quit, run_trials
@@ -106,7 +106,6 @@ def _plan(options: argparse.Namespace) -> int:
             "checkpoint": checkpoint if "://" in checkpoint else str(Path(checkpoint).resolve()),
             "settings": settings,
             "name": card.name,
-            "code_version": code_version(),
         }
     if lost := [w for w in options.set if w.split(".", 1)[0] not in policies]:
         raise ConfigError(f"--set {lost[0]!r}: LABEL.NAME=VALUE is needed, with the label of a --policy")
@@ -134,9 +133,12 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     plan = read_plan(options.folder)
+    found = conditions(options.graph, options.arguments)
+    check_policies(plan)
     store = TrialStore(options.folder)
     say = lambda text: print(text, flush=True)  # noqa: E731
     try:
+        keep_conditions(options.folder, found, store.begun)
         with Keyboard() as keyboard:
             run_trials(plan, store, Bench(options.graph, options.arguments, options.folder, keyboard, say))
     except (Quit, KeyboardInterrupt):

@@ -18,7 +18,7 @@ from sim.trial_sheet import write_sheets
 from sim.trial_store import Done, TrialStore
 
 POLICIES = {
-    label: {"checkpoint": f"/secret/{label}", "settings": {}, "name": f"{label}{label}/1", "code_version": "x"}
+    label: {"checkpoint": f"/secret/{label}", "settings": {}, "name": f"{label}{label}/1"}
     for label in ("ours", "baseline")
 }
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from sim import trial_conditions
 from sim.trial_bench import Bench
+from sim.trial_conditions import conditions, keep_conditions
 from sim.trial_plan import draw, read_plan
 from sim.trial_run import run_trials
 from sim.trial_store import TrialStore
 from sim.trials import main
-from tests.sim.test_trial_plan import POLICIES
+from tests.sim.test_trial_plan import POLICIES, done
 from tests.test_record_take import FakeGraph
 
 
@@ -50,6 +55,7 @@ def bench(folder: Path, keys: str, said: list[str] | None = None, client: FakeGr
     return FakeBench("franka", (), folder, person, say, client or FakeGraph())
 
 
+FRANKA = ("robot_ip:=172.16.0.2", "serials:=1,2")
 SERVED = ("--policy", "ours=ws://127.0.0.1:8000", "--policy", "pi05=ws://127.0.0.1:8001")
 
 
@@ -58,6 +64,52 @@ def test_nobody_knows_an_order_that_was_drawn_without_a_seed(tmp_path: Path) -> 
         assert main(["plan", *SERVED, *seed, "--out", str(tmp_path / name)]) == 0
     a, b, c, d = (read_plan(tmp_path / name) for name in "abcd")
     assert a.trials != b.trials and a.seed != b.seed and c == d
+
+
+def test_trials_go_on_only_under_the_conditions_that_they_began_under(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, settings = tmp_path / "trials", tmp_path / "mine.yaml"
+    settings.write_text("chunk_executor: {velocity_scale: 0.2}")
+    words = ["simulator:=fr3_plant", f"settings:={settings}"]
+    assert main(["plan", *SERVED, "--out", str(out)]) == 0
+    keep_conditions(out, conditions("franka", FRANKA), begun=False)
+    keep_conditions(out, conditions("sim", words), begun=False)
+    store = TrialStore(out)
+    store.add(done(1, "policy_1", "failure"))
+    store.close()
+    keep_conditions(out, conditions("sim", [*words, "python:=python3", "speed:=1"]), store.begun)
+
+    def refused(*changed: str) -> str:
+        assert main(["run", str(out), *changed]) == 2
+        return capsys.readouterr().err
+
+    assert "arguments.speed was 1.0 and is 0.25; go on as it was begun" in refused("sim", *words, "speed:=0.25")
+    assert "graph was sim and is franka" in refused("franka", *FRANKA)
+    settings.write_text("chunk_executor: {velocity_scale: 0.5}")
+    assert "arguments.settings.chunk_executor.velocity_scale was 0.2 and is 0.5" in refused("sim", *words)
+    settings.write_text("chunk_executor: {velocity_scale: 0.2}")
+    monkeypatch.setattr(trial_conditions, "code_version", lambda: "another")
+    assert "and is another" in refused("sim", *words)
+
+
+def test_another_address_or_camera_is_no_other_condition() -> None:
+    assert conditions("franka", FRANKA) == conditions("franka", ["robot_ip:=172.16.0.3", "serials:=3,4"])
+
+
+def test_a_policy_that_is_not_the_one_that_was_planned_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, out = tmp_path / "mine", tmp_path / "trials"
+    checkpoint.mkdir()
+    training = {"weights_sha256": "1" * 64, "sha256": "2" * 64, "embodiment": "fr3", "execution_horizon": 8,
+                "model": {"views": ["base"], "image_size": 224}, "training": {},
+                "transform": {"actions": {"names": []}}}  # fmt: skip
+    (checkpoint / "config.json").write_text(json.dumps(training))
+    assert main(["plan", "--policy", f"ours={checkpoint}", "--out", str(out)]) == 0
+    (checkpoint / "config.json").write_text(json.dumps({**training, "weights_sha256": "3" * 64}))
+    assert main(["run", str(out), "franka", *FRANKA]) == 2
+    assert f"holds {'3' * 16}/22222222, and the trials were planned with {'1' * 16}/" in capsys.readouterr().err
 
 
 def test_the_graph_is_started_for_every_trial_whichever_policy_comes(tmp_path: Path) -> None:
