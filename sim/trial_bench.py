@@ -15,7 +15,7 @@ from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE
 from e0_ros.keyboard import Keyboard
 from e0_ros.launcher import Launcher
 from e0_ros.readiness import wait_until_alone
-from e0_ros.resolve import parse, resolve
+from e0_ros.resolve import GraphError, parse, resolve
 
 READY_S, EMPTY_S = 180.0, 15.0
 
@@ -42,7 +42,7 @@ class Bench:
         """The graph with a policy, and a client in it. What neither moves the arm nor is of ours may be there already.
 
         Raises:
-            GraphError: the graph cannot be launched as asked, or did not come up.
+            GraphError: the graph cannot be launched as asked, did not come up, or has stopped.
             GraphCallError: another one runs, or its services did not come up.
 
         """
@@ -56,7 +56,7 @@ class Bench:
 
             def health() -> None:
                 if not launcher.running():
-                    raise GraphCallError(f"the graph has stopped; its last words are in {self.folder / 'logs'}")
+                    raise GraphError(f"the graph has stopped; its last words are in {self.folder / 'logs'}")
 
             launcher.wait_ready(READY_S)
             client = GraphClient(health=health)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -47,25 +48,24 @@ def run_trials(plan: TrialPlan, store: TrialStore, bench: Bench) -> None:
         for batch in batches:
             bench.say("starting the graph")
             with bench.up(plan.sealed[batch[0].policy]) as client:
-                person = Person(bench, client, plan)
+                person = Person(bench, client, plan, store)
                 for trial in batch:
                     while store.missing(trial.number):
-                        done = person.trial(trial)
-                        store.add(done)
-                        bench.say(_line(done, len(plan.trials)))
+                        bench.say(_line(person.trial(trial), len(plan.trials)))
 
 
 class Person:
     """One trial with the person: set up, start, judge."""
 
-    def __init__(self, bench: Bench, client: GraphClient, plan: TrialPlan) -> None:
-        self._bench, self._client, self._plan, self._say = bench, client, plan, bench.say
+    def __init__(self, bench: Bench, client: GraphClient, plan: TrialPlan, store: TrialStore) -> None:
+        self._bench, self._client, self._plan, self._store, self._say = bench, client, plan, store, bench.say
 
     def trial(self, trial: Trial) -> Done:
-        """Run it.
+        """Run it. Its verdict is stored once it is given, whatever comes then, and again with all that belongs to it.
 
         Raises:
-            Quit: the person left before it began, or with it running, which then does not count.
+            Quit: the person left: before it began or with it running, which then does not count, or before its stages.
+            GraphError: the graph has stopped.
 
         """
         task, count = self._plan.tasks[trial.task], len(self._plan.trials)
@@ -73,22 +73,32 @@ class Person:
         self._say(f"  success: {task.criterion}")
         takes = Takes(self._client, task.name, trial.scene)
         self._compare(trial)
-        self._before(takes, trial)
-        takes.start(task.instruction)
+        self._start(takes, trial, task)
         begin = time.monotonic()
         outcome, note = self._during(task, begin)
-        took_s = time.monotonic() - begin
-        ended = takes.end("discard" if outcome == ERROR else outcome, note)
-        if outcome != ERROR and ended.bag:
-            self._keep_first(trial, ended.bag)
-        stages = self._stages(task, outcome)
-        told = (outcome, stages, len(task.stages), round(took_s, 2), task.limit_s, ended.bag, note)
-        return Done(trial.number, trial.task, trial.scene, trial.policy, *told)
+        took_s = round(time.monotonic() - begin, 2)
+        done = Done(trial.number, trial.task, trial.scene, trial.policy, outcome, 0, 0, took_s, task.limit_s, note=note)
+        self._store.add(done)
+        try:
+            done = replace(done, bag=takes.end("discard" if outcome == ERROR else outcome, note).bag)
+        except GraphCallError as error:
+            self._say(f"  error: {error}")
+            done = replace(done, note=", ".join(filter(None, (note, str(error)))))
+        if outcome != ERROR and done.bag:
+            self._keep_first(trial, done.bag)
+        done = replace(done, stages=self._stages(task, outcome), of=len(task.stages))
+        self._store.add(done)
+        return done
 
-    def _before(self, takes: Takes, trial: Trial) -> None:
+    def _start(self, takes: Takes, trial: Trial, task: RealTask) -> None:
+        """Start the take when the person says so; what is refused can be mended and tried again."""
         self._say(f"  {BEFORE}")
-        while (key := self._key()) != " ":
+        while True:
+            key = self._key()
             try:
+                if key == " ":
+                    takes.start(task.instruction, again=True)
+                    return
                 if key == "o":
                     self._compare(trial)
                 elif key in ("h", "v"):
@@ -126,8 +136,10 @@ class Person:
 
         Raises:
             Quit: the input has ended.
+            GraphError: the graph has stopped.
 
         """
+        self._client.health()
         self._client.spin(wait_s)
         key = self._bench.keyboard.key()
         if self._bench.keyboard.ended:

@@ -15,7 +15,7 @@ TRIALS = "trials.csv"
 class Done:
     """A trial that was run: success, failure, or error, which says nothing of the policy and is run again.
 
-    A failure reached `stages` of `of` stages; `of` is 0 for tasks without.
+    A failure reached `stages` of `of` stages; `of` is 0 for tasks without, and where nobody was there to tell.
     """
 
     number: int

@@ -37,6 +37,8 @@ class FakeGraph:
 
     def spin(self, _: float) -> None: ...
 
+    def health(self) -> None: ...
+
     def status(self, *_: Any) -> Status:
         return Status()
 

@@ -11,15 +11,19 @@ from typing import Any
 
 import pytest
 
+from e0_ros import interfaces
+from e0_ros.graph_client import GraphRefusal
+from e0_ros.interfaces import Service
+from e0_ros.resolve import GraphError
 from sim import trial_conditions
 from sim.trial_bench import Bench
 from sim.trial_conditions import conditions, keep_conditions
 from sim.trial_plan import draw, read_plan
-from sim.trial_run import run_trials
+from sim.trial_run import Quit, run_trials
 from sim.trial_store import TrialStore
 from sim.trials import main
 from tests.sim.test_trial_plan import POLICIES, done
-from tests.test_record_take import FakeGraph
+from tests.test_record_take import STEPS, FakeGraph
 
 
 @dataclass
@@ -125,3 +129,59 @@ def test_a_single_policy_has_nothing_to_hide(tmp_path: Path) -> None:
     run_trials(plan, store, person)
     run_trials(plan, store, person)
     assert person.started == ["ours"]
+
+
+@dataclass
+class Refuses(FakeGraph):
+    """Refuses a service once. Knows the scenes of the takes that it began."""
+
+    scenes: list[int] = field(default_factory=list)
+
+    def call(self, service: Service, **fields: Any) -> Any:
+        try:
+            reply = super().call(service, **fields)
+        except GraphRefusal:
+            self.refuses = None
+            raise
+        self.scenes += [fields["seed"]] if service is interfaces.START_EPISODE else []
+        return reply
+
+
+@pytest.mark.parametrize("refuses", STEPS[:3], ids=lambda service: service.name)
+def test_a_start_that_is_refused_is_tried_again_in_the_same_scene(tmp_path: Path, refuses: Service) -> None:
+    plan, store, said = draw("e0_real", ["pick"], POLICIES, 1, 0), TrialStore(tmp_path), list[str]()
+    person = bench(tmp_path, "  s s", said, client := Refuses(refuses))
+    run_trials(plan, store, person)
+    assert f"  error: {refuses.owner} refused" in said
+    assert len(person.started) == 2 and client.scenes == [0, 0]
+
+
+def test_a_verdict_that_the_recorder_refuses_counts_and_says_so(tmp_path: Path) -> None:
+    plan, store = draw("e0_real", ["pick"], POLICIES, 1, 0), TrialStore(tmp_path)
+    run_trials(plan, store, bench(tmp_path, " s f", client=Refuses(interfaces.END_EPISODE)))
+    first, second = TrialStore(tmp_path).done.values()
+    assert (first.outcome, second.outcome, second.note) == ("success", "failure", "")
+    assert first.note == "episode_recorder refused; no take runs any more, what was recorded is kept unlabelled"
+
+
+def test_a_failure_stays_one_if_nobody_tells_how_far_it_came(tmp_path: Path) -> None:
+    plan, store = draw("e0_real", ["stack"], POLICIES, 1, 0), TrialStore(tmp_path)
+    with pytest.raises(Quit):
+        run_trials(plan, store, bench(tmp_path, " f"))
+    (kept,) = TrialStore(tmp_path).done.values()
+    assert (kept.outcome, kept.stages, kept.of) == ("failure", 0, 0)
+    run_trials(plan, store, bench(tmp_path, " f2"))
+    assert [(t.outcome, t.stages, t.of) for t in store.done.values()] == [("failure", 0, 0), ("failure", 2, 3)]
+
+
+def test_a_graph_that_stops_is_no_failure_of_the_policy(tmp_path: Path) -> None:
+    @dataclass
+    class Stops(FakeGraph):
+        def health(self) -> None:
+            if self.armed:
+                raise GraphError("the graph has stopped")
+
+    plan, store = draw("e0_real", ["pick"], POLICIES, 1, 0), TrialStore(tmp_path)
+    with pytest.raises(GraphError):
+        run_trials(plan, store, bench(tmp_path, " ", client=Stops()))
+    assert not store.done
