@@ -191,6 +191,11 @@ class GraphClient(Node):  # type: ignore[misc]
         if failed := self._session_values.get("failed", ""):
             raise GraphCallError(f"{service.owner}: {failed}")
 
+    @property
+    def from_home_rad(self) -> float:
+        """How far the joint that is farthest from home is, by `arm_session`'s last word; NaN if it said nothing."""
+        return float(self._session_values.get("from_home_rad", "nan"))
+
     def change_speed(self, faster: bool) -> float:
         """Have plans followed at the next of `SPEEDS`; returns it."""
         now = float(self._executor_values.get("speed", "1"))

@@ -17,12 +17,14 @@ from e0_ros.calibrate_command import compare_views, seen_now
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.calibration_bag import first_images
 from e0_ros.graph_client import GraphCallError, GraphClient
+from e0_ros.interfaces import RESET_SIM
 from e0_ros.record_take import Takes
 from sim.eval_rollouts import ERROR, FAILURE, SUCCESS
 from sim.trial_bench import Bench
 from sim.trial_plan import RealTask, Trial, TrialPlan
 from sim.trial_store import Done, TrialStore
 
+AT_HOME_RAD = 0.05
 BEFORE = "space start, o compare the scene with its first picture, h home, v recover the arm, q quit"
 DURING = "s success, f failure, e error (does not count, is run again)"
 
@@ -73,9 +75,10 @@ class Person:
         self._say(f"  success: {task.criterion}")
         takes = Takes(self._client, task.name, trial.scene)
         self._compare(trial)
-        self._start(takes, trial, task)
+        where = self._start(takes, trial, task)
         begin = time.monotonic()
-        outcome, note = self._during(task, begin)
+        outcome, why = self._during(task, begin)
+        note = _listed(where, why)
         took_s = round(time.monotonic() - begin, 2)
         done = Done(trial.number, trial.task, trial.scene, trial.policy, outcome, 0, 0, took_s, task.limit_s, note=note)
         self._store.add(done)
@@ -83,23 +86,31 @@ class Person:
             done = replace(done, bag=takes.end("discard" if outcome == ERROR else outcome, note).bag)
         except GraphCallError as error:
             self._say(f"  error: {error}")
-            done = replace(done, note=", ".join(filter(None, (note, str(error)))))
+            done = replace(done, note=_listed(note, str(error)))
         if outcome != ERROR and done.bag:
             self._keep_first(trial, done.bag)
         done = replace(done, stages=self._stages(task, outcome), of=len(task.stages))
         self._store.add(done)
         return done
 
-    def _start(self, takes: Takes, trial: Trial, task: RealTask) -> None:
-        """Start the take when the person says so; what is refused can be mended and tried again."""
+    def _start(self, takes: Takes, trial: Trial, task: RealTask) -> str:
+        """Start the take when the person says so; what is refused can be mended and tried again.
+
+        A policy is not to begin where the one before it left the arm: that is told, and done if it is asked for again.
+        Returns that it was.
+        """
         self._say(f"  {BEFORE}")
+        where = ""
         while True:
             key = self._key()
             try:
                 if key == " ":
-                    takes.start(task.instruction, again=True)
-                    return
-                if key == "o":
+                    told, where = where, self._away()
+                    if told or not where:
+                        takes.start(task.instruction, again=True)
+                        return where
+                    self._say(f"  {where}: h brings the arm home, space once more starts from here")
+                elif key == "o":
                     self._compare(trial)
                 elif key in ("h", "v"):
                     self._say(f"  {takes.bring_home(key == 'v')}")
@@ -107,6 +118,12 @@ class Person:
                 self._say(f"  error: {error}")
             if key == "q":
                 raise Quit
+
+    def _away(self) -> str:
+        """In words, if the arm is not at home and nothing will put it there."""
+        far_rad = self._client.from_home_rad
+        away = far_rad > AT_HOME_RAD and not self._client.has(RESET_SIM)
+        return f"{far_rad:.2f} rad from home" if away else ""
 
     def _during(self, task: RealTask, begin_s: float) -> tuple[str, str]:
         """How it ended: by a key, by a simulator's word, by the arm, or by time."""
@@ -175,6 +192,10 @@ class Person:
 
 def _read(path: Path) -> ImageArray:
     return np.asarray(cv2.imread(str(path)), np.uint8)[..., ::-1]
+
+
+def _listed(*notes: str) -> str:
+    return ", ".join(filter(None, notes))
 
 
 def _line(done: Done, count: int) -> str:

@@ -156,6 +156,29 @@ def test_a_start_that_is_refused_is_tried_again_in_the_same_scene(tmp_path: Path
     assert len(person.started) == 2 and client.scenes == [0, 0]
 
 
+@dataclass
+class Away(FakeGraph):
+    """An arm that its policies leave away from home."""
+
+    from_home_rad: float = 0.3
+
+    def bring(self, service: Service) -> None:
+        assert service is interfaces.HOME
+        self.from_home_rad = 0.001
+
+    def arm(self, not_before: Any) -> None:
+        super().arm(not_before)
+        self.from_home_rad = 0.3
+
+
+def test_no_policy_begins_where_another_left_the_arm_unless_it_is_asked_for_twice(tmp_path: Path) -> None:
+    plan, store, said = draw("e0_real", ["pick"], POLICIES, 1, 0), TrialStore(tmp_path), list[str]()
+    run_trials(plan, store, bench(tmp_path, " h s  f", said, Away()))
+    hint = "  0.30 rad from home: h brings the arm home, space once more starts from here"
+    assert said.count(hint) == 2
+    assert [(t.outcome, t.note) for t in store.done.values()] == [("success", ""), ("failure", "0.30 rad from home")]
+
+
 def test_a_verdict_that_the_recorder_refuses_counts_and_says_so(tmp_path: Path) -> None:
     plan, store = draw("e0_real", ["pick"], POLICIES, 1, 0), TrialStore(tmp_path)
     run_trials(plan, store, bench(tmp_path, " s f", client=Refuses(interfaces.END_EPISODE)))
