@@ -10,7 +10,7 @@ from typing import Any
 from e0_policy.files import finite, write_json
 from e0_ros.config import ConfigError, from_mapping, load_yaml, to_mapping
 from e0_ros.policies import read_card
-from e0_ros.resolve import arguments_class
+from e0_ros.resolve import arguments_class, settings_file
 from e0_ros.version import code_version
 from sim.comparison import differences, shown
 from sim.trial_bench import graph_values
@@ -33,6 +33,7 @@ def conditions(graph: str, words: Sequence[str]) -> dict[str, Any]:
     """
     given = to_mapping(from_mapping(arguments_class(graph), graph_values(graph, words, "-"), f"graph {graph}"))
     arguments = {name: _content(value) for name, value in given.items() if name not in PLACES}
+    arguments["settings"] = settings_file(graph, given["settings"])
     told: dict[str, Any] = json.loads(json.dumps(finite(arguments), default=str))
     return {"graph": graph, "arguments": told, "code_version": code_version()}
 
