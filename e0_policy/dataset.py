@@ -139,6 +139,11 @@ class ChunkDataset:
     def __len__(self) -> int:
         return len(self._frame)
 
+    @property
+    def takes(self) -> list[str]:
+        """What was recorded in one go and is in here."""
+        return sorted({self.source.episodes[e].take for e in np.unique(self._episode)})
+
     def where(self, index: int) -> tuple[Episode, int]:
         """Episode and frame of a sample."""
         return self.source.episodes[int(self._episode[index])], int(self._frame[index])

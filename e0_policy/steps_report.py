@@ -18,11 +18,11 @@ import torch
 from e0_policy import diffusion
 from e0_policy.checkpoint import Checkpoint, load_model, read_checkpoint
 from e0_policy.collate import stack
-from e0_policy.data_order import split_episodes
 from e0_policy.dataset import ChunkDataset, DatasetError, Source
 from e0_policy.diffusion import SamplerSettings
 from e0_policy.engine import Engine
 from e0_policy.files import write_json
+from e0_policy.learned_seeds import HELD_OUT
 from e0_policy.model import E0Model
 from e0_policy.model_config import Decode
 from e0_policy.selection import mixed
@@ -108,20 +108,21 @@ def open_data(folders: Sequence[str], found: Checkpoint, seed: int) -> Source:
     return source
 
 
-def chosen_episodes(source: Source, found: Checkpoint, fraction: float) -> list[int]:
-    """Episodes to measure on: all, or (`fraction` above 0) those that the checkpoint's training held out.
+def chosen_episodes(source: Source, found: Checkpoint, held_out: bool) -> list[int]:
+    """Episodes to measure on: all, or only those of takes that the checkpoint's training held out.
 
     Raises:
-        DatasetError: no such fraction, too few episodes, or no word of the training's seed.
+        DatasetError: the checkpoint does not tell which these are, or none is in the data.
 
     """
-    if not 0.0 <= fraction < 1.0:
-        raise DatasetError(f"held-out is {fraction:g}; allowed is 0 (all episodes) and up, below 1")
-    if not fraction:
+    if not held_out:
         return list(range(len(source.episodes)))
-    if "seed" not in found.training:
-        raise DatasetError("the checkpoint does not tell the seed of its training, so nobody knows what was held out")
-    return split_episodes(len(source.episodes), fraction, int(found.training["seed"]))[1]
+    takes = set(found.training.get(HELD_OUT, ()))
+    chosen = [e for e, episode in enumerate(source.episodes) if episode.take in takes]
+    if not chosen:
+        told = f"{len(takes)} takes, none of them in the data" if takes else "nothing of what was held out"
+        raise DatasetError(f"the checkpoint tells {told}; measure on demonstrations that it was not trained on")
+    return chosen
 
 
 def table(rows: Sequence[StepsRow]) -> str:
@@ -143,13 +144,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="e0 bench steps",
         description="Token agreement, open-loop error and latency against the number of denoising steps.",
-        epilog="example: e0 bench steps --checkpoint runs/nano/checkpoint --data data/pick --held-out 0.1",
+        epilog="example: e0 bench steps --checkpoint runs/nano/checkpoint --data data/pick --held-out",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a checkpoint")
     where = "folders of demonstrations (LeRobotDataset or packed; as in the training, for --held-out), or synthetic"
     parser.add_argument("--data", nargs="+", default=["synthetic"], metavar="DIR", help=f"{where} (default: synthetic)")
-    held = "only the episodes that the training with this validation_fraction did not see (default: all of the data)"
-    parser.add_argument("--held-out", type=float, default=0.0, metavar="FRACTION", help=held)
+    held = "only the episodes that the checkpoint's training was validated on (default: all of the data)"
+    parser.add_argument("--held-out", action="store_true", help=held)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10], help="N; the last is the reference")
     parser.add_argument("--noise", choices=("fixed", "redraw"), default="fixed", help="default: fixed")
     how = "how the last step is read, a row each (default: token)"

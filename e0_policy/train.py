@@ -39,7 +39,7 @@ from e0_policy.distributed import (
     with_all,
 )
 from e0_policy.insulation import autoregressive_loss
-from e0_policy.learned_seeds import LEARNED, learned_seeds, merged
+from e0_policy.learned_seeds import HELD_OUT, LEARNED, learned_seeds, merged
 from e0_policy.learner import Learner, learning_rate
 from e0_policy.model import E0Model
 from e0_policy.selection import idle_words
@@ -166,6 +166,7 @@ class Run:
         making: dict[str, Any] = {"data": config.to_dict()["data"], "data_sha256": fingerprint(source)}
         making |= {
             LEARNED: self.learned,
+            HELD_OUT: self.data.validation.takes,
             "step": step,
             "seed": config.seed,
             "image_px": self.data.image_px,

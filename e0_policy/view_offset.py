@@ -14,7 +14,9 @@ def view_offset(trained: FloatArray, present: FloatArray, depth_m: float = 1.0) 
 
     Points of the trained camera's frame have the coordinates `R x + t` in the present one, with
     `R = R_x(phi) R_y(theta) R_z(roll)` as in equation 16; roll, which the equations lack, is left out. What `t` holds
-    beyond a turn about the point at `depth_m` on the optical axis is `d`, as in `augmentation.spherical_homography`.
+    beyond a turn about the point at `depth_m` on the optical axis is `d`: a camera that is moved still looks at the
+    scene. (`augmentation.spherical_homography` can only turn it in place, which in these terms is up to
+    `depth_m (1 - cos)` nearer; a policy trained without `radial_m` is blind to `d`.)
     Rounded to 1e-9, so that poses that went through a quaternion on their way give the same bits.
 
     Args:

@@ -1,7 +1,8 @@
 """The action of a frame: the set-point in force from the frame's time on, absolute.
 
 * `commanded`: the row of the plan that the executor follows. A plan acts from the `committed_until` of the first
-  executor state that names it; row i is in force from `t0 + i * period`, the last row stays in force. While the
+  executor state that names it, unless a later state names another that acts before that, or holds; row i is in force
+  from `t0 + i * period`, the last row stays in force. While the
   executor holds (no plan, a fault, a stop), or follows a plan that the bag does not hold (or slowed, or released later:
   then it has another t0), the set-point is its own reference, by the stamps of its states. Refused plans never count.
 * `teleop`: the row of the teleoperator's latest target, from its t0 on, whether the arm followed it or not.
@@ -73,7 +74,7 @@ class SetPoints:
         key = (chunk.source, chunk.session, chunk.sequence, chunk.t0_ns)
         self._plans[key] = chunk
         if self._teleop:
-            insort(self._entries, _Entry(chunk.t0_ns, chunk.t0_ns, key))
+            self._take(_Entry(chunk.t0_ns, chunk.t0_ns, key))
 
     def add_state(self, stamp_ns: int, message: Any) -> None:
         """Take an e0_msgs/ExecutorState."""
@@ -88,9 +89,18 @@ class SetPoints:
         known = tuple(message.joint_names) == self._arm.joint_names and bool(np.isfinite(row).all())
         if plan or known:
             from_ns = committed_ns if plan else stamp_ns
-            insort(self._entries, _Entry(from_ns, stamp_ns, plan, row if known else None))
+            self._take(_Entry(from_ns, stamp_ns, plan, row if known else None))
         if known:
             insort(self._references, _Entry(stamp_ns, stamp_ns, None, row))
+
+    def _take(self, entry: _Entry) -> None:
+        """Keep an entry unless what was said after it acts no later, and drop those of which it is that."""
+        place = end = bisect_right(self._entries, entry)
+        if place and self._entries[place - 1].stamp_ns > entry.stamp_ns:
+            return
+        while end < len(self._entries) and self._entries[end].stamp_ns < entry.stamp_ns:
+            end += 1
+        self._entries[place:end] = [entry]
 
     def at(self, t: int) -> FloatArray | None:
         """Row `(columns,)` in force at `t`; None before the first set-point."""

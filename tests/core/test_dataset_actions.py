@@ -103,6 +103,25 @@ def test_the_executors_reference_is_that_of_its_states_stamp_however_far_it_comm
     assert [points.held(t * MS) for t in (500, 799, 800)] == [True, True, False]
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_a_plan_that_was_to_act_later_is_void_once_the_executor_holds_or_follows_another(chance):
+    """The executor commits 90 ms ahead for a machine and 20 for a hand, and brakes at once."""
+    said = [(t, state(t + 90, sequence=1, positions=1.0, gripper=1.0)) for t in range(0, 220, 20)]
+    said += [(t, state(t + 20, sequence=2, positions=1.0, gripper=1.0)) for t in range(220, 420, 20)]
+    said += [(t, state(t + 20, mode=3, positions=5.0, gripper=1.0)) for t in range(420, 500, 20)]
+    said += [(t, state(t + 90, sequence=1, positions=5.0, gripper=1.0)) for t in range(500, 700, 20)]
+    chance.shuffle(said)
+    points = SetPoints("commanded", ARM)
+    points.add_chunk(chunk(0, [1.0]))
+    points.add_chunk(chunk(0, [2.0], sequence=2))
+    for t, message in said:
+        points.add_state(t * MS, message)
+    told = [first(points, t) for t in range(90, 700)]
+    changes = [(t, told[t - 90]) for t in range(91, 700) if told[t - 90] != told[t - 91]]
+    assert (told[0], changes) == (1.0, [(240, 2.0), (420, 5.0), (590, 1.0)])
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=6), st.integers(0, 500))
 def test_interpolation_stays_between_the_rows_and_meets_them(rows, t_ms):

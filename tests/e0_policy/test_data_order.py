@@ -43,4 +43,12 @@ def test_the_parts_of_a_take_are_on_one_side(parts, seed):
     training, held = split_takes(takes, 0.25, seed)
     assert sorted(training + held) == list(range(len(takes))) and training and held
     assert not {takes[e] for e in training} & {takes[e] for e in held}
-    assert split_takes([f"{e}" for e in range(len(takes))], 0.25, seed) == split_episodes(len(takes), 0.25, seed)
+
+
+@given(st.integers(20, 60), st.integers(1, 40), st.integers(0, 5))
+def test_takes_keep_their_side_when_others_come(count, more, seed):
+    """But for those that the larger number of held-out takes needs."""
+    takes = [f"take_{i}" for i in range(count + more)]
+    before, after = (set(split_takes(takes[:n], 0.1, seed)[1]) for n in (count, count + more))
+    assert (len(before), len(after)) == (round(0.1 * count), round(0.1 * (count + more)))
+    assert len({e for e in after if e < count} - before) <= len(after) - len(before)

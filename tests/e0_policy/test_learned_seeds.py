@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from lerobot_folder import write_folder
 
 from e0_policy.checkpoint import read_checkpoint
+from e0_policy.data_order import split_takes
 from e0_policy.dataset import PackedSource, write_packed
 from e0_policy.distributed import Workers
 from e0_policy.image_cache import cached
-from e0_policy.learned_seeds import LEARNED, learned_seeds, met_again, seed_ranges
+from e0_policy.learned_seeds import HELD_OUT, LEARNED, learned_seeds, met_again, seed_ranges
 from e0_policy.lerobot_source import OWN, LeRobotSource
 from e0_policy.selection import mixed, without_idle
 from e0_policy.train import prepare, train
@@ -65,7 +66,9 @@ def test_seeds_of_a_dataset_reach_the_checkpoint_however_its_frames_are_read(tmp
     assert learned_seeds(cached(source, *cache).episodes) == SEEDS
     config = make_config(tmp_path / "run", data=str(folder), steps=1, warmup_steps=0, validation_fraction=0.5)
     train(config)
-    assert read_checkpoint(tmp_path / "run" / "checkpoint").training[LEARNED] == SEEDS
+    told, takes = read_checkpoint(tmp_path / "run" / "checkpoint").training, [e.take for e in source.episodes]
+    assert told[LEARNED] == SEEDS
+    assert told[HELD_OUT] == sorted(takes[e] for e in split_takes(takes, 0.5, config.seed)[1]) != []
     alone, saved = Workers(0, 1, torch.device("cpu")), newest(tmp_path / "run")
     assert saved.meta[LEARNED] == SEEDS
     again = replace(saved, meta={**saved.meta, LEARNED: {"PushCube-v1": "2:3"}})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ import pytest
 from lerobot_folder import write_folder
 
 from e0_policy import steps_report
-from e0_policy.checkpoint import Checkpoint, save_checkpoint
-from e0_policy.data_order import split_episodes
+from e0_policy.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
 from e0_policy.dataset import ChunkDataset
 from e0_policy.lerobot_source import LeRobotSource
 from e0_policy.model import E0Model
@@ -19,8 +19,6 @@ from e0_policy.synthetic import SyntheticSource
 from e0_policy.train_config import TrainConfig
 from e0_policy.train_setup import fit_transform
 from tests.e0_policy.tiny import tiny_model
-
-SEED = 3
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transform = fit_transform(config, source, range(4))
     path = tmp_path_factory.mktemp("runs") / "checkpoint"
     what = transform.to_json(), "panda", 50_000_000, 2
-    save_checkpoint(path, model.state_dict(), Checkpoint(model.config, *what, training={"seed": SEED}))
+    save_checkpoint(path, model.state_dict(), Checkpoint(model.config, *what))
     return path
 
 
@@ -84,9 +82,13 @@ def test_a_converted_dataset_is_measured(
 
 
 def test_only_what_the_training_held_out_is_measured(
-    folder: Path, converted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    converted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Of all folders in their order, by the checkpoint's own seed."""
+    """Whole takes, by name, whatever else has come to the data since."""
     measured: set[str] = set()
 
     def note(model: E0Model, dataset: ChunkDataset, indices: list[int], *_: object) -> list[object]:
@@ -94,13 +96,16 @@ def test_only_what_the_training_held_out_is_measured(
         return []
 
     monkeypatch.setattr(steps_report, "compare_steps", note)
-    words = ["--checkpoint", str(folder), "--data", str(converted)]
-    assert steps_report.main([*words, str(converted), "--held-out", "0.25"]) == 0
-    names = [episode.identifier for episode in LeRobotSource(converted).episodes] * 2
-    assert measured == {names[i] for i in split_episodes(8, 0.25, SEED)[1]}
-    assert "of 2 of 8 episodes" in capsys.readouterr().out
-    assert steps_report.main([*words, "--held-out", "1.5"]) == 2
-    assert "held-out is 1.5; allowed is 0" in capsys.readouterr().err
+    names = [episode.identifier for episode in LeRobotSource(converted).episodes]
+    words = ["--checkpoint", str(folder), "--data", str(converted), "--held-out"]
+    assert steps_report.main(words) == 2
+    assert "the checkpoint tells nothing of what was held out" in capsys.readouterr().err
+    found = read_checkpoint(folder)
+    told = replace(found, training={"held_out": [names[1], names[2], "gone"]})
+    save_checkpoint(tmp_path / "told", load_model(found, "cpu").state_dict(), told)
+    assert steps_report.main([*words, "--checkpoint", str(tmp_path / "told")]) == 0
+    assert measured == {names[1], names[2]}
+    assert "of 2 of 4 episodes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
