@@ -29,7 +29,10 @@ _MASTER, _SLAVE = 1, 2
 
 @dataclass(frozen=True)
 class Foreign:
-    """A launch file (`verb` launch) or an executable (`verb` run) of another ROS package, with its arguments."""
+    """A launch file (`verb` launch) or an executable (`verb` run) of another ROS package, with its arguments.
+
+    Two at once are told by `nodes`, names that only it gives.
+    """
 
     name: str
     verb: str
@@ -37,6 +40,7 @@ class Foreign:
     target: str
     arguments: tuple[str, ...] = ()
     on_death: str = SHUTDOWN
+    nodes: tuple[str, ...] = ()
 
 
 def measured(a: BenchArguments) -> BenchCalibration | None:
@@ -72,7 +76,7 @@ def _arm(a: BenchArguments, activated_by_us: bool) -> tuple[Foreign, Foreign]:
     inactive = ("--inactive",) if activated_by_us else ()
     spawner = (CONTROLLERS[a.controller], *inactive, "--controller-manager-timeout", "60")
     return (
-        Foreign("franka", "launch", "franka_bringup", "franka.launch.py", words),
+        Foreign("franka", "launch", "franka_bringup", "franka.launch.py", words, nodes=("controller_manager",)),
         Foreign("controller", "run", "controller_manager", "spawner", spawner, CONTINUE),
     )
 
@@ -91,7 +95,7 @@ def _camera(a: BenchArguments, i: int, placed: bool) -> Foreign:
     words.append(f"enable_depth:={str(a.hardware_sync).lower()}")
     if placed:
         words.append("publish_tf:=false")  # a frame has one parent
-    return Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", tuple(words))
+    return Foreign(f"camera_{view}", "launch", "realsense2_camera", "rs_launch.py", tuple(words), nodes=(view,))
 
 
 def _places(a: BenchArguments) -> dict[str, Foreign]:

@@ -50,6 +50,11 @@ class Graph:
     foreign: tuple[Foreign, ...] = ()
     use_sim_time: bool = False
 
+    @property
+    def rivals(self) -> set[str]:
+        """Names of nodes beside which it must not be started: all of ours, and its drivers'."""
+        return {node.name for node in NODES} | {name for item in self.foreign for name in item.nodes}
+
     def interpreter(self, process: Process) -> str:
         """Interpreter that a process was given; empty: the launcher's own."""
         return str(getattr(self.arguments, process.interpreter) or self.arguments.python)

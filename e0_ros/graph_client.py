@@ -52,7 +52,7 @@ class GraphClient(Node):  # type: ignore[misc]
         context = Context()
         rclpy.init(args=[], context=context)
         super().__init__("e0_record", context=context)
-        self._timeout_s, self._health = timeout_s, health
+        self._timeout_s, self.health = timeout_s, health
         self.leaving = False
         """Somebody wants to leave: nothing is armed or brought anywhere any more."""
         self._ros = SingleThreadedExecutor(context=context)
@@ -104,7 +104,7 @@ class GraphClient(Node):  # type: ignore[misc]
         """
         deadline = time.monotonic() + self._timeout_s
         while missing := [s for s in services if not self.has(s)]:
-            self._health()
+            self.health()
             if time.monotonic() > deadline:
                 names = ", ".join(f"{s.owner} ({s.name})" for s in missing)
                 raise GraphCallError(f"not up within {self._timeout_s:.0f} s: {names}; is the graph running?")
@@ -138,7 +138,7 @@ class GraphClient(Node):  # type: ignore[misc]
         future = client.call_async(message_class(service.type).Request(**fields))
         deadline = time.monotonic() + self._timeout_s
         while not future.done():
-            self._health()
+            self.health()
             if time.monotonic() > deadline:
                 client.remove_pending_request(future)
                 raise GraphCallError(f"{service.owner} did not answer {service.name} within {self._timeout_s:.0f} s")
@@ -174,7 +174,7 @@ class GraphClient(Node):  # type: ignore[misc]
         def wait(done: Callable[[], bool], what: str) -> None:
             deadline = time.monotonic() + BRING_S
             while not done():
-                self._health()
+                self.health()
                 if time.monotonic() > deadline:
                     raise GraphCallError(f"{service.owner} {what} within {BRING_S:.0f} s")
                 if self.leaving:
@@ -190,6 +190,11 @@ class GraphClient(Node):  # type: ignore[misc]
             raise GraphCallError(f"interrupted: the executor is stopped; {interfaces.RESET_STOP.name}, then arm")
         if failed := self._session_values.get("failed", ""):
             raise GraphCallError(f"{service.owner}: {failed}")
+
+    @property
+    def from_home_rad(self) -> float:
+        """How far the joint that is farthest from home is, by `arm_session`'s last word; NaN if it said nothing."""
+        return float(self._session_values.get("from_home_rad", "nan"))
 
     def change_speed(self, faster: bool) -> float:
         """Have plans followed at the next of `SPEEDS`; returns it."""

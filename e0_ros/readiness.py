@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from e0_ros.interfaces import SERVICES
 
@@ -41,10 +41,11 @@ def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[],
     return sorted(missing)
 
 
-def wait_until_alone(limit_s: float) -> list[str]:
+def wait_until_alone(limit_s: float, rivals: Collection[str] = ()) -> list[str]:
     """Wait until no node is left in this ROS domain; those that are still there after `limit_s`.
 
-    Nodes of a graph whose launcher was killed take some seconds to end.
+    Nodes of a graph whose launcher was killed take some seconds to end. Hidden ones (`_ros2cli_daemon_0`) do not count,
+    and where `rivals` are named no others do.
     """
     import rclpy
     from rclpy.context import Context
@@ -56,7 +57,8 @@ def wait_until_alone(limit_s: float) -> list[str]:
     others: list[str] = []
     try:
         while (now := time.monotonic()) < alone_since + SETTLE_S:
-            others = sorted(set(node.get_node_names()) - {node.get_name()})
+            there = {name for name in node.get_node_names() if not name.startswith("_")} - {node.get_name()}
+            others = sorted(there & set(rivals) if rivals else there)
             if others and now > begun + limit_s:
                 break
             alone_since = now if others else alone_since

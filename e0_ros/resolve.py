@@ -84,7 +84,7 @@ def resolve(
     try:
         arguments: Any = _as_trained(name, from_mapping(arguments_class(name), values or {}, f"graph {name}"))
         graph = GRAPHS[name][1](arguments)
-        chosen = _settings_file(name, arguments.settings)
+        chosen = settings_file(name, arguments.settings)
         for node, given in (settings or {}).items():
             chosen[node] = {**chosen.get(node, {}), **given}
         for node in chosen:
@@ -130,8 +130,13 @@ def _check_needs(process: Process, interpreter: str) -> None:
         raise GraphError(f"{lacks}; {PACKAGES}")
 
 
-def _settings_file(graph: str, path: str) -> dict[str, Any]:
-    """Settings by node from the named file, or from `config/<graph>.yaml` where that exists."""
+def settings_file(graph: str, path: str) -> dict[str, Any]:
+    """Settings by node from the named file, or from `config/<graph>.yaml` where that exists.
+
+    Raises:
+        ConfigError, GraphError: it cannot be read, or is no mapping of mappings.
+
+    """
     file = Path(path) if path else config_dir() / f"{graph}.yaml"
     if not path and not file.is_file():
         return {}

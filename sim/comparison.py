@@ -13,6 +13,8 @@ from sim.eval_summary import figures, moved_cameras, policy_name, rate
 from sim.statistics import mcnemar_p, paired_difference
 
 ALL = "all"
+REAL = "real"
+"""The simulator of trials on the bench."""
 BOTH, ONLY_FIRST, ONLY_SECOND, NEITHER = "both", "only_first", "only_second", "neither"
 COLUMNS = ("task", "pairs", "first", "second", "both", "only first", "only second", "neither", "difference", "p")
 
@@ -62,11 +64,17 @@ def compare(first: Run, second: Run) -> dict[str, Any]:
     A pair is a task and seed that both ran without an error.
 
     Raises:
-        ConfigError: they have no pair, or are of different simulators.
+        ConfigError: they have no pair, are of different simulators, or of different plans of trials.
 
     """
     if first.configuration.get("simulator") != second.configuration.get("simulator"):
         raise ConfigError(f"{first.folder} and {second.folder} are of different simulators; their scenes differ")
+    plans = {run.configuration.get("plan", run.folder) for run in (first, second)}
+    if first.configuration.get("simulator") == REAL and len(plans) > 1:
+        raise ConfigError(
+            f"{first.folder} and {second.folder} are of different plans of trials: their scenes were set up apart, and "
+            "no two are a pair; give both policies to one e0 trials plan"
+        )
     outcomes = paired(first, second)
     if not outcomes:
         raise ConfigError(f"{first.folder} and {second.folder} have no task and seed in common")

@@ -40,7 +40,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     """
     count, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(count, k) for k in range(fewer + 1))
-    return min(1.0, 2.0 * tail / 2**count)
+    return min(1.0, 2 * tail / 2**count)  # whole numbers divide whatever their size
 
 
 def paired_difference(only_first: int, only_second: int, pairs: int, z: float = 1.959964) -> tuple[float, float, float]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ class TrialPlan:
         benchmark: name or path.
         trials: in their order.
         sealed: mark of each policy to its label, its checkpoint and settings of inference.
+        identity: of this plan alone. Another one of the same draw has other scenes: people set them up.
 
     """
 
@@ -127,6 +129,7 @@ class TrialPlan:
     seed: int
     trials: tuple[Trial, ...]
     sealed: Mapping[str, Mapping[str, Any]]
+    identity: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
 
     @property
     def tasks(self) -> dict[str, RealTask]:
@@ -147,7 +150,7 @@ class TrialPlan:
                 f"{folder} has trials already; go on with e0 trials run {folder}, or choose another --out"
             )
         rows = [[t.number, t.task, t.scene, t.policy] for t in self.trials]
-        told = {"benchmark": self.benchmark, "seed": self.seed, "trials": rows}
+        told = {"identity": self.identity, "benchmark": self.benchmark, "seed": self.seed, "trials": rows}
         (folder / SEALED).write_text(json.dumps({"": SEALED_WORDS, **self.sealed}, indent=2) + "\n", encoding="utf-8")
         (folder / PLAN).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
@@ -195,6 +198,7 @@ def read_plan(folder: Path) -> TrialPlan:
     try:
         told, sealed = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (PLAN, SEALED))
         sealed.pop("", None)
-        return TrialPlan(told["benchmark"], told["seed"], tuple(Trial(*row) for row in told["trials"]), sealed)
+        trials = tuple(Trial(*row) for row in told["trials"])
+        return TrialPlan(told["benchmark"], told["seed"], trials, sealed, told["identity"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder} holds no trials ({error}); e0 trials plan makes them") from None

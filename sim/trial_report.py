@@ -13,12 +13,14 @@ import cv2
 
 from e0_policy.files import finite, write_json
 from e0_ros.config import ConfigError
+from sim.comparison import REAL
 from sim.demonstration import PERIOD_NS
 from sim.eval_pictures import bag_video, first_frame_path, video_path, write_first_frame
 from sim.eval_report import write_report
 from sim.eval_rollouts import ERROR, FAILURE, POLICY, SUCCESS, Job, Rollout, RolloutStore
 from sim.eval_run import REPORT, SUMMARY
 from sim.eval_summary import summary
+from sim.trial_conditions import kept_conditions
 from sim.trial_plan import TrialPlan
 from sim.trial_store import Done
 
@@ -67,14 +69,15 @@ def _write_one(
     rows = [_rollout(trial) for trial in own]
     shutil.rmtree(out, ignore_errors=True)
     configuration = {
-        "simulator": "real",
-        "mode": "real",
+        "simulator": REAL,
+        "mode": REAL,
         "checkpoint": policy["name"],
         "settings": dict(policy["settings"]),
         "benchmark": plan.benchmark,
+        "plan": plan.identity,
         "seed": plan.seed,
         "blind_trials": f"{min(blind, len(plan.trials))} of {len(plan.trials)}",
-        "code_version": policy["code_version"],
+        **kept_conditions(folder),
     }
     store = RolloutStore(out, configuration)
     for row in rows:

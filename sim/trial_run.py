@@ -1,35 +1,30 @@
-"""Runs planned trials with a person at the keys, over a graph that is started for each policy in turn."""
+"""Runs planned trials with a person at the keys."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
 from e0_policy.types import ImageArray
 from e0_ros.calibrate_command import compare_views, seen_now
 from e0_ros.core.bag_reader import Bag, BagReadError
 from e0_ros.core.calibration_bag import first_images
 from e0_ros.graph_client import GraphCallError, GraphClient
-from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE
-from e0_ros.keyboard import Keyboard
-from e0_ros.launcher import Launcher
-from e0_ros.readiness import wait_until_alone
+from e0_ros.interfaces import RESET_SIM
 from e0_ros.record_take import Takes
-from e0_ros.resolve import parse, resolve
 from sim.eval_rollouts import ERROR, FAILURE, SUCCESS
+from sim.trial_bench import Bench
 from sim.trial_plan import RealTask, Trial, TrialPlan
 from sim.trial_store import Done, TrialStore
 
-READY_S, EMPTY_S = 180.0, 15.0
+AT_HOME_RAD = 0.05
 BEFORE = "space start, o compare the scene with its first picture, h home, v recover the arm, q quit"
 DURING = "s success, f failure, e error (does not count, is run again)"
 
@@ -38,50 +33,11 @@ class Quit(Exception):
     """The person leaves; what is done is kept."""
 
 
-@dataclass
-class Bench:
-    """The graph that trials run on.
-
-    Attributes:
-        graph: its name, and words like `robot_ip:=...`.
-        folder: of the trials.
-        say: tells the person.
-
-    """
-
-    graph: str
-    words: Sequence[str]
-    folder: Path
-    keyboard: Keyboard
-    say: Callable[[str], None]
-
-    @contextmanager
-    def up(self, policy: Mapping[str, Any]) -> Iterator[GraphClient]:
-        """The graph with a policy, and a client in it."""
-        number = sum(1 for _ in self.folder.glob("logs/graph-*")) + 1
-        if others := wait_until_alone(EMPTY_S):
-            raise GraphCallError(f"this ROS domain has nodes already ({', '.join(others[:4])}); end them first")
-        values = {**parse(self.graph, self.words), "checkpoint": policy["checkpoint"]}
-        values |= {"bag_dir": str(self.folder / "bags"), **({"source": "policy"} if self.graph == "sim" else {})}
-        inference = yaml.safe_dump(dict(policy["settings"]), default_flow_style=True).strip()
-        settings = {"policy": {"settings": inference}} if policy["settings"] else {}
-        with Launcher(resolve(self.graph, values, settings), self.folder / "logs" / f"graph-{number}") as launcher:
-
-            def health() -> None:
-                if not launcher.running():
-                    raise GraphCallError(f"the graph has stopped; its last words are in {self.folder / 'logs'}")
-
-            launcher.wait_ready(READY_S)
-            client = GraphClient(health=health)
-            try:
-                client.wait_for(START_EPISODE, END_EPISODE, SET_INSTRUCTION)
-                yield client
-            finally:
-                client.close()
-
-
 def run_trials(plan: TrialPlan, store: TrialStore, bench: Bench) -> None:
-    """Run what is missing, in order; the graph is started anew where the policy changes.
+    """Run what is missing, in order.
+
+    With several policies the graph is started anew for every trial: if only another policy asked for it, the start
+    would tell that one comes.
 
     Raises:
         Quit: the person left.
@@ -89,29 +45,29 @@ def run_trials(plan: TrialPlan, store: TrialStore, bench: Bench) -> None:
 
     """
     waiting = [trial for trial in plan.trials if store.missing(trial.number)]
+    batches = [[trial] for trial in waiting] if len(plan.sealed) > 1 else [waiting] * bool(waiting)
     with _signals():
-        while waiting:
-            mark = waiting[0].policy
+        for batch in batches:
             bench.say("starting the graph")
-            with bench.up(plan.sealed[mark]) as client:
-                while waiting and waiting[0].policy == mark:
-                    done = Person(bench, client, plan).trial(waiting[0])
-                    store.add(done)
-                    bench.say(_line(done, len(plan.trials)))
-                    waiting = waiting[done.outcome != ERROR :]
+            with bench.up(plan.sealed[batch[0].policy]) as client:
+                person = Person(bench, client, plan, store)
+                for trial in batch:
+                    while store.missing(trial.number):
+                        bench.say(_line(person.trial(trial), len(plan.trials)))
 
 
 class Person:
     """One trial with the person: set up, start, judge."""
 
-    def __init__(self, bench: Bench, client: GraphClient, plan: TrialPlan) -> None:
-        self._bench, self._client, self._plan, self._say = bench, client, plan, bench.say
+    def __init__(self, bench: Bench, client: GraphClient, plan: TrialPlan, store: TrialStore) -> None:
+        self._bench, self._client, self._plan, self._store, self._say = bench, client, plan, store, bench.say
 
     def trial(self, trial: Trial) -> Done:
-        """Run it.
+        """Run it. Its verdict is stored once it is given, whatever comes then, and again with all that belongs to it.
 
         Raises:
-            Quit: the person left before it began, or with it running, which then does not count.
+            Quit: the person left: before it began or with it running, which then does not count, or before its stages.
+            GraphError: the graph has stopped.
 
         """
         task, count = self._plan.tasks[trial.task], len(self._plan.trials)
@@ -119,23 +75,42 @@ class Person:
         self._say(f"  success: {task.criterion}")
         takes = Takes(self._client, task.name, trial.scene)
         self._compare(trial)
-        self._before(takes, trial)
-        takes.start(task.instruction)
+        where = self._start(takes, trial, task)
         begin = time.monotonic()
-        outcome, note = self._during(task, begin)
-        took_s = time.monotonic() - begin
-        ended = takes.end("discard" if outcome == ERROR else outcome, note)
-        if outcome != ERROR and ended.bag:
-            self._keep_first(trial, ended.bag)
-        stages = self._stages(task, outcome)
-        told = (outcome, stages, len(task.stages), round(took_s, 2), task.limit_s, ended.bag, note)
-        return Done(trial.number, trial.task, trial.scene, trial.policy, *told)
+        outcome, why = self._during(task, begin)
+        note = _listed(where, why)
+        took_s = round(time.monotonic() - begin, 2)
+        done = Done(trial.number, trial.task, trial.scene, trial.policy, outcome, 0, 0, took_s, task.limit_s, note=note)
+        self._store.add(done)
+        try:
+            done = replace(done, bag=takes.end("discard" if outcome == ERROR else outcome, note).bag)
+        except GraphCallError as error:
+            self._say(f"  error: {error}")
+            done = replace(done, note=_listed(note, str(error)))
+        if outcome != ERROR and done.bag:
+            self._keep_first(trial, done.bag)
+        done = replace(done, stages=self._stages(task, outcome), of=len(task.stages))
+        self._store.add(done)
+        return done
 
-    def _before(self, takes: Takes, trial: Trial) -> None:
+    def _start(self, takes: Takes, trial: Trial, task: RealTask) -> str:
+        """Start the take when the person says so; what is refused can be mended and tried again.
+
+        A policy is not to begin where the one before it left the arm: that is told, and done if it is asked for again.
+        Returns that it was.
+        """
         self._say(f"  {BEFORE}")
-        while (key := self._key()) != " ":
+        where = ""
+        while True:
+            key = self._key()
             try:
-                if key == "o":
+                if key == " ":
+                    told, where = where, self._away()
+                    if told or not where:
+                        takes.start(task.instruction, again=True)
+                        return where
+                    self._say(f"  {where}: h brings the arm home, space once more starts from here")
+                elif key == "o":
                     self._compare(trial)
                 elif key in ("h", "v"):
                     self._say(f"  {takes.bring_home(key == 'v')}")
@@ -143,6 +118,12 @@ class Person:
                 self._say(f"  error: {error}")
             if key == "q":
                 raise Quit
+
+    def _away(self) -> str:
+        """In words, if the arm is not at home and nothing will put it there."""
+        far_rad = self._client.from_home_rad
+        away = far_rad > AT_HOME_RAD and not self._client.has(RESET_SIM)
+        return f"{far_rad:.2f} rad from home" if away else ""
 
     def _during(self, task: RealTask, begin_s: float) -> tuple[str, str]:
         """How it ended: by a key, by a simulator's word, by the arm, or by time."""
@@ -172,8 +153,10 @@ class Person:
 
         Raises:
             Quit: the input has ended.
+            GraphError: the graph has stopped.
 
         """
+        self._client.health()
         self._client.spin(wait_s)
         key = self._bench.keyboard.key()
         if self._bench.keyboard.ended:
@@ -209,6 +192,10 @@ class Person:
 
 def _read(path: Path) -> ImageArray:
     return np.asarray(cv2.imread(str(path)), np.uint8)[..., ::-1]
+
+
+def _listed(*notes: str) -> str:
+    return ", ".join(filter(None, notes))
 
 
 def _line(done: Done, count: int) -> str:

@@ -15,7 +15,7 @@ TRIALS = "trials.csv"
 class Done:
     """A trial that was run: success, failure, or error, which says nothing of the policy and is run again.
 
-    A failure reached `stages` of `of` stages; `of` is 0 for tasks without.
+    A failure reached `stages` of `of` stages; `of` is 0 for tasks without, and where nobody was there to tell.
     """
 
     number: int
@@ -51,6 +51,11 @@ class TrialStore:
     def missing(self, number: int) -> bool:
         """Whether a trial is still to be run."""
         return number not in self.done or self.done[number].outcome == ERROR
+
+    @property
+    def begun(self) -> bool:
+        """Whether a trial counts already."""
+        return not all(map(self.missing, self.done))
 
     def close(self) -> None:
         """Close the file."""

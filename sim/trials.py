@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +18,15 @@ from e0_ros.graph_client import GraphCallError
 from e0_ros.keyboard import Keyboard
 from e0_ros.policies import read_card, settings_of
 from e0_ros.resolve import GraphError
-from e0_ros.version import code_version
 from sim.compare import compare_folders
 from sim.eval_run import REPORT
 from sim.eval_summary import table
 from sim.paper import text_beside
+from sim.trial_bench import Bench
+from sim.trial_conditions import check_policies, conditions, keep_conditions
 from sim.trial_plan import TAKEN, draw, read_plan
 from sim.trial_report import reveal, write_reports
-from sim.trial_run import Bench, Quit, run_trials
+from sim.trial_run import Quit, run_trials
 from sim.trial_sheet import write_sheets
 from sim.trial_store import TrialStore
 
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--benchmark", default="e0_real", help="tasks: e0_real (the paper's eight), or a YAML file")
     plan.add_argument("--task", action="append", default=[], help="one of its tasks, in the order of the day (all)")
     plan.add_argument("--scenes", type=int, default=0, help="scenes per task (default: the benchmark's trials, 20)")
-    plan.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
+    plan.add_argument("--seed", type=int, help="of the drawing (default: another each time, so that nobody knows it)")
     plan.add_argument("--out", type=Path, required=True, help="folder of the trials")
     run = verbs.add_parser("run", help="go through the trials")
     run.set_defaults(run=_run)
@@ -103,11 +105,11 @@ def _plan(options: argparse.Namespace) -> int:
             "checkpoint": checkpoint if "://" in checkpoint else str(Path(checkpoint).resolve()),
             "settings": settings,
             "name": card.name,
-            "code_version": code_version(),
         }
     if lost := [w for w in options.set if w.split(".", 1)[0] not in policies]:
         raise ConfigError(f"--set {lost[0]!r}: LABEL.NAME=VALUE is needed, with the label of a --policy")
-    plan = draw(options.benchmark, options.task, policies, options.scenes, options.seed)
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    plan = draw(options.benchmark, options.task, policies, options.scenes, seed)
     plan.write(options.out)
     sheets = write_sheets(options.out, plan)
     print(f"{len(plan.trials)} trials of {len(plan.tasks)} tasks, {len(policies)} policies; sheets to print: {sheets}")
@@ -130,9 +132,12 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     plan = read_plan(options.folder)
+    found = conditions(options.graph, options.arguments)
+    check_policies(plan)
     store = TrialStore(options.folder)
     say = lambda text: print(text, flush=True)  # noqa: E731
     try:
+        keep_conditions(options.folder, found, store.begun)
         with Keyboard() as keyboard:
             run_trials(plan, store, Bench(options.graph, options.arguments, options.folder, keyboard, say))
     except (Quit, KeyboardInterrupt):

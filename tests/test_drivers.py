@@ -45,6 +45,11 @@ def test_the_arms_driver_gets_what_every_version_of_its_launch_file_needs() -> N
     assert words(by_name(franka(controllers_yaml="/my.yaml"))["franka"])["controllers_yaml"] == "/my.yaml"
 
 
+def test_no_graph_is_started_beside_another_ones_drivers() -> None:
+    assert {"controller_manager", "base", "wrist", "chunk_executor", "gello_teleop"} <= franka().rivals
+    assert not {"base", "wrist", "estop"} & franka(cameras=False).rivals, "cameras that run elsewhere are to be there"
+
+
 def test_the_controller_waits_for_the_session_that_sets_payload_and_thresholds() -> None:
     for output, name in CONTROLLERS.items():
         spawner = by_name(franka(controller=output))["controller"].arguments

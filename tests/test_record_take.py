@@ -4,6 +4,7 @@ that is over keeps no other from being recorded.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -34,8 +35,11 @@ class FakeGraph:
     deaf: Service | None = None
     """It does not answer."""
     arm_fault: str = ""
+    from_home_rad: float = math.nan
 
     def spin(self, _: float) -> None: ...
+
+    def health(self) -> None: ...
 
     def status(self, *_: Any) -> Status:
         return Status()

@@ -365,6 +365,13 @@ class ArmSessionNode(Node):
         word = NoChunk(now_ns, "the move goes on", "home", self._name, self._sequence, keep=True)
         self._chunks.publish(chunk_to_msg(word, now_ns))
 
+    def _from_home_rad(self) -> float:
+        """How far the joint that is farthest from home is; NaN while the executor does not know."""
+        state, names = self._executor or ExecutorState(), self._arm.joint_names
+        with suppress(ValueError):
+            return float(np.abs(pick_joints(state.joint_names, state.positions, names) - self._poses[Step.HOME]).max())
+        return math.nan
+
     def _report(self) -> None:
         steady_ns = time.monotonic_ns()
         fault, warning, report = self._fault(steady_ns), self._watch.warning(steady_ns), self._watch.report
@@ -380,7 +387,7 @@ class ArmSessionNode(Node):
             "success_rate": report.success_rate if report else math.nan, "distribution": self._distribution.name,
             "ready": self._ready, "controller": states.get(self._config.controller, "unknown"),
             "clock_offset_ms": math.nan if offset_ms is None else offset_ms,
-            "payload_kg": report.payload.mass_kg if report else math.nan,
+            "payload_kg": report.payload.mass_kg if report else math.nan, "from_home_rad": self._from_home_rad(),
         }  # fmt: skip
         now_ns = int(self.get_clock().now().nanoseconds)
         self._diagnostics.publish(diagnostics_msg("arm_session", level, message, values, now_ns))

@@ -181,6 +181,7 @@ def test_home_rest_and_home_again_pass_the_executor_and_end_disarmed(graph: Watc
         graph.bring(service)
         graph.until(lambda: graph.mode == ExecutorState.DISARMED, "the end")
         np.testing.assert_allclose(graph.states[-1].positions, pose, atol=0.01)
+        assert graph.from_home_rad == pytest.approx(np.abs(np.subtract(pose, ARM.home)).max(), abs=0.01)
     for topic in (interfaces.MEASURED_JOINTS, interfaces.DESIRED_JOINTS):
         heard: list[JointState] = []
         graph.create_subscription(JointState, topic.name, heard.append, topic.qos.profile())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,17 +29,30 @@ tasks:
 """
 
 
+@pytest.fixture
+def stop_terminal() -> Iterator[None]:
+    """`e0 estop` in a terminal of its own, as the checklist has it."""
+    words = [sys.executable, "-m", "e0_ros.cli", "estop"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as stop:
+        yield
+        assert stop.poll() is None
+        stop.terminate()
+
+
+@pytest.mark.usefixtures("stop_terminal")
 def test_two_policies_in_the_same_scene_blind_with_a_break(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], person_at: Seat
 ) -> None:
     from tests.e0_policy.tiny import tiny_checkpoint
 
     (tmp_path / "mine.yaml").write_text(BENCHMARK)
+    (tmp_path / "watched.yaml").write_text("chunk_executor: {heartbeat_required: true, heartbeat_ms: 10000.0}")
     policies = [f"{name}={tiny_checkpoint(tmp_path / name)}" for name in ("first", "other")]
-    out, words = tmp_path / "trials", [word for policy in policies for word in ("--policy", policy)]
-    plan = ["--benchmark", str(tmp_path / "mine.yaml"), "--scenes", "1", "--out", str(out), *words]
+    out, given = tmp_path / "trials", [word for policy in policies for word in ("--policy", policy)]
+    plan = ["--benchmark", str(tmp_path / "mine.yaml"), "--scenes", "1", "--out", str(out), *given]
     assert main(["trials", "plan", *plan, "--set", "other.steps=2"]) == 0
-    run = ["trials", "run", str(out), "sim", "simulator:=fr3_plant", "embodiment:=panda", "size:=32"]
+    words = ["simulator:=fr3_plant", "embodiment:=panda", "size:=32", f"settings:={tmp_path / 'watched.yaml'}"]
+    run = ["trials", "run", str(out), "sim", *words]
 
     person = person_at(run)
     person.wait_for("trial 1 of 2: Reach, scene 0: move every joint")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,10 +37,31 @@ def test_what_is_missing_or_wrong_is_one_line_and_exit_status_2(command: list[st
     assert all(word in done.stderr for word in words)
 
 
-def test_no_state_of_an_executor_ends_a_move(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def node(ros: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[arm_session.ArmSessionNode]:
+    """The node beside a driver that says nothing."""
     driver = SimpleNamespace(newest=lambda: None, ask_controllers=lambda _: None, controllers=None, clock=HostClock())
     monkeypatch.setattr(arm_session, "FrankaDriver", lambda *_: driver)
-    node, rng = arm_session.ArmSessionNode(), np.random.default_rng(4)
+    made = arm_session.ArmSessionNode()
+    yield made
+    made.destroy_node()
+
+
+def test_it_tells_how_far_the_arm_is_from_home_if_it_knows(node: arm_session.ArmSessionNode) -> None:
+    arm = load_embodiment("fr3")
+    names, at = list(arm.joint_names), arm.home.tolist()
+    assert math.isnan(node._from_home_rad())
+    for state, far_rad in (
+        (ExecutorState(joint_names=names, positions=at), 0.0),
+        (ExecutorState(joint_names=names[::-1], positions=[at[6] - 0.3, *at[5::-1]]), 0.3),
+        (ExecutorState(joint_names=names[1:], positions=at[1:]), math.nan),
+    ):
+        node._on_executor(state)
+        assert node._from_home_rad() == pytest.approx(far_rad, nan_ok=True)
+
+
+def test_no_state_of_an_executor_ends_a_move(node: arm_session.ArmSessionNode) -> None:
+    rng = np.random.default_rng(4)
     names = list(load_embodiment("fr3").joint_names)
     for step in arm_session.MOTIONS:
         for _ in range(300):
@@ -50,4 +73,3 @@ def test_no_state_of_an_executor_ends_a_move(ros: None, monkeypatch: pytest.Monk
                 state.positions, state.velocities = rng.choice(FLOATS[: rng.choice([6, 8])], (2, 7)).tolist()
             node._on_executor(state)
     assert node._sequence > 10, "it moves by some of them"
-    node.destroy_node()

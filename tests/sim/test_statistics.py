@@ -66,7 +66,8 @@ def test_mcnemar_is_the_binomial_sign_test():
     # R: binom.test(x, n)$p.value
     assert mcnemar_p(1, 9) == mcnemar_p(9, 1) == pytest.approx(0.021484375)
     assert mcnemar_p(0, 5) == pytest.approx(0.0625)
-    assert mcnemar_p(0, 0) == mcnemar_p(4, 4) == 1.0
+    assert mcnemar_p(0, 0) == mcnemar_p(4, 4) == mcnemar_p(512, 512) == 1.0
+    assert 0.0 < mcnemar_p(1000, 30) < 1e-200
 
 
 def test_a_paired_difference_keeps_its_sign_and_its_bounds():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e0_ros.config import ConfigError
+from sim.comparison import compare, open_run
 from sim.paper import paper_tables
 from sim.trial_plan import PLAN, benchmark, draw, order, read_plan
 from sim.trial_report import reveal, write_reports
@@ -16,7 +18,7 @@ from sim.trial_sheet import write_sheets
 from sim.trial_store import Done, TrialStore
 
 POLICIES = {
-    label: {"checkpoint": f"/secret/{label}", "settings": {}, "name": f"{label}{label}/1", "code_version": "x"}
+    label: {"checkpoint": f"/secret/{label}", "settings": {}, "name": f"{label}{label}/1"}
     for label in ("ours", "baseline")
 }
 
@@ -97,6 +99,21 @@ def test_names_are_told_at_the_end_or_early_and_then_the_report_says_so(tmp_path
     assert told[loser]["configuration"]["blind_trials"] == "3 of 4"
     page = (tmp_path / loser / "report.html").read_text()
     assert "1 of 3 stages" in page and "E0 (paper)" in page and "Table 2" in page
+
+
+def test_policies_of_two_plans_met_in_no_scene(tmp_path: Path) -> None:
+    runs = []
+    for month in ("may", "june"):
+        plan, folder = draw("e0_real", ["stack"], POLICIES, 2, 0), tmp_path / month
+        plan.write(folder)
+        results = {t.number: done(t.number, t.policy, "success", t.scene, 3) for t in plan.trials}
+        write_reports(folder, read_plan(folder), results, 4, 0)
+        runs += [open_run(folder / label) for label in POLICIES]
+    ours, baseline, later, _ = runs
+    assert compare(ours, baseline)["tasks"]["stack"]["pairs"] == 2
+    for other in (later, replace(later, configuration={"simulator": "real"})):
+        with pytest.raises(ConfigError, match="different plans of trials"):
+            compare(ours, other)
 
 
 @pytest.mark.parametrize(
