@@ -236,9 +236,7 @@ class PackedSource:
             raise DatasetError(f"{index} has {index.stat().st_size} bytes; allowed are {MAX_INDEX_BYTES}")
         data = json.loads(index.read_text(encoding="utf-8"))
         if missing := [key for key in _KEYS if key not in data]:
-            raise DatasetError(
-                f"{index} lacks {', '.join(missing)}; give a folder of packed demonstrations, not scenes"
-            )
+            raise DatasetError(f"{index} lacks {', '.join(missing)}; give packed demonstrations, no scenes")
         self._folder = folder
         self.embodiment, self.period_ns = str(data["embodiment"]), int(data["period_ns"])
         self.views = tuple(str(view) for view in data["views"])
@@ -273,8 +271,7 @@ class PackedSource:
 
     def images(self, episode: int, frame: int) -> Mapping[str, ImageArray]:
         """Views of one frame."""
-        at = int(self._start[episode]) + frame
-        return {view: np.asarray(array[at]) for view, array in self._images.items()}
+        return {view: np.asarray(array[int(self._start[episode]) + frame]) for view, array in self._images.items()}
 
     def side_px(self, view: str) -> int | None:
         """Side of a view's images; None if they are not square."""

@@ -24,7 +24,7 @@ from e0_policy import train as training
 from e0_policy import train_batch, train_setup
 from e0_policy.batch import Batch
 from e0_policy.checkpoint import load_model, read_checkpoint
-from e0_policy.data_order import split_episodes
+from e0_policy.data_order import split_takes
 from e0_policy.dataset import DatasetError, write_packed
 from e0_policy.inference import load_policy
 from e0_policy.learner import learning_rate
@@ -349,7 +349,7 @@ def test_a_held_out_prompt_that_is_too_long_is_refused_at_the_start(tmp_path, mo
     class Unheard(SyntheticSource):
         def __init__(self, episodes, *rest):
             super().__init__(episodes, *rest)
-            (held,) = split_episodes(episodes, 0.1, 0)[1]
+            (held,) = split_takes([episode.take for episode in self.episodes], 0.1, 0)[1]
             self.episodes[held] = replace(self.episodes[held], instruction="fetch the quartz")
 
     monkeypatch.setattr(train_setup, "SyntheticSource", Unheard)
@@ -452,7 +452,7 @@ def test_main_tells_wrong_input_by_its_exit_status(tmp_path, capsys):
     [
         ("data=[a", "--set data=[a: not valid YAML: "),
         ("cameras=[base]", "cameras is ['base']; needed are intrinsics by view"),
-        ("data=scenes", "lacks embodiment, period_ns, proprioception_names, action_names, episodes; give a folder of"),
+        ("data=scenes", "lacks embodiment, period_ns, proprioception_names, action_names, episodes; give packed"),
         ("data=packed", "proprioception.npy cannot be read: [Errno 2] No such file"),
         ("data=empty", "view_base.npy cannot be read: No data left in file"),
     ],
