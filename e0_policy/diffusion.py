@@ -15,6 +15,7 @@ contradicts its equation 4, where smaller tau is less noise. The published code 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -219,6 +220,12 @@ def row_entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1).mean(-1)
 
 
+def without_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """No autocast of operations on `x` inside the block; its device may be one that has none (`meta`)."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
 def decoded(logits: Tensor, tokens: Tensor, decode: Decode) -> Tensor | None:
     """Actions in [-1, 1] `(B, H, D)` from the last step's logits `(B, H, D, K)`; None where the tokens answer."""
     if decode == "token":
@@ -234,7 +241,7 @@ def expectation(logits: Tensor) -> Tensor:
 def _mean(share: Tensor) -> Tensor:
     """Mean of distributions `(..., K)` over the middles `(k + 0.5) / K * 2 - 1`, in float32 also under autocast."""
     bins = share.shape[-1]
-    with torch.autocast(share.device.type, enabled=False):
+    with without_autocast(share):
         return share @ ((torch.arange(bins, device=share.device) + 0.5) / bins * 2.0 - 1.0)
 
 

@@ -32,7 +32,7 @@ def project(out: nn.Linear, hidden: Tensor, exact: bool) -> Tensor:
     of 8 to 16 in bfloat16 are 0.06 apart; likely bins are then equal, and argmax takes the lowest.
     """
     if exact:
-        with torch.autocast(hidden.device.type, enabled=False):
+        with diffusion.without_autocast(hidden):
             return linear(hidden.float(), out.weight.float(), out.bias.float())
     return linear(hidden, out.weight, out.bias)
 
