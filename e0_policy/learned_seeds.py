@@ -7,9 +7,9 @@ from typing import Any
 
 from e0_policy.dataset import Episode
 
-LEARNED = "learned_seeds"
 HELD_OUT = "held_out"
-"""Takes of a training's data that it was validated on, in a checkpoint's `training`."""
+"""Where a checkpoint's `training` names the takes that it was validated on."""
+LEARNED = "learned_seeds"
 """Where a checkpoint's `training` holds them: seeds by task, of all episodes, those of the validation too, and of
 the checkpoint that it started from."""
 

@@ -9,6 +9,9 @@ from e0_ros.interfaces import SERVICES
 
 SETTLE_S = 1.0
 """Discovery is not symmetric: a publisher may learn of a reader some time after everyone else sees both."""
+ALONE_S = 3.5
+"""Fast DDS announces a participant every 3 s; who takes the port of one that has just ended often hears of others only
+then."""
 
 
 def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[], bool]) -> list[str]:
@@ -56,7 +59,7 @@ def wait_until_alone(limit_s: float, rivals: Collection[str] = ()) -> list[str]:
     alone_since = begun = time.monotonic()
     others: list[str] = []
     try:
-        while (now := time.monotonic()) < alone_since + SETTLE_S:
+        while (now := time.monotonic()) < alone_since + ALONE_S:
             there = {name for name in node.get_node_names() if not name.startswith("_")} - {node.get_name()}
             others = sorted(there & set(rivals) if rivals else there)
             if others and now > begun + limit_s:
