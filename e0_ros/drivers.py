@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SHUTDOWN, RESTART, CONTINUE = "shutdown", "restart", "continue"
 CONTROLLERS = {"joint_trajectory": "joint_trajectory_controller", "impedance": "joint_impedance_controller"}
 """Name of the arm's controller by the executor's output, here and in `config/controllers.yaml`."""
+ARM_NODES = ("controller_manager",)
+"""Nodes of the arm's driver, whose controllers play what any graph's executor publishes."""
 _MASTER, _SLAVE = 1, 2
 
 
@@ -76,7 +78,7 @@ def _arm(a: BenchArguments, activated_by_us: bool) -> tuple[Foreign, Foreign]:
     inactive = ("--inactive",) if activated_by_us else ()
     spawner = (CONTROLLERS[a.controller], *inactive, "--controller-manager-timeout", "60")
     return (
-        Foreign("franka", "launch", "franka_bringup", "franka.launch.py", words, nodes=("controller_manager",)),
+        Foreign("franka", "launch", "franka_bringup", "franka.launch.py", words, nodes=ARM_NODES),
         Foreign("controller", "run", "controller_manager", "spawner", spawner, CONTINUE),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 from e0_ros.config import ConfigError, check, setting
 from e0_ros.core.camera_model import camera_profile
 from e0_ros.core.step_rows import STEP_NAMES
-from e0_ros.drivers import CONTINUE, CONTROLLERS, RESTART, SHUTDOWN, Foreign, drivers, measured
+from e0_ros.drivers import ARM_NODES, CONTINUE, CONTROLLERS, RESTART, SHUTDOWN, Foreign, drivers, measured
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,14 @@ class Graph:
 
     @property
     def rivals(self) -> set[str]:
-        """Names of nodes beside which it must not be started: all of ours, and its drivers'."""
-        return {node.name for node in NODES} | {name for item in self.foreign for name in item.nodes}
+        """Names of nodes beside which it must not be started: all of ours, an arm's driver, and its own drivers'.
+
+        Where somebody else is to plan, who plans may be there first.
+        """
+        ours, a = {node.name for node in NODES}, self.arguments
+        if getattr(a, "source", "") == "external" or not getattr(a, "policy", True):
+            ours -= {node.name for node in PLANNERS} - {process.name for process in self.processes}
+        return ours.union(ARM_NODES, *(item.nodes for item in self.foreign))
 
     def interpreter(self, process: Process) -> str:
         """Interpreter that a process was given; empty: the launcher's own."""
@@ -95,6 +101,7 @@ TELEOP = Process("gello_teleop", "e0_ros.nodes.gello_teleop", _TELEOP)
 FAKE_CAMERA = Process("fake_camera", "sim.bridge.camera", ("sim.fake_camera:FakeCameraConfig",))
 NODES = (BRIDGE, FAKE_CAMERA, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER, TELEOP)
 """Every node of ours. In a simulation the death of any of them ends the graph."""
+PLANNERS = (EXPERTS, POLICY, TELEOP)
 
 
 PLANT_LATE_MS = 500.0

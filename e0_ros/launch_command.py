@@ -11,6 +11,7 @@ from pathlib import Path
 from e0_ros import environment
 from e0_ros.graph import GRAPHS
 from e0_ros.launcher import Launcher
+from e0_ros.readiness import require_alone
 from e0_ros.resolve import GraphError, argument_lines, parse, resolve
 from e0_ros.signals import on_signals
 
@@ -34,7 +35,7 @@ class Terminal:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a graph; 0 after a clean end, 2 for wrong arguments, else the status of the process that died."""
+    """Run a graph; 0 after a clean end, 2 if it is not started, else the status of the process that died."""
     parser = argparse.ArgumentParser(
         prog="e0 launch",
         description="Run a graph until Ctrl-C.",
@@ -51,12 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _show_arguments(options.graph)
         graph = resolve(options.graph, parse(options.graph, options.arguments))
         ros = environment.require()
+        if not options.show:
+            print(f"[e0] {options.graph} on {ros}", flush=True)
+            require_alone(graph)
         launcher = Launcher(graph, options.log_dir, Terminal(_wants_colour()))
         if options.show:
             for process in graph.processes:
                 print(process.name, dict(process.settings))
             return 0
-        print(f"[e0] {options.graph} on {ros}", flush=True)
         return _run(launcher)
     except (GraphError, environment.RosError) as error:
         print(f"e0 launch: {error}", file=sys.stderr)

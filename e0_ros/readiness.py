@@ -1,17 +1,22 @@
-"""Waits until the nodes of a graph and the services that they own are discovered, or until no node is left."""
+"""Waits until the nodes of a graph and the services that they own are discovered, or until no other graph is left."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 
+from e0_ros.graph import Graph
 from e0_ros.interfaces import SERVICES
+from e0_ros.resolve import GraphError
 
 SETTLE_S = 1.0
 """Discovery is not symmetric: a publisher may learn of a reader some time after everyone else sees both."""
 ALONE_S = 3.5
 """Fast DDS announces a participant every 3 s; who takes the port of one that has just ended often hears of others only
 then."""
+ENDING_S = 5.0
+"""What was stopped a moment ago may take so long to be gone."""
 
 
 def wait_for_nodes(names: Sequence[str], timeout_s: float, give_up: Callable[[], bool]) -> list[str]:
@@ -70,3 +75,21 @@ def wait_until_alone(limit_s: float, rivals: Collection[str] = ()) -> list[str]:
         node.destroy_node()
         context.try_shutdown()
     return others
+
+
+def require_alone(graph: Graph, limit_s: float = ENDING_S) -> None:
+    """Refuse a graph beside another or beside an arm's driver: on the same topics they are one, down to the motors.
+
+    It takes ALONE_S, so it is for the commands that a person starts and not a part of starting a graph.
+
+    Raises:
+        GraphError: a rival is still there after `limit_s`; names it.
+
+    """
+    if others := wait_until_alone(limit_s, graph.rivals):
+        names = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
+        raise GraphError(
+            f"another graph or a driver runs in ROS domain {os.environ.get('ROS_DOMAIN_ID') or 0} ({names}), and both "
+            "would move the same arm; end it (one that was killed is forgotten within half a minute), or set another "
+            "ROS_DOMAIN_ID for this one"
+        )

@@ -43,6 +43,7 @@ from e0_ros.keyboard import Keyboard
 from e0_ros.launcher import Launcher
 from e0_ros.pedal import PEDAL_KEYS, PedalKeys, open_pedal, pedal_keys
 from e0_ros.picture import pictures
+from e0_ros.readiness import require_alone
 from e0_ros.record_take import Takes, throw_away
 from e0_ros.resolve import GraphError, parse, resolve
 from e0_ros.signals import on_signals
@@ -129,6 +130,7 @@ def _pedal(options: argparse.Namespace, stack: ExitStack) -> PedalKeys | None:
 def _launched(options: argparse.Namespace) -> Iterator[Launcher]:
     graph = resolve(options.graph, parse(options.graph, options.arguments))
     print(f"starting {options.graph}; logs under {options.log_dir}", flush=True)
+    require_alone(graph)
     with Launcher(graph, options.log_dir) as launcher:
         launcher.wait_ready(READY_S)
         yield launcher

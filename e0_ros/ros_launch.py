@@ -27,6 +27,7 @@ from e0_policy.resources import config_dir
 from e0_ros.drivers import RESTART, SHUTDOWN, Foreign
 from e0_ros.environment import child_environment
 from e0_ros.graph import Graph, Process
+from e0_ros.readiness import require_alone
 from e0_ros.resolve import argument_lines, parse, resolve, write_configuration
 
 
@@ -38,8 +39,10 @@ def description(name: str) -> LaunchDescription:
     def actions(context: LaunchContext) -> list[Any]:
         words = [f"{key}:={LaunchConfiguration(key).perform(context)}" for key, _, _ in lines]
         words += _undeclared(name, context.argv, {key for key, _, _ in lines})
-        folder = Path(tempfile.mkdtemp(prefix="e0_launch_"))
-        graph = write_configuration(resolve(name, parse(name, words)), folder)
+        graph = resolve(name, parse(name, words))
+        if _launched(name):
+            require_alone(graph)
+        graph = write_configuration(graph, Path(tempfile.mkdtemp(prefix="e0_launch_")))
         nodes = [_node(graph, process) for process in graph.processes]
         return [*_environment(context.environment), *map(_foreign, graph.foreign), *nodes]
 
@@ -51,8 +54,12 @@ def _undeclared(name: str, argv: Iterable[str], declared: set[str]) -> list[str]
 
     None where another launch file includes this one: they may be its own.
     """
-    launched = f"{name}.launch.py" in [Path(word).name for word in sys.argv]
-    return [word for word in argv if launched and word.partition(":=")[0] not in declared]
+    return [word for word in argv if _launched(name) and word.partition(":=")[0] not in declared]
+
+
+def _launched(name: str) -> bool:
+    """Whether `ros2 launch` was given our file, which another launch file may include as well."""
+    return f"{name}.launch.py" in [Path(word).name for word in sys.argv]
 
 
 def _node(graph: Graph, process: Process) -> Node:

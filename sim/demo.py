@@ -17,7 +17,8 @@ from typing import Any
 from e0_policy.files import write_json
 from e0_policy.resources import config_dir
 from e0_ros.episode_report import report
-from e0_ros.resolve import GraphError
+from e0_ros.readiness import require_alone
+from e0_ros.resolve import GraphError, resolve
 from sim.eval_graph import graph_arguments, graph_settings
 from sim.evaluation import EvalConfig, card_of, completed
 from sim.evaluator import Episode, EvaluationError, real_time_factor, violations
@@ -185,7 +186,9 @@ def _run(options: argparse.Namespace, config: EvalConfig, out: Path) -> list[Epi
     arguments = {**graph_arguments(config), "task": options.task, "seed": options.seed}
     seeds = range(options.seed, options.seed + options.episodes)
     on_step, on_episode = _live(options)
-    return over_graph(arguments, seeds, out, options.max_steps, graph_settings(config), on_step, on_episode)
+    settings = graph_settings(config)
+    require_alone(resolve("sim", arguments, settings))
+    return over_graph(arguments, seeds, out, options.max_steps, settings, on_step, on_episode)
 
 
 def _show(episodes: Sequence[Episode], out: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from e0_ros.graph_client import GraphCallError, GraphClient
+from e0_ros.graph_client import GraphClient
 from e0_ros.interfaces import END_EPISODE, SET_INSTRUCTION, START_EPISODE
 from e0_ros.keyboard import Keyboard
 from e0_ros.launcher import Launcher
-from e0_ros.readiness import wait_until_alone
+from e0_ros.readiness import require_alone
 from e0_ros.resolve import GraphError, parse, resolve
 
 READY_S, EMPTY_S = 180.0, 15.0
@@ -42,16 +42,15 @@ class Bench:
         """The graph with a policy, and a client in it. What neither moves the arm nor is of ours may be there already.
 
         Raises:
-            GraphError: the graph cannot be launched as asked, did not come up, or has stopped.
-            GraphCallError: another one runs, or its services did not come up.
+            GraphError: another one runs, or it cannot be launched as asked, did not come up, or has stopped.
+            GraphCallError: its services did not come up.
 
         """
         number = sum(1 for _ in self.folder.glob("logs/graph-*")) + 1
         values = graph_values(self.graph, self.words, policy["checkpoint"]) | {"bag_dir": str(self.folder / "bags")}
         inference = yaml.safe_dump(dict(policy["settings"]), default_flow_style=True).strip()
         graph = resolve(self.graph, values, {"policy": {"settings": inference}} if policy["settings"] else {})
-        if others := wait_until_alone(EMPTY_S, graph.rivals):
-            raise GraphCallError(f"another graph runs in this ROS domain ({', '.join(others[:4])}); end it first")
+        require_alone(graph, EMPTY_S)
         with Launcher(graph, self.folder / "logs" / f"graph-{number}") as launcher:
 
             def health() -> None:

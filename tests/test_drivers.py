@@ -11,6 +11,7 @@ from e0_policy.embodiment import load_embodiment
 from e0_ros.config import ConfigError
 from e0_ros.drivers import CONTROLLERS, Foreign
 from e0_ros.graph import FrankaArguments, Graph, TeleopArguments, franka_graph
+from e0_ros.resolve import resolve
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 BRINGUP = {"robot_type", "arm_prefix", "namespace", "robot_ip", "load_gripper", "use_fake_hardware",
@@ -48,6 +49,14 @@ def test_the_arms_driver_gets_what_every_version_of_its_launch_file_needs() -> N
 def test_no_graph_is_started_beside_another_ones_drivers() -> None:
     assert {"controller_manager", "base", "wrist", "chunk_executor", "gello_teleop"} <= franka().rivals
     assert not {"base", "wrist", "estop"} & franka(cameras=False).rivals, "cameras that run elsewhere are to be there"
+    simulated = resolve("sim", {"simulator": "fr3_plant"}).rivals
+    assert {"controller_manager", "policy"} <= simulated, "a real arm's controller hears a simulation's executor"
+
+
+def test_a_policy_that_runs_elsewhere_may_be_there_first() -> None:
+    assert "policy" in franka().rivals and "policy" not in franka(policy=False).rivals
+    external = resolve("sim", {"simulator": "fr3_plant", "source": "external"}).rivals
+    assert not {"policy", "experts", "gello_teleop"} & external and "chunk_executor" in external
 
 
 def test_the_controller_waits_for_the_session_that_sets_payload_and_thresholds() -> None:

@@ -11,10 +11,12 @@ from stubs.stub_node import StubConfig  # noqa: F401  (the stub graph's settings
 
 from e0_policy.resources import config_dir
 from e0_ros import graph as graphs
+from e0_ros import readiness
 from e0_ros.drivers import CONTINUE, RESTART, Foreign
 from e0_ros.environment import child_environment
 from e0_ros.graph import Graph, Process, SimArguments
 from e0_ros.launcher import Launcher
+from e0_ros.resolve import GraphError
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 RANGE, FASTDDS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_DEFAULT_PROFILES_FILE"
@@ -188,8 +190,6 @@ def installed(monkeypatch, folder):
 
 
 def test_a_wrong_argument_stops_the_launch(launch_ros):
-    from e0_ros.resolve import GraphError
-
     with pytest.raises(GraphError, match="did you mean 'fr3_plant'"):
         entities(load("sim"), simulator="fr3_plan")
 
@@ -197,13 +197,20 @@ def test_a_wrong_argument_stops_the_launch(launch_ros):
 def test_an_argument_that_is_not_declared_stops_the_launch_unless_it_may_be_that_of_a_file_that_includes_ours(
     launch_ros, monkeypatch
 ):
-    from e0_ros.resolve import GraphError
-
     monkeypatch.setattr(sys, "argv", ["ros2", "launch", "mine", "lab.launch.py", "simulater:=fr3_plant"])
     assert entities(load("sim"), ("simulater:=fr3_plant",))[0]
     monkeypatch.setattr(sys, "argv", ["ros2", "launch", "e0_ros", "sim.launch.py", "simulater:=fr3_plant"])
     with pytest.raises(GraphError, match="did you mean 'simulator'"):
         entities(load("sim"), ("simulater:=fr3_plant",))
+
+
+def test_ros2_launch_too_starts_nothing_beside_another_graph(launch_ros, monkeypatch):
+    monkeypatch.setattr(readiness, "wait_until_alone", lambda *_: ["chunk_executor"])
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", "mine", "lab.launch.py"])
+    assert entities(load("sim"), simulator="fr3_plant")[0], "a file that includes ours may have started drivers"
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", "e0_ros", "sim.launch.py"])
+    with pytest.raises(GraphError, match=r"chunk_executor.*another ROS_DOMAIN_ID"):
+        entities(load("sim"), simulator="fr3_plant")
 
 
 def test_launch_files_hold_nothing_but_the_graphs_name():
