@@ -69,7 +69,7 @@ def require(environ: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -
     """
     ros = detect(environ, prefix)
     if ros.kind == MIXED:
-        raise RosError(f"{ros}; run `make setup` to use the install, or open a shell that sources none")
+        raise RosError(f"{ros}; open a shell that sources none, or `make clean-setup setup` to use the install")
     if ros.kind == NONE:
         raise RosError("no ROS 2 in this environment; run `make setup`, or source a ROS 2 install")
     return ros

@@ -177,14 +177,25 @@ def test_likely_cures_are_read_from_the_log(tmp_path):
     assert "run it again" in command.hint(tmp_path / "none")
 
 
+NO_ROS = environment.Ros(environment.NONE)
+JAZZY = environment.Ros(environment.INSTALL, "/opt/ros/jazzy", "jazzy")
+
+
+@pytest.fixture
+def able(monkeypatch):
+    """A machine that has whatever set-up asks of it."""
+    for check in ("check_disk", "check_python", "check_platform", "check_compiler"):
+        monkeypatch.setattr(machine, check, lambda *_: None)
+    monkeypatch.setattr(machine, "find_python", lambda *_: machine.Python("python3", (3, 11), Path("/include")))
+
+
 class Recorded(stages.Setup):
     """Set-up whose stages only note that they ran; `broken` fails once."""
 
     broken = ""
 
-    def __init__(self, root, ran):
-        none = environment.Ros(environment.NONE)
-        super().__init__(ROOT, root / "venv", root / "state", none, ["dev", "ros"])
+    def __init__(self, root, ran, ros=NO_ROS):
+        super().__init__(ROOT, root / "venv", root / "state", ros, ["dev", "ros"])
         self.stages = [(name, key, lambda n=name: self._note(n, ran)) for name, key, _ in self.stages]
 
     def _note(self, name, ran):
@@ -213,6 +224,36 @@ def test_interrupted_set_up_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert "[2/5] packages       done before" in capsys.readouterr().out
     setup.python.unlink()
     assert not Recorded(tmp_path, ran).is_complete()
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["", "made by a version that did not write it down"])
+@pytest.mark.parametrize(
+    ("made", "shell", "cure"), [(NO_ROS, JAZZY, "sources none"), (JAZZY, NO_ROS, "sources that install")]
+)
+def test_an_environment_that_was_made_for_another_ros_is_left_as_it_is(tmp_path, able, made, shell, cure, recorded):
+    ran = []
+    Recorded(tmp_path, ran, made).run(sys.executable)
+    if made == NO_ROS:
+        (tmp_path / "venv/lib/python3.11/site-packages/ros_wheels_bootstrapper").mkdir(parents=True)
+    setup = Recorded(tmp_path, ran, shell)
+    if not recorded:
+        setup.stamps.finish("source", "")
+    del ran[:]
+    with pytest.raises(Missing, match=rf"(?s)was made for .*this shell has {shell}.*{cure}.*rm -rf"):
+        setup.run(sys.executable)
+    assert not ran and Recorded(tmp_path, ran, made).is_complete()
+    setup.python.unlink()
+    Recorded(tmp_path, ran, shell).run(sys.executable)
+    assert ran[0] == "environment", "one that is not there any more is made for this shell"
+
+
+def test_an_environment_of_another_place_is_made_anew(tmp_path, able):
+    ran = []
+    Recorded(tmp_path / "a", ran).run(sys.executable)
+    (tmp_path / "a").rename(tmp_path / "b")
+    del ran[:]
+    Recorded(tmp_path / "b", ran).run(sys.executable)
+    assert ran[0] == "environment"
 
 
 def test_it_runs_as_a_bare_script_without_any_package():

@@ -42,7 +42,7 @@ def test_tells_wheels_install_none_and_a_mixture(places):
 
 def test_a_mixture_and_nothing_are_refused_with_the_cure(places):
     install, wheels, bare = places
-    with pytest.raises(RosError, match="make setup"):
+    with pytest.raises(RosError, match="sources none, or `make clean-setup setup`"):
         require({"AMENT_PREFIX_PATH": install}, wheels)
     with pytest.raises(RosError, match="source a ROS 2 install"):
         require({}, bare)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from e0_ros.bootstrap import interface_package, machine, plan
 from e0_ros.bootstrap.progress import Progress
-from e0_ros.environment import INSTALL, Ros, sourced
+from e0_ros.environment import INSTALL, Ros, has_wheels, sourced
 
 MESSAGES = ("e0_msgs", "e0_ros/bootstrap/tf2_msgs")
 """Message packages to build, unless an install has them: ours, and what the wheels lack."""
 LIBRARIES = "e0_ros.bootstrap.libraries"
+_WHEELS = "ROS 2 from wheels"
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "CONDA_PREFIX")
 
 
@@ -32,6 +33,7 @@ class Setup:
     def __init__(self, root: Path, venv: Path, state: Path, ros: Ros, extras: list[str]) -> None:
         self.root, self.venv, self.state, self.ros, self.extras = root, venv, state, ros, extras
         self.python = venv / "bin" / "python"
+        self.source = str(ros) if ros.kind == INSTALL else _WHEELS
         self.stamps = plan.Stamps(state / "stamps.json")
         packages = plan.requirements(root, extras) + plan.bare_requirements(root, extras)
         self.stages: list[tuple[str, str, Callable[[], None]]] = [
@@ -60,6 +62,7 @@ class Setup:
             StageError: a command failed.
 
         """
+        self._check_source()
         installed = self.ros.kind == INSTALL
         if not installed:
             machine.check_platform()
@@ -68,12 +71,31 @@ class Setup:
             machine.check_disk(self.root)
         self.base = machine.find_python(default_python, "rclpy" if installed else "")
         machine.check_python(self.base)
-        source = str(self.ros) if installed else "ROS 2 from wheels"
-        print(f"set-up: Python {self.base.name} ({self.base.path}), {source}, into {self.venv}", flush=True)
+        print(f"set-up: Python {self.base.name} ({self.base.path}), {self.source}, into {self.venv}", flush=True)
         self.progress = Progress(self.state / "log", len(self.stages))
+        self.stamps.finish("source", self.source)
         for name, key, work in self.stages:
             self.progress.stage(name, self.python.exists() and self.stamps.fresh(name, key), work)
             self.stamps.finish(name, key)
+
+    def _check_source(self) -> None:
+        """Keep an environment that is in use, also by a graph that runs, from being made anew for this shell's ROS 2.
+
+        Raises:
+            Missing: it was made for another one.
+
+        """
+        name, key, _ = self.stages[0]
+        if not self.python.exists() or not self.stamps.get(name) or self.stamps.fresh(name, key):
+            return
+        unwritten = _WHEELS if has_wheels(str(self.venv)) else "a ROS 2 install"
+        made_for = self.stamps.get("source") or unwritten
+        if made_for != self.source:
+            shell = "sources none" if made_for == _WHEELS else "sources that install"
+            raise machine.Missing(
+                f"{self.venv} was made for {made_for}, and this shell has {self.ros}",
+                f"a shell that {shell}; or rm -rf {self.venv} and the same again, to make it for this shell's",
+            )
 
     def _environ(self) -> dict[str, str]:
         """This shell's environment, without what would lead the new interpreter elsewhere."""
@@ -87,6 +109,7 @@ class Setup:
 
     def _make_venv(self) -> None:
         self.stamps.clear()
+        self.stamps.finish("source", self.source)
         options = ["--system-site-packages"] if self.ros.kind == INSTALL else []
         command = [self.base.path, "-m", "venv", "--clear", *options, str(self.venv)]
         self.progress.run(command, self._environ(), self.root)

@@ -31,7 +31,7 @@ def mixing(machine: Machine, bench: Bench) -> Finding:
     if ros.kind == NONE:
         return grey(_NO_ROS, _GET_ROS)
     if ros.kind == MIXED:
-        return red(str(ros), "`make setup` to use the install, or a shell that sources none")
+        return red(str(ros), "a shell that sources none, or `make clean-setup setup` to use the install")
     if len(distros) > 1:
         return red(f"{' and '.join(distros)} are sourced in one shell", "open a new shell and source one of them")
     python, wanted = _version(machine.python), KNOWN[ros.distro].python if ros.distro in KNOWN else None
