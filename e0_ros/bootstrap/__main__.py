@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python3 -m e0_ros.bootstrap", description=__doc__.split("\n")[0])
     parser.add_argument("--extras", default="sim,train,dev", help="extras of setup.cfg, comma-separated")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where to (default: .venv)")
-    parser.add_argument("--python", default=sys.executable, help="interpreter to prefer")
+    parser.add_argument("--python", help="interpreter to make it with (default: this one, or another that fits)")
     options = parser.parse_args(argv)
     started = time.monotonic()
     state = ROOT / ".setup" / ("" if options.venv == ROOT / ".venv" else options.venv.resolve().name)
@@ -32,11 +32,13 @@ def main(argv: list[str] | None = None) -> int:
         ros = environment.detect(prefix="")
         extras = plan.wished_extras(options.extras, plan.Stamps(state / "stamps.json"), wheels=ros.kind != "install")
         setup = Setup(ROOT, options.venv.resolve(), state, ros, extras)
+        if options.python:
+            setup.require_version(options.python)
         if setup.is_complete():
             print(f"set-up: nothing to do ({setup.venv} is up to date)")
             return 0
         with plan.only_one(state / "lock"):
-            setup.run(options.python)
+            setup.run(options.python or sys.executable)
     except machine.Missing as missing:
         print(f"set-up: {missing}", file=sys.stderr)
     except (StageError, ValueError) as error:

@@ -52,7 +52,7 @@ class Setup:
 
     def is_complete(self) -> bool:
         """Whether every stage is up to date and the environment's interpreter is there."""
-        return self.python.exists() and all(self.stamps.fresh(name, key) for name, key, _ in self.stages)
+        return all(self._is_fresh(name, key) for name, key, _ in self.stages)
 
     def run(self, default_python: str) -> None:
         """Do what is not done yet.
@@ -69,14 +69,36 @@ class Setup:
         machine.check_compiler()
         if not self.stamps.get("packages"):
             machine.check_disk(self.root)
-        self.base = machine.find_python(default_python, "rclpy" if installed else "")
+        own = self._own_python() if self._is_fresh(*self.stages[0][:2]) else None
+        self.base = own or machine.find_python(default_python, "rclpy" if installed else "")
         machine.check_python(self.base)
         print(f"set-up: Python {self.base.name} ({self.base.path}), {self.source}, into {self.venv}", flush=True)
         self.progress = Progress(self.state / "log", len(self.stages))
         self.stamps.finish("source", self.source)
         for name, key, work in self.stages:
-            self.progress.stage(name, self.python.exists() and self.stamps.fresh(name, key), work)
+            self.progress.stage(name, self._is_fresh(name, key), work)
             self.stamps.finish(name, key)
+
+    def require_version(self, python: str) -> None:
+        """Refuse an environment that was made with another version of Python than that of an interpreter asked for.
+
+        Raises:
+            Missing: it was.
+
+        """
+        own, asked = self._own_python(), machine.probe(python)
+        if own and asked and own.version != asked.version:
+            raise machine.Missing(
+                f"{self.venv} has Python {own.name}, and {python} is {asked.name}",
+                f"rm -rf {self.venv} and the same again, to make it with that one; or leave PYTHON out",
+            )
+
+    def _own_python(self) -> machine.Python | None:
+        """The environment's interpreter; None if there is none that runs."""
+        return machine.probe(str(self.python), self._environ())
+
+    def _is_fresh(self, name: str, key: str) -> bool:
+        return self.python.exists() and self.stamps.fresh(name, key)
 
     def _check_source(self) -> None:
         """Keep an environment that is in use, also by a graph that runs, from being made anew for this shell's ROS 2.
@@ -86,7 +108,7 @@ class Setup:
 
         """
         name, key, _ = self.stages[0]
-        if not self.python.exists() or not self.stamps.get(name) or self.stamps.fresh(name, key):
+        if not self.python.exists() or not self.stamps.get(name) or self._is_fresh(name, key):
             return
         unwritten = _WHEELS if has_wheels(str(self.venv)) else "a ROS 2 install"
         made_for = self.stamps.get("source") or unwritten
