@@ -20,7 +20,8 @@ from e0_ros.doctor.machine import Machine
 _EPILOG = """examples:
   e0 doctor                                         # on a laptop
   e0 doctor --robot-ip 172.16.0.2 --gello --system-image 5.9.0
-  e0 doctor --measure                               # beside a running graph: rates, skew; the link to the arm
+  e0 doctor --measure                               # beside a running graph: rates, skew
+  e0 doctor --measure --robot-ip 172.16.0.2         # while none runs: the link to the arm
   e0 doctor --only usb clock --json doctor.json
 
 green: seen and good. yellow: known to cause trouble. red: will fail; exit status 1. grey (?): cannot be seen from here.

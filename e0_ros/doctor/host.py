@@ -80,7 +80,10 @@ def shared_memory(machine: Machine, bench: Bench) -> Finding:
         return grey("/dev/shm is not there")
     if free >= SHARED_BYTES:
         return green(f"{free / 2**20:.0f} MiB free in /dev/shm")
-    cure = "docker run --ipc=host or --shm-size=1g; else remove what killed processes left: rm /dev/shm/fastrtps_*"
+    cure = (
+        "docker run --ipc=host or --shm-size=1g; else remove what killed processes left, and nothing of a graph that "
+        "runs: `fastdds shm clean` (of the install, or .venv/bin/fastdds)"
+    )
     return yellow(f"{free / 2**20:.0f} MiB free in /dev/shm; {SHARED_BYTES / 2**20:.0f} MiB are needed", cure)
 
 

@@ -11,7 +11,8 @@ from e0_ros.core.pairing import SyncConfig
 from e0_ros.core.take import Gatherer, Take
 from e0_ros.interfaces import GRIPPER_STATES, JOINT_STATES, Topic, camera_topic, message_class
 
-DISCOVERY_S = 2.0
+DISCOVERY_S = 3.5
+"""Fast DDS announces a participant every 3 s, and now and then others are heard of only then."""
 WAKE_S = 0.2
 
 

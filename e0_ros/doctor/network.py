@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from e0_ros.core.pairing import JOINTS
 from e0_ros.doctor.finding import Bench, Finding, green, grey, red, yellow
 from e0_ros.doctor.machine import Machine
 
@@ -13,6 +14,8 @@ PACKETS = 10_000
 PACKET_BYTES = 1200
 _PING = ("ping", "-q", "-n", "-i", "0.001", "-c", str(PACKETS), "-s", str(PACKET_BYTES), "-w", "30")
 _FORBIDDEN = "permitted|minimal interval|privilege|superuser|denied"
+HEAR_S = 2.0
+"""How long joint states are listened for, which tell that an arm is driven."""
 MEAN_MS, WORST_MS = 0.5, 1.0
 """A round trip must leave the control loop its half of the millisecond. Franka's own good example: 0.24, worst 0.50."""
 
@@ -54,9 +57,16 @@ def _unsynchronised(bench: Bench, seen: str, cure: str) -> Finding:
 
 
 def robot_link(machine: Machine, bench: Bench) -> Finding:
-    """Round trips to the arm at 1 kHz, as Franka's network test makes them (10 s)."""
+    """Round trips to the arm at 1 kHz, as Franka's network test makes them (10 s). Not while the arm is driven.
+
+    Its own 1 kHz loop goes over the same link: either would be late for the other.
+    """
     if not bench.robot_ip:
         return grey("no arm was named", "--robot-ip ADDRESS")
+    heard = machine.listen(bench.streams(), HEAR_S)
+    if heard and len(heard.streams[JOINTS].stamps_ns):
+        again = f"stop the graph and the arm's driver, then `e0 doctor --only robot_link --robot-ip {bench.robot_ip}`"
+        return grey("not while an arm is driven (joint states are heard): its control loop would be disturbed", again)
     command = (*_PING, bench.robot_ip)
     answer = machine.run(*command, timeout_s=40.0)
     if answer is None:

@@ -115,6 +115,7 @@ CASES = [
     ("governor", GREEN, "", lambda f: f.file(GOVERNOR.format(0), "performance") and ARM),
     ("governor", GREY, "", lambda f: ARM),
     ("shared_memory", YELLOW, "--shm-size=1g", lambda f: gave(f, free=64 * 2**20)),
+    ("shared_memory", YELLOW, "fastdds shm clean", lambda f: gave(f, free=64 * 2**20)),
     ("shared_memory", GREEN, "", lambda f: gave(f, free=GB)),
     ("shared_memory", GREY, "", lambda f: None),
     ("mixing", RED, "sources none", lambda f: f.wheels().install() and None),
@@ -184,6 +185,7 @@ CASES = [
     ("robot_link", GREY, "--robot-ip 17", silent(err="ping: cannot flood; minimal interval allowed for user is 2ms")),
     ("robot_link", GREY, "iputils-ping", lambda f: ARM),
     ("robot_link", GREY, "--robot-ip", lambda f: None),
+    ("robot_link", GREEN, "", lambda f: gave(f, take=take(joints=stream(1000, 0))) or ping()(f)),
     ("camera_speed", RED, "USB 3 cable", lambda f: usb_cameras(f, (5000, 2), (480, 1))),
     ("camera_speed", RED, "rs-enumerate-devices", lambda f: usb_cameras(f, (5000, 2)) or ARM),
     ("camera_speed", GREEN, "", lambda f: usb_cameras(f, (5000, 2), (10000, 4)) or ARM),
@@ -283,3 +285,17 @@ def test_the_link_is_measured_at_a_kilohertz(tmp_path):
     examine(chosen(["robot_link"], False), fake.machine(), Bench(**ARM))
     assert "-i 0.001 -c 10000 -s 1200" in " ".join(fake.commands[0])
     assert fake.commands[0][-1] == ARM["robot_ip"]
+
+
+def test_the_link_of_an_arm_that_is_driven_is_left_alone(tmp_path):
+    fake = Fake(tmp_path)
+    fake.take = take()
+    (result,) = examine(chosen(["robot_link"], False), fake.machine(), Bench(**ARM))
+    assert result.finding.level == GREY and "stop the graph" in result.finding.cure and not fake.commands
+
+
+def test_no_cure_removes_shared_memory_that_a_graph_uses(tmp_path):
+    fake = Fake(tmp_path)
+    fake.free = 0
+    (result,) = examine(chosen(["shared_memory"], False), fake.machine(), Bench())
+    assert "rm " not in result.finding.cure
