@@ -82,7 +82,7 @@ def shared_memory(machine: Machine, bench: Bench) -> Finding:
         return green(f"{free / 2**20:.0f} MiB free in /dev/shm")
     cure = (
         "docker run --ipc=host or --shm-size=1g; else remove what killed processes left, and nothing of a graph that "
-        "runs: `fastdds shm clean` (of the install, or .venv/bin/fastdds)"
+        "runs: `fastdds shm clean` (of the wheels: PATH=.venv/bin:$PATH)"
     )
     return yellow(f"{free / 2**20:.0f} MiB free in /dev/shm; {SHARED_BYTES / 2**20:.0f} MiB are needed", cure)
 
