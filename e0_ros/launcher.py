@@ -98,10 +98,12 @@ class Launcher:
         """
         from e0_ros.readiness import wait_for_nodes
 
-        missing = wait_for_nodes([p.name for p in self.graph.processes], timeout_s, self._stopping.is_set)
-        if self._deaths:
-            deaths = ", ".join(f"{name} ({describe_status(status)})" for name, status in self._deaths.items())
-            raise GraphError(f"the graph did not start: {deaths} ended; its last words are in the log")
+        nodes = [process.name for process in self.graph.processes]
+        missing = wait_for_nodes(nodes, timeout_s, self._stopping.is_set)
+        deaths = {name: s for name, s in self._deaths.items() if name in nodes or not self._has_done_its_work(name, s)}
+        if deaths:
+            told = ", ".join(f"{name} ({describe_status(status)})" for name, status in deaths.items())
+            raise GraphError(f"the graph did not start: {told} ended; its last words are in the log")
         if missing:
             raise GraphError(f"the graph is not ready after {timeout_s:.0f} s; missing: {', '.join(missing)}")
 
@@ -184,13 +186,17 @@ class Launcher:
             self._start(name)
             return
         self._deaths[name] = status
-        if status == 0 and self._items[name].on_death == CONTINUE:
+        if self._has_done_its_work(name, status):
             self._line(LAUNCHER, f"{name} has done its work")
         elif self._items[name].on_death == SHUTDOWN or recent:
             self._line(LAUNCHER, f"{died}; stopping the graph")
             self._stopping.set()
         else:
             self._line(LAUNCHER, f"{died}; the graph goes on without it")
+
+    def _has_done_its_work(self, name: str, status: int) -> bool:
+        """Whether that end was meant: the spawner's of a controller, once it has loaded it."""
+        return status == 0 and self._items[name].on_death == CONTINUE
 
     def _line(self, name: str, text: str) -> None:
         with self._write_lock:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from e0_ros import launcher as module
+from e0_ros import readiness
 from e0_ros.drivers import CONTINUE, RESTART, SHUTDOWN, Foreign
 from e0_ros.graph import Graph, Process, SimArguments
 from e0_ros.launcher import Launcher
@@ -23,11 +24,11 @@ def stub(name, on_death=SHUTDOWN, **settings):
 class Run:
     """A launcher with what it printed."""
 
-    def __init__(self, *processes, log_dir=None, arguments=None):
+    def __init__(self, *processes, log_dir=None, arguments=None, foreign=()):
         self.lines = []
         path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
         self.launcher = Launcher(
-            Graph("sim", arguments or SimArguments(), tuple(processes)),
+            Graph("sim", arguments or SimArguments(), tuple(processes), foreign),
             log_dir,
             lambda name, text: self.lines.append((name, text)),
             {**os.environ, "PYTHONPATH": path},
@@ -165,6 +166,27 @@ def test_nodes_die_with_a_killed_launcher(tmp_path):
     while not gone(int(pid)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "fails"), [("controller", 0, False), ("controller", 1, True), ("policy", 0, True)]
+)
+def test_a_spawner_that_has_done_its_work_is_no_failed_start_but_a_node_that_has_ended_is(
+    monkeypatch, name, status, fails
+):
+    monkeypatch.setattr(module, "foreign_command", lambda item: [sys.executable, "-c", f"raise SystemExit({status})"])
+    monkeypatch.setattr(readiness, "wait_for_nodes", lambda *_: [])
+    spawner = Foreign("controller", "run", "controller_manager", "spawner", (), CONTINUE)
+    node = stub("policy", CONTINUE, exit_after_s=0.0 if name == "policy" else -1.0)
+    run = Run(node, foreign=(spawner,) if name == "controller" else ())
+    with run.launcher as launcher:
+        run.until(lambda: launcher.status()[name] is not None and any(n == "e0" for n, _ in run.lines))
+        if fails:
+            with pytest.raises(GraphError, match=rf"{name} \(status {status}\) ended"):
+                launcher.wait_ready(60.0)
+        else:
+            launcher.wait_ready(60.0)
+            assert launcher.running()
 
 
 @pytest.mark.ros
