@@ -172,12 +172,12 @@ class Launcher:
 
     def _watch(self, name: str) -> None:
         status = self._children[name].poll()
-        if status is None or (name in self._deaths and self._items[name].on_death != RESTART):
+        if status is None or name in self._deaths:
             return
         now = time.monotonic()
         recent = [t for t in self._restarts.get(name, []) if now - t < RESTART_WINDOW_S]
         died = f"{name} ended with {describe_status(status)}"
-        if self._items[name].on_death == RESTART and status != 0 and len(recent) < RESTARTS:
+        if self._items[name].on_death == RESTART and len(recent) < RESTARTS:
             if recent and now - recent[-1] < RESTART_DELAY_S:
                 return
             self._line(LAUNCHER, f"{died}; restarting it ({len(recent) + 1} of {RESTARTS} in a minute)")

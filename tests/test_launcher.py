@@ -99,12 +99,13 @@ def test_a_node_that_may_be_missing_does_not_end_the_graph():
     assert launcher.exit_status == 4
 
 
-def test_a_node_is_restarted_but_not_for_ever(monkeypatch):
+@pytest.mark.parametrize("status", [5, 0])
+def test_a_node_is_restarted_however_it_ended_but_not_for_ever(monkeypatch, status):
     monkeypatch.setattr(module, "RESTARTS", 2)
     monkeypatch.setattr(module, "RESTART_DELAY_S", 0.1)
-    run = Run(stub("a", says="up"), stub("b", RESTART, says="again", exit_after_s=0.0, exit_status=5))
+    run = Run(stub("a", says="up"), stub("b", RESTART, says="again", exit_after_s=0.0, exit_status=status))
     run.launcher.start()
-    assert run.launcher.wait(60.0) == 5
+    assert run.launcher.wait(60.0) == status
     assert sum(text == "again" for _, text in run.lines) == 3
     assert run.said("e0", "restarting it (2 of 2 in a minute)")()
 
