@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -150,14 +151,18 @@ class Launcher:
             while not self._stopping.wait(POLL_S):
                 for name in list(self._items):
                     self._watch(name)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # no such program; no more processes or threads
             self._failure = error
+            if self._started.is_set():
+                self._line(LAUNCHER, f"cannot restart a process: {error}; stopping the graph")
         finally:
             stop_all(list(self._children.values()), PATIENCE_S, self._hurry)
             self._stopping.set()
-            self.exit_status = next((shell_status(s) for s in self._deaths.values() if s != 0), 0)
+            failed = int(self._failure is not None)
+            self.exit_status = next((shell_status(s) for s in self._deaths.values() if s != 0), failed)
             for log in self._logs.values():
-                log.close()
+                with suppress(OSError):
+                    log.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._started.set()
 
@@ -199,12 +204,15 @@ class Launcher:
         return status == 0 and self._items[name].on_death == CONTINUE
 
     def _line(self, name: str, text: str) -> None:
+        """To the log and to the terminal: a full disk or a closed pipe keeps it from neither the other nor the next."""
         with self._write_lock:
             log = self._logs.get(name)
             if log is not None and not log.closed:
-                log.write(text + "\n")
+                with suppress(OSError):
+                    log.write(text + "\n")
             if self._echo is not None:
-                self._echo(name, text)
+                with suppress(OSError):
+                    self._echo(name, text)
 
     def _command(self, item: Process | Foreign) -> list[str]:
         if isinstance(item, Foreign):

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -108,6 +109,57 @@ def test_a_node_is_restarted_however_it_ended_but_not_for_ever(monkeypatch, stat
     assert run.launcher.wait(60.0) == status
     assert sum(text == "again" for _, text in run.lines) == 3
     assert run.said("e0", "restarting it (2 of 2 in a minute)")()
+
+
+class Pretended:
+    """A child without a process: it runs until it is signalled, and notes that with the time in `heard`."""
+
+    def __init__(self, name, heard):
+        self.name, self.heard, self.status = name, heard, None
+
+    def poll(self):
+        return self.status
+
+    def send(self, number):
+        self.heard.append((self.name, number, time.monotonic()))
+        self.status = 0
+
+    def finish_output(self, timeout_s):
+        pass
+
+
+def test_a_restart_that_fails_is_told_and_ends_the_graph_with_1(monkeypatch):
+    child = Pretended("a", [])
+    children = iter([child])
+
+    def make(*_):
+        for first in children:
+            return first
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(module, "Child", make)
+    run = Run(stub("a", RESTART))
+    run.launcher.start()
+    child.status = 0
+    assert run.launcher.wait(30.0) == 1
+    assert run.lines[-1][1].startswith("cannot restart a process: [Errno"), run.lines
+
+
+def test_a_log_on_a_full_disk_and_a_closed_terminal_cost_no_later_line(tmp_path):
+    (tmp_path / "a.log").symlink_to("/dev/full")
+    run = Run(stub("a", offspring=True, says="up"), log_dir=tmp_path)
+    lines = run.launcher._echo
+
+    def echo(name, text):
+        lines(name, text)
+        if text.startswith("offspring"):
+            raise BrokenPipeError
+
+    run.launcher._echo = echo
+    with run.launcher:
+        run.until(run.said("a", "up"))
+    assert run.said("a", "interrupted")()
+    assert not run.launcher._folder.exists(), "it has cleaned up"
 
 
 def test_the_deaf_are_killed(monkeypatch):
