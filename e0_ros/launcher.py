@@ -30,6 +30,8 @@ from e0_ros.graph import Graph, Process
 from e0_ros.resolve import GraphError, write_configuration
 
 PATIENCE_S = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
+REST_S = 1.0
+"""Longer than an arm in motion takes to come to rest by its last command, while its driver lives (SAFETY.md)."""
 RESTARTS, RESTART_WINDOW_S, RESTART_DELAY_S = 5, 60.0, 1.0
 POLL_S = 0.05
 LAUNCHER = "e0"
@@ -156,8 +158,8 @@ class Launcher:
             if self._started.is_set():
                 self._line(LAUNCHER, f"cannot restart a process: {error}; stopping the graph")
         finally:
-            stop_all(list(self._children.values()), PATIENCE_S, self._hurry)
             self._stopping.set()
+            self._end()
             failed = int(self._failure is not None)
             self.exit_status = next((shell_status(s) for s in self._deaths.values() if s != 0), failed)
             for log in self._logs.values():
@@ -165,6 +167,14 @@ class Launcher:
                     log.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._started.set()
+
+    def _end(self) -> None:
+        """Stop our nodes, and the drivers only when the arm has come to rest."""
+        drivers = [child for name, child in self._children.items() if isinstance(self._items[name], Foreign)]
+        stop_all([child for child in self._children.values() if child not in drivers], PATIENCE_S, self._hurry)
+        if any(child.poll() is None for child in drivers):
+            self._hurry.wait(REST_S)
+        stop_all(drivers, PATIENCE_S, self._hurry)
 
     def _start(self, name: str) -> None:
         command = self._commands[name]

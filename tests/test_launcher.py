@@ -112,17 +112,19 @@ def test_a_node_is_restarted_however_it_ended_but_not_for_ever(monkeypatch, stat
 
 
 class Pretended:
-    """A child without a process: it runs until it is signalled, and notes that with the time in `heard`."""
+    """A child without a process: it runs until it is signalled by `ends`, and notes what it hears in `heard`."""
 
-    def __init__(self, name, heard):
-        self.name, self.heard, self.status = name, heard, None
+    def __init__(self, name, heard, ends=signal.SIGINT):
+        self.name, self.heard, self.ends, self.status = name, heard, ends, None
 
     def poll(self):
         return self.status
 
     def send(self, number):
-        self.heard.append((self.name, number, time.monotonic()))
-        self.status = 0
+        if self.status is None:
+            self.heard.append((self.name, number, time.monotonic()))
+        if number in (self.ends, signal.SIGKILL):
+            self.status = 0
 
     def finish_output(self, timeout_s):
         pass
@@ -169,6 +171,51 @@ def test_the_deaf_are_killed(monkeypatch):
         run.until(run.said("a", "up"))
     assert launcher.status()["a"] == -signal.SIGKILL
     assert launcher.exit_status == 0
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Stops a graph of pretended processes, the node by the signal `ends`; what they heard, and when."""
+
+    def stop(ends=signal.SIGINT, foreign=True, died=False, hurry=False):
+        heard = []
+
+        def make(name, *_):
+            child = Pretended(name, heard, ends if name == "a" else signal.SIGINT)
+            child.status = 0 if died and name == "franka" else None
+            return child
+
+        monkeypatch.setattr(module, "Child", make)
+        monkeypatch.setattr(module, "foreign_command", lambda item: ["driver"])
+        run = Run(stub("a"), foreign=(Foreign("franka", "launch", "bringup", "file"),) if foreign else ())
+        run.launcher.start()
+        run.launcher.request_stop(hurry)
+        assert run.launcher.wait(30.0) == 0
+        return heard
+
+    return stop
+
+
+def test_drivers_live_until_the_last_command_of_our_nodes_was_played_to_rest(stopped, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE_S", ((signal.SIGINT, 0.05), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0)))
+    monkeypatch.setattr(module, "REST_S", 0.2)
+    heard = stopped(ends=signal.SIGTERM)
+    assert [line[:2] for line in heard] == [("a", signal.SIGINT), ("a", signal.SIGTERM), ("franka", signal.SIGINT)]
+    assert heard[2][2] - heard[1][2] >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"foreign": False}, [("a", signal.SIGINT)]),
+        ({"died": True}, [("a", signal.SIGINT)]),
+        ({"hurry": True}, [("a", signal.SIGKILL), ("franka", signal.SIGKILL)]),
+    ],
+    ids=["no driver", "it has died", "second Ctrl-C"],
+)
+def test_without_a_driver_or_in_a_hurry_nothing_is_waited_for(stopped, monkeypatch, how, expected):
+    monkeypatch.setattr(module, "REST_S", 3600.0)
+    assert [line[:2] for line in stopped(**how)] == expected
 
 
 def test_nothing_is_left_behind():
