@@ -247,25 +247,47 @@ def test_foreign_packages_need_an_install(monkeypatch):
         module.foreign_command(Foreign("franka", "launch", "franka_bringup", "franka.launch.py"))
 
 
-def test_nodes_die_with_a_killed_launcher(tmp_path):
-    code = (
+def dies_with_its_killed_launcher(start):
+    """Kills a Python process that starts something and prints its id and a word, and waits for its end; the word."""
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    with subprocess.Popen(
+        [sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    ) as process:
+        pid, word = process.stdout.readline().split()
+        process.kill()
+    deadline = time.monotonic() + 20.0
+    while not gone(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return word
+
+
+def test_nodes_die_with_a_killed_launcher():
+    start = (
         "from e0_ros.launcher import Launcher\n"
         "from e0_ros.graph import *\n"
         "p = Process('a', 'stubs.stub_node', (), settings={'says': 'up'})\n"
         "l = Launcher(Graph('sim', SimArguments(), (p,)), echo=lambda n, t: print(l.pid('a'), t, flush=True))\n"
         "l.start()\nl.wait()\n"
     )
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
-    ) as process:
-        pid, text = process.stdout.readline().split()
-        assert text == "up"
-        process.kill()
-    deadline = time.monotonic() + 20.0
-    while not gone(int(pid)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert dies_with_its_killed_launcher(start) == "up"
+
+
+def test_drivers_die_with_a_killed_launcher():
+    """As `ros2 launch` does: at SIGINT it ends what it has started, at SIGTERM itself alone."""
+    launch = (
+        "import signal, subprocess, sys, time\n"
+        "driver = subprocess.Popen(['sleep', '600'])\n"
+        "signal.signal(signal.SIGINT, lambda *_: (driver.terminate(), sys.exit()))\n"
+        "print(driver.pid, 'driver', flush=True)\ntime.sleep(600)\n"
+    )
+    start = (
+        "import os, sys, time\n"
+        "from e0_ros.child import Child\n"
+        f"Child('franka', [sys.executable, '-c', {launch!r}], os.environ, lambda n, t: print(t, flush=True))\n"
+        "time.sleep(600)\n"
+    )
+    assert dies_with_its_killed_launcher(start) == "driver"
 
 
 @pytest.mark.parametrize(
