@@ -297,11 +297,12 @@ class Sample:
     def values(self, tokenizer: ActionTokenizer) -> FloatArray:
         """The answer, normalised `(B, H, D)`: the tokens', or what `decode` reads from the last distribution.
 
-        With a continuous block it is the average of the two, as in the release.
+        With a continuous block it is the average of the two, as in the release, within [-1, 1]: what the flow comes to
+        has no bounds, and an opening beyond 0 to 1 is none.
         """
         mean, flow = (None if t is None else t.double().cpu().numpy() for t in (self.mean, self.flow))
         discrete = tokenizer.decode(self.tokens.cpu().numpy()) if mean is None else mean
-        return discrete if flow is None else 0.5 * discrete + 0.5 * flow
+        return discrete if flow is None else (0.5 * discrete + 0.5 * flow).clip(-1.0, 1.0)
 
 
 Denoiser = Callable[[Tensor, float, Tensor, "Tensor | None"], Denoised]

@@ -49,10 +49,9 @@ class Fci:
         if error == RELEASED:
             self.mode = RobotMode.IDLE if self.mode is RobotMode.USER_STOPPED else self.mode
             return
-        if error == USER_STOP:
-            self.mode = RobotMode.USER_STOPPED
-        else:
-            self.mode = RobotMode.REFLEX
+        pressed = error == USER_STOP or self.mode is RobotMode.USER_STOPPED
+        self.mode = RobotMode.USER_STOPPED if pressed else RobotMode.REFLEX
+        if error != USER_STOP:
             self.errors = self.last_motion_errors = tuple(dict.fromkeys((*self.errors, error)))
         self.hardware = False
         self.telling = not self.states_end

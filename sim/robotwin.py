@@ -151,7 +151,7 @@ class RoboTwinAdapter:
         """RoboTwin's pictures, brought to the asked size as the policy's own are."""
         shown = self._observe()["observation"]
         pictures = {view: np.ascontiguousarray(shown[CAMERAS[view]]["rgb"]) for view in self.views}
-        return {view: resize_with_pad(picture, *self._size) for view, picture in pictures.items()}
+        return {view: resize_with_pad(picture, self._size[1], self._size[0]) for view, picture in pictures.items()}
 
     def cameras(self) -> dict[str, CameraModel]:
         """On the world's frame, in the wrists' case as they stand now."""

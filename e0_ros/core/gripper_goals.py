@@ -43,7 +43,9 @@ class GripperConfig:
     homing: bool = setting(True, "find the hand's width at start: it opens and closes once; drops what it holds")
     speed_m_s: float = setting(0.1, "speed of the fingers", unit="m/s", low=0.005, high=0.2)
     force_n: float = setting(40.0, "force of a grasp", unit="N", low=1.0, high=70.0)
-    patience_s: float = setting(3.0, "a goal that takes longer is cancelled", unit="s", low=0.2, high=60.0)
+    patience_s: float = setting(
+        3.0, "a goal that takes longer is cancelled, but not before its way at that speed", unit="s", low=0.2, high=60.0
+    )
     homing_s: float = setting(20.0, "the same for homing", unit="s", low=1.0, high=120.0)
     cancel_s: float = setting(2.0, "a cancelled goal that has not ended by then is a fault", unit="s", low=0.1, high=60)
     forget_s: float = setting(10.0, "and by then forgotten: its server was restarted", unit="s", low=0.1, high=600)
@@ -110,6 +112,7 @@ class GripperGoals:
 
     def __init__(self, config: GripperConfig, width_m: float) -> None:
         self._config, self._max_m = config, width_m
+        self._patience_s = max(config.patience_s, width_m / config.speed_m_s + 1.0)
         self._ready = False
         self._homing = config.homing
         self._wanted: float | None = None
@@ -190,7 +193,7 @@ class GripperGoals:
                     f"{goal.kind.value}: cancelled {waited_s:.1f} s ago and not ended; is franka_gripper alive?"
                 )
             return ()
-        limit_s = self._config.homing_s if goal.kind is Kind.HOMING else self._config.patience_s
+        limit_s = self._config.homing_s if goal.kind is Kind.HOMING else self._patience_s
         return self._cancel(now_ns) if waited_s > limit_s else ()
 
     def status(self) -> GripperStatus:

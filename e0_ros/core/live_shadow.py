@@ -81,7 +81,8 @@ def _at(times_ns: NDArray[np.int64], stamps_ns: NDArray[np.int64], states: Float
     t, known = (times_ns - start) / 1e9, (stamps_ns - start) / 1e9
     found = np.stack([np.interp(t, known, column) for column in states.T], axis=1)
     after = np.clip(np.searchsorted(stamps_ns, times_ns), 1, len(stamps_ns) - 1)
-    found[stamps_ns[after] - stamps_ns[after - 1] > GAP_NS] = np.nan
+    apart = stamps_ns[after] - stamps_ns[after - 1] > GAP_NS
+    found[apart & ~np.isin(times_ns, stamps_ns)] = np.nan
     return found
 
 

@@ -131,9 +131,11 @@ class PolicySession:
         if not self._lockstep and self.age_ns > self._max_age_ns:
             self.counts["too old"] += 1
             return f"observation too old: {self.age_ns / 1e6:.0f} ms when inference would start"
-        plan = self._keeper.plan(in_force())
-        if plan and not self._lockstep:  # those rows will have run when the answer is there
-            plan = replace(plan, committed_until_ns=max(plan.committed_until_ns, now_ns + self.latency_ns))
+        word = in_force()
+        plan = self._keeper.plan(word)
+        if word and plan and not self._lockstep:  # when the answer is there, the executor will be committed ahead of it
+            ahead_ns = max(word.committed_until_ns - word.stamp_ns, 0)
+            plan = replace(plan, committed_until_ns=now_ns + self.latency_ns + ahead_ns)
         started_ns = self._steady_ns()
         output = self.policy.infer(observation, plan)
         self.latency_ns = self._steady_ns() - started_ns

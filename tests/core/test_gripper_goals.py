@@ -115,6 +115,13 @@ def test_a_goal_that_hangs_is_cancelled_and_one_that_never_ends_is_a_fault():
     assert one(goals.finished(number, False, "", 8 * S)).goal.kind is Kind.GRASP
 
 
+def test_a_slow_hand_has_the_time_that_its_way_takes():
+    goals, _ = ready(speed_m_s=0.02, patience_s=3.0)
+    number = one(goals.command(1.0, 0)).goal.number
+    assert goals.poll(5 * S - 1) == ()
+    assert one(goals.poll(5 * S + 1)) == Cancel(number)
+
+
 @pytest.mark.parametrize("superseded", [False, True])
 def test_a_goal_that_never_ends_is_forgotten_and_the_hand_moves_again(superseded):
     """franka_gripper died and was restarted before anyone saw it gone."""

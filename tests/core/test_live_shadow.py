@@ -47,6 +47,12 @@ def test_who_plans_what_the_human_then_does_is_right_and_who_is_off_is_off_by_th
     assert figures["shadow error [rad]"] == pytest.approx(0.1, abs=2e-3)
 
 
+def test_a_state_beside_a_gap_is_known_all_the_same() -> None:
+    """The first inference takes long: the state that the first plan was made from has none near."""
+    found = watched([plan(S), plan(S + 990 * MS)], missing=range(1, 12)).errors()
+    assert found is not None and found.plans[-1] == 2 and np.isfinite(found.still_rad[-1])
+
+
 def test_nothing_is_claimed_where_nothing_is_known() -> None:
     assert LiveShadow(ARM).errors() is None
     assert watched([plan(S + 2900 * MS)]).errors() is None, "not over yet"

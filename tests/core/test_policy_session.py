@@ -114,13 +114,13 @@ def test_a_policy_of_another_arm_is_refused() -> None:
 
 
 def test_live_the_rows_that_run_while_the_policy_thinks_are_committed() -> None:
-    """It took 3 ms before, and looks at an observation that is 20 ms old."""
+    """It took 3 ms before, looks at an observation that is 20 ms old, and the executor is committed a period ahead."""
     s, word = session(lockstep=False), InForce(SECOND, "policy", "s", 1, SECOND + PERIOD, SECOND)
     assert isinstance(s.answer(seen(SECOND), SECOND, none_in_force), ActionChunk)
     at = SECOND + 3 * PERIOD
     assert isinstance(s.answer(seen(at), at + 20_000_000, lambda: word), ActionChunk)
     plan = s.policy.plans[-1]  # type: ignore[attr-defined]
-    assert plan is not None and plan.committed_until_ns == at + 23_000_000
+    assert plan is not None and plan.committed_until_ns == at + 23_000_000 + PERIOD
 
 
 def test_committed_rows_that_a_policy_does_not_keep_are_counted() -> None:

@@ -360,4 +360,7 @@ def test_the_release_averages_both_heads() -> None:
     tokens, flow = torch.full((1, 4, 8), 32), torch.full((1, 4, 8), 0.5)
     rows = policy._rows(Sample(tokens, torch.zeros(1, 4), flow), proprioception)
     np.testing.assert_allclose(rows[:, :7], np.tile(ARM.home + 0.25 * 0.2, (4, 1)))
+    for token, beyond in ((0, -1.5), (63, 1.5)):
+        sample = Sample(torch.full((1, 4, 8), token), torch.zeros(1, 4), torch.full((1, 4, 8), beyond))
+        assert np.abs(sample.values(ActionTokenizer(64, "lower"))).max() == 1.0
     assert policy.infer(observation(), None).rows.shape == (4, 8)

@@ -135,7 +135,7 @@ def test_a_scene_is_solved_by_the_expert_then_built_again(root: Path) -> None:
 
 
 def test_scenes_that_its_evaluation_skips_and_other_arms_are_refused(root: Path) -> None:
-    adapter = RoboTwinAdapter(("base",), 32, 32)
+    adapter = RoboTwinAdapter(("base",), 48, 32)
     for task, seed, text in (
         ("beat_block_hammer", 8, "skips beat_block_hammer seed 8: its expert does not solve it"),
         ("beat_block_hammer", 9, "Objects is unstable"),
@@ -145,6 +145,7 @@ def test_scenes_that_its_evaluation_skips_and_other_arms_are_refused(root: Path)
         with pytest.raises(ValueError, match=text):
             adapter.reset(task, seed)
     adapter.reset("beat_block_hammer", 0)
+    assert adapter.finish_render()["base"].shape == (32, 48, 3)
     with pytest.raises(ValueError, match="16 numbers"):
         adapter.act(np.zeros(14))
 
