@@ -18,9 +18,10 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 def die_with_parent() -> None:
     """No node outlives a launcher that was killed (Linux; fires when the thread that started it ends), and each hears
-    SIGINT, which a shell's background jobs inherit as ignored.
+    SIGINT, which a shell's background jobs inherit as ignored. SIGTERM would end `ros2 launch` alone: it passes on
+    SIGINT, if its stdin is no terminal, and leaves its processes behind at SIGTERM.
     """
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

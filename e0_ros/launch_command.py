@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,8 +78,12 @@ def _show_arguments(name: str) -> int:
 
 
 def _run(launcher: Launcher) -> int:
-    """Start and wait; the first Ctrl-C stops cleanly, the second at once."""
-    with on_signals(lambda *_: launcher.request_stop(hurry=not launcher.running())):
+    """Start and wait; the first signal stops cleanly, a Ctrl-C after it at once; a closed terminal hurries nobody."""
+
+    def stop(number: int, _: object) -> None:
+        launcher.request_stop(hurry=number == signal.SIGINT and not launcher.running())
+
+    with on_signals(stop):
         try:
             launcher.start()
             while (status := launcher.wait(0.2)) is None:

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -29,6 +30,8 @@ from e0_ros.graph import Graph, Process
 from e0_ros.resolve import GraphError, write_configuration
 
 PATIENCE_S = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
+REST_S = 1.0
+"""Longer than an arm in motion takes to come to rest by its last command, while its driver lives (SAFETY.md)."""
 RESTARTS, RESTART_WINDOW_S, RESTART_DELAY_S = 5, 60.0, 1.0
 POLL_S = 0.05
 LAUNCHER = "e0"
@@ -98,10 +101,12 @@ class Launcher:
         """
         from e0_ros.readiness import wait_for_nodes
 
-        missing = wait_for_nodes([p.name for p in self.graph.processes], timeout_s, self._stopping.is_set)
-        if self._deaths:
-            deaths = ", ".join(f"{name} ({describe_status(status)})" for name, status in self._deaths.items())
-            raise GraphError(f"the graph did not start: {deaths} ended; its last words are in the log")
+        nodes = [process.name for process in self.graph.processes]
+        missing = wait_for_nodes(nodes, timeout_s, self._stopping.is_set)
+        deaths = {name: s for name, s in self._deaths.items() if name in nodes or not self._has_done_its_work(name, s)}
+        if deaths:
+            told = ", ".join(f"{name} ({describe_status(status)})" for name, status in deaths.items())
+            raise GraphError(f"the graph did not start: {told} ended; its last words are in the log")
         if missing:
             raise GraphError(f"the graph is not ready after {timeout_s:.0f} s; missing: {', '.join(missing)}")
 
@@ -148,16 +153,28 @@ class Launcher:
             while not self._stopping.wait(POLL_S):
                 for name in list(self._items):
                     self._watch(name)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # no such program; no more processes or threads
             self._failure = error
+            if self._started.is_set():
+                self._line(LAUNCHER, f"cannot restart a process: {error}; stopping the graph")
         finally:
-            stop_all(list(self._children.values()), PATIENCE_S, self._hurry)
             self._stopping.set()
-            self.exit_status = next((shell_status(s) for s in self._deaths.values() if s != 0), 0)
+            self._end()
+            failed = int(self._failure is not None)
+            self.exit_status = next((shell_status(s) for s in self._deaths.values() if s != 0), failed)
             for log in self._logs.values():
-                log.close()
+                with suppress(OSError):
+                    log.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._started.set()
+
+    def _end(self) -> None:
+        """Stop our nodes, and the drivers only when the arm has come to rest."""
+        drivers = [child for name, child in self._children.items() if isinstance(self._items[name], Foreign)]
+        stop_all([child for child in self._children.values() if child not in drivers], PATIENCE_S, self._hurry)
+        if any(child.poll() is None for child in drivers):
+            self._hurry.wait(REST_S)
+        stop_all(drivers, PATIENCE_S, self._hurry)
 
     def _start(self, name: str) -> None:
         command = self._commands[name]
@@ -170,12 +187,12 @@ class Launcher:
 
     def _watch(self, name: str) -> None:
         status = self._children[name].poll()
-        if status is None or (name in self._deaths and self._items[name].on_death != RESTART):
+        if status is None or name in self._deaths:
             return
         now = time.monotonic()
         recent = [t for t in self._restarts.get(name, []) if now - t < RESTART_WINDOW_S]
         died = f"{name} ended with {describe_status(status)}"
-        if self._items[name].on_death == RESTART and status != 0 and len(recent) < RESTARTS:
+        if self._items[name].on_death == RESTART and len(recent) < RESTARTS:
             if recent and now - recent[-1] < RESTART_DELAY_S:
                 return
             self._line(LAUNCHER, f"{died}; restarting it ({len(recent) + 1} of {RESTARTS} in a minute)")
@@ -184,7 +201,7 @@ class Launcher:
             self._start(name)
             return
         self._deaths[name] = status
-        if status == 0 and self._items[name].on_death == CONTINUE:
+        if self._has_done_its_work(name, status):
             self._line(LAUNCHER, f"{name} has done its work")
         elif self._items[name].on_death == SHUTDOWN or recent:
             self._line(LAUNCHER, f"{died}; stopping the graph")
@@ -192,13 +209,20 @@ class Launcher:
         else:
             self._line(LAUNCHER, f"{died}; the graph goes on without it")
 
+    def _has_done_its_work(self, name: str, status: int) -> bool:
+        """Whether that end was meant: the spawner's of a controller, once it has loaded it."""
+        return status == 0 and self._items[name].on_death == CONTINUE
+
     def _line(self, name: str, text: str) -> None:
+        """To the log and to the terminal: a full disk or a closed pipe keeps it from neither the other nor the next."""
         with self._write_lock:
             log = self._logs.get(name)
             if log is not None and not log.closed:
-                log.write(text + "\n")
+                with suppress(OSError):
+                    log.write(text + "\n")
             if self._echo is not None:
-                self._echo(name, text)
+                with suppress(OSError):
+                    self._echo(name, text)
 
     def _command(self, item: Process | Foreign) -> list[str]:
         if isinstance(item, Foreign):

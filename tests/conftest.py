@@ -11,8 +11,9 @@ import pytest
 
 from e0_ros.child import adopt_orphans
 from e0_ros.environment import calm_matrices
+from e0_ros.own_domain import own_domain
 from tests import bare_machine
-from tests.domain import descendants, end, left_behind, own_domain
+from tests.domain import descendants, end, left_behind
 from tests.person import Person, Seat
 
 calm_matrices()

@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 
@@ -94,6 +95,43 @@ def test_launch_refuses_what_it_does_not_know(words, message, capsys):
 def test_launch_shows_a_graphs_arguments(capsys):
     assert launch_command.main(["sim", "--show"]) == 0
     assert "simulator:=maniskill" in capsys.readouterr().out
+
+
+class Launched:
+    """A launcher that gets signals while it starts; `hurried` after each."""
+
+    def __init__(self, *numbers):
+        self.numbers, self.hurried, self.stopping = numbers, [], False
+
+    def running(self):
+        return not self.stopping
+
+    def request_stop(self, hurry):
+        self.stopping = True
+        self.hurried.append(hurry)
+
+    def start(self):
+        for number in self.numbers:
+            signal.raise_signal(number)
+
+    def wait(self, timeout_s):
+        return 0
+
+    def stop(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("numbers", "hurried"),
+    [
+        ((signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGINT), [False, False, False, True]),
+        ((signal.SIGHUP, signal.SIGHUP, signal.SIGINT), [False, False, True]),
+    ],
+)
+def test_only_a_second_ctrl_c_hurries_a_graph_that_is_stopping(numbers, hurried):
+    launched = Launched(*numbers)
+    assert launch_command._run(launched) == 0
+    assert launched.hurried == hurried
 
 
 def test_lines_carry_their_process_in_a_colour_of_its_own(capsys):

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.domain import descendants, end, own_domain, speakers
+from e0_ros.own_domain import own_domain
+from tests.domain import descendants, end, speakers
 
 SPEAKS = "import rclpy, sys, time; rclpy.init(); print('up', flush=True); time.sleep(600)"
 

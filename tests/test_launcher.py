@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from e0_ros import launcher as module
+from e0_ros import readiness
 from e0_ros.drivers import CONTINUE, RESTART, SHUTDOWN, Foreign
 from e0_ros.graph import Graph, Process, SimArguments
 from e0_ros.launcher import Launcher
@@ -23,11 +25,11 @@ def stub(name, on_death=SHUTDOWN, **settings):
 class Run:
     """A launcher with what it printed."""
 
-    def __init__(self, *processes, log_dir=None, arguments=None):
+    def __init__(self, *processes, log_dir=None, arguments=None, foreign=()):
         self.lines = []
         path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
         self.launcher = Launcher(
-            Graph("sim", arguments or SimArguments(), tuple(processes)),
+            Graph("sim", arguments or SimArguments(), tuple(processes), foreign),
             log_dir,
             lambda name, text: self.lines.append((name, text)),
             {**os.environ, "PYTHONPATH": path},
@@ -98,14 +100,68 @@ def test_a_node_that_may_be_missing_does_not_end_the_graph():
     assert launcher.exit_status == 4
 
 
-def test_a_node_is_restarted_but_not_for_ever(monkeypatch):
+@pytest.mark.parametrize("status", [5, 0])
+def test_a_node_is_restarted_however_it_ended_but_not_for_ever(monkeypatch, status):
     monkeypatch.setattr(module, "RESTARTS", 2)
     monkeypatch.setattr(module, "RESTART_DELAY_S", 0.1)
-    run = Run(stub("a", says="up"), stub("b", RESTART, says="again", exit_after_s=0.0, exit_status=5))
+    run = Run(stub("a", says="up"), stub("b", RESTART, says="again", exit_after_s=0.0, exit_status=status))
     run.launcher.start()
-    assert run.launcher.wait(60.0) == 5
+    assert run.launcher.wait(60.0) == status
     assert sum(text == "again" for _, text in run.lines) == 3
     assert run.said("e0", "restarting it (2 of 2 in a minute)")()
+
+
+class Pretended:
+    """A child without a process: it runs until it is signalled by `ends`, and notes what it hears in `heard`."""
+
+    def __init__(self, name, heard, ends=signal.SIGINT):
+        self.name, self.heard, self.ends, self.status = name, heard, ends, None
+
+    def poll(self):
+        return self.status
+
+    def send(self, number):
+        if self.status is None:
+            self.heard.append((self.name, number, time.monotonic()))
+        if number in (self.ends, signal.SIGKILL):
+            self.status = 0
+
+    def finish_output(self, timeout_s):
+        pass
+
+
+def test_a_restart_that_fails_is_told_and_ends_the_graph_with_1(monkeypatch):
+    child = Pretended("a", [])
+    children = iter([child])
+
+    def make(*_):
+        for first in children:
+            return first
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(module, "Child", make)
+    run = Run(stub("a", RESTART))
+    run.launcher.start()
+    child.status = 0
+    assert run.launcher.wait(30.0) == 1
+    assert run.lines[-1][1].startswith("cannot restart a process: [Errno"), run.lines
+
+
+def test_a_log_on_a_full_disk_and_a_closed_terminal_cost_no_later_line(tmp_path):
+    (tmp_path / "a.log").symlink_to("/dev/full")
+    run = Run(stub("a", offspring=True, says="up"), log_dir=tmp_path)
+    lines = run.launcher._echo
+
+    def echo(name, text):
+        lines(name, text)
+        if text.startswith("offspring"):
+            raise BrokenPipeError
+
+    run.launcher._echo = echo
+    with run.launcher:
+        run.until(run.said("a", "up"))
+    assert run.said("a", "interrupted")()
+    assert not run.launcher._folder.exists(), "it has cleaned up"
 
 
 def test_the_deaf_are_killed(monkeypatch):
@@ -115,6 +171,51 @@ def test_the_deaf_are_killed(monkeypatch):
         run.until(run.said("a", "up"))
     assert launcher.status()["a"] == -signal.SIGKILL
     assert launcher.exit_status == 0
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Stops a graph of pretended processes, the node by the signal `ends`; what they heard, and when."""
+
+    def stop(ends=signal.SIGINT, foreign=True, died=False, hurry=False):
+        heard = []
+
+        def make(name, *_):
+            child = Pretended(name, heard, ends if name == "a" else signal.SIGINT)
+            child.status = 0 if died and name == "franka" else None
+            return child
+
+        monkeypatch.setattr(module, "Child", make)
+        monkeypatch.setattr(module, "foreign_command", lambda item: ["driver"])
+        run = Run(stub("a"), foreign=(Foreign("franka", "launch", "bringup", "file"),) if foreign else ())
+        run.launcher.start()
+        run.launcher.request_stop(hurry)
+        assert run.launcher.wait(30.0) == 0
+        return heard
+
+    return stop
+
+
+def test_drivers_live_until_the_last_command_of_our_nodes_was_played_to_rest(stopped, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE_S", ((signal.SIGINT, 0.05), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0)))
+    monkeypatch.setattr(module, "REST_S", 0.2)
+    heard = stopped(ends=signal.SIGTERM)
+    assert [line[:2] for line in heard] == [("a", signal.SIGINT), ("a", signal.SIGTERM), ("franka", signal.SIGINT)]
+    assert heard[2][2] - heard[1][2] >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"foreign": False}, [("a", signal.SIGINT)]),
+        ({"died": True}, [("a", signal.SIGINT)]),
+        ({"hurry": True}, [("a", signal.SIGKILL), ("franka", signal.SIGKILL)]),
+    ],
+    ids=["no driver", "it has died", "second Ctrl-C"],
+)
+def test_without_a_driver_or_in_a_hurry_nothing_is_waited_for(stopped, monkeypatch, how, expected):
+    monkeypatch.setattr(module, "REST_S", 3600.0)
+    assert [line[:2] for line in stopped(**how)] == expected
 
 
 def test_nothing_is_left_behind():
@@ -146,25 +247,68 @@ def test_foreign_packages_need_an_install(monkeypatch):
         module.foreign_command(Foreign("franka", "launch", "franka_bringup", "franka.launch.py"))
 
 
-def test_nodes_die_with_a_killed_launcher(tmp_path):
-    code = (
+def dies_with_its_killed_launcher(start):
+    """Kills a Python process that starts something and prints its id and a word, and waits for its end; the word."""
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    with subprocess.Popen(
+        [sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    ) as process:
+        pid, word = process.stdout.readline().split()
+        process.kill()
+    deadline = time.monotonic() + 20.0
+    while not gone(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return word
+
+
+def test_nodes_die_with_a_killed_launcher():
+    start = (
         "from e0_ros.launcher import Launcher\n"
         "from e0_ros.graph import *\n"
         "p = Process('a', 'stubs.stub_node', (), settings={'says': 'up'})\n"
         "l = Launcher(Graph('sim', SimArguments(), (p,)), echo=lambda n, t: print(l.pid('a'), t, flush=True))\n"
         "l.start()\nl.wait()\n"
     )
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
-    ) as process:
-        pid, text = process.stdout.readline().split()
-        assert text == "up"
-        process.kill()
-    deadline = time.monotonic() + 20.0
-    while not gone(int(pid)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert dies_with_its_killed_launcher(start) == "up"
+
+
+def test_drivers_die_with_a_killed_launcher():
+    """As `ros2 launch` does: at SIGINT it ends what it has started, at SIGTERM itself alone."""
+    launch = (
+        "import signal, subprocess, sys, time\n"
+        "driver = subprocess.Popen(['sleep', '600'])\n"
+        "signal.signal(signal.SIGINT, lambda *_: (driver.terminate(), sys.exit()))\n"
+        "print(driver.pid, 'driver', flush=True)\ntime.sleep(600)\n"
+    )
+    start = (
+        "import os, sys, time\n"
+        "from e0_ros.child import Child\n"
+        f"Child('franka', [sys.executable, '-c', {launch!r}], os.environ, lambda n, t: print(t, flush=True))\n"
+        "time.sleep(600)\n"
+    )
+    assert dies_with_its_killed_launcher(start) == "driver"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "fails"), [("controller", 0, False), ("controller", 1, True), ("policy", 0, True)]
+)
+def test_a_spawner_that_has_done_its_work_is_no_failed_start_but_a_node_that_has_ended_is(
+    monkeypatch, name, status, fails
+):
+    monkeypatch.setattr(module, "foreign_command", lambda item: [sys.executable, "-c", f"raise SystemExit({status})"])
+    monkeypatch.setattr(readiness, "wait_for_nodes", lambda *_: [])
+    spawner = Foreign("controller", "run", "controller_manager", "spawner", (), CONTINUE)
+    node = stub("policy", CONTINUE, exit_after_s=0.0 if name == "policy" else -1.0)
+    run = Run(node, foreign=(spawner,) if name == "controller" else ())
+    with run.launcher as launcher:
+        run.until(lambda: launcher.status()[name] is not None and any(n == "e0" for n, _ in run.lines))
+        if fails:
+            with pytest.raises(GraphError, match=rf"{name} \(status {status}\) ended"):
+                launcher.wait_ready(60.0)
+        else:
+            launcher.wait_ready(60.0)
+            assert launcher.running()
 
 
 @pytest.mark.ros

@@ -19,6 +19,7 @@ from pathlib import Path
 import e0_ros.bench
 from e0_policy.files import write_json
 from e0_ros.config import closest
+from e0_ros.own_domain import own_domain
 
 NO_BENCHMARKS = ("command", "processes")
 HEADINGS = ("benchmark", "figure", "median", "n", "spread", "target", "met")
@@ -91,7 +92,10 @@ def table(lines: Sequence[Figure], markdown: bool = False) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run benchmarks; 1 if one of them fails to run (a missed target is a result, not a failure)."""
+    """Run benchmarks; 1 if one of them fails to run (a missed target is a result, not a failure).
+
+    They speak as cameras, arm, leader, policy and executor, so they have a ROS domain to themselves.
+    """
     parser = argparse.ArgumentParser(prog="e0 bench", description="Measure.", epilog="example: e0 bench --seconds 10")
     parser.add_argument("names", nargs="*", help=f"{', '.join(benchmarks()) or 'none yet'}; default: all")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement (default: 10)")
@@ -104,13 +108,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in benchmarks():
             parser.error(f"no benchmark {name!r}{closest(name, benchmarks())}")
     lines, failed = [], []
-    for name in options.names or benchmarks():
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        try:
-            lines += measure(name, options.seconds, options.repeat)
-        except Exception as error:
-            failed.append(name)
-            print(f"{name}: failed: {error}", file=sys.stderr)
+    with own_domain():
+        for name in options.names or benchmarks():
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            try:
+                lines += measure(name, options.seconds, options.repeat)
+            except Exception as error:
+                failed.append(name)
+                print(f"{name}: failed: {error}", file=sys.stderr)
     if options.targets:
         lines = [line for line in lines if line.target]
     print(table(lines))

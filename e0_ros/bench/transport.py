@@ -37,6 +37,7 @@ from e0_ros.core.pairing import JOINTS
 from e0_ros.nodes.chunk_executor import ChunkExecutorNode
 from e0_ros.nodes.chunk_executor import run as run_executor
 from e0_ros.nodes.observation_sync import ObservationSyncNode
+from e0_ros.own_domain import own_domain
 from e0_ros.process import run_node
 
 VIEWS = ("base", "wrist")
@@ -274,7 +275,9 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--role", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(args)
     if options.role is None:
-        for name, value in run(options.seconds, not options.default_transport).items():
+        with own_domain():
+            measured = run(options.seconds, not options.default_transport)
+        for name, value in measured.items():
             print(f"{name:<24}{value:>12.3f}   {TARGETS.get(name, '')}".rstrip())
         return 0
     role, argument = options.role

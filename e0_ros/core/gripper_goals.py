@@ -43,7 +43,9 @@ class GripperConfig:
     homing: bool = setting(True, "find the hand's width at start: it opens and closes once; drops what it holds")
     speed_m_s: float = setting(0.1, "speed of the fingers", unit="m/s", low=0.005, high=0.2)
     force_n: float = setting(40.0, "force of a grasp", unit="N", low=1.0, high=70.0)
-    patience_s: float = setting(3.0, "a goal that takes longer is cancelled, but not before its way at that speed", unit="s", low=0.2, high=60.0)
+    patience_s: float = setting(
+        3.0, "a goal that takes longer is cancelled, but not before its way at that speed", unit="s", low=0.2, high=60.0
+    )
     homing_s: float = setting(20.0, "the same for homing", unit="s", low=1.0, high=120.0)
     cancel_s: float = setting(2.0, "a cancelled goal that has not ended by then is a fault", unit="s", low=0.1, high=60)
     forget_s: float = setting(10.0, "and by then forgotten: its server was restarted", unit="s", low=0.1, high=600)

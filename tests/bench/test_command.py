@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from types import SimpleNamespace
@@ -16,6 +17,26 @@ from e0_ros.bench import command
 def test_every_module_that_is_offered_can_be_run(name: str) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     assert callable(import_module(f"e0_ros.bench.{name}").run)
+
+
+def test_nothing_is_measured_in_the_domain_of_an_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement's executor arms itself and commands; its policy and its recorder's clients speak to everybody's."""
+    for name, value in (
+        ("ROS_DOMAIN_ID", "7"),
+        ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET"),
+        ("ROS_LOCALHOST_ONLY", "0"),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    met: list[tuple[str, ...]] = []
+
+    def run(_: float) -> dict[str, float]:
+        met.append(tuple(os.environ[name] for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")))
+        assert os.environ["ROS_DOMAIN_ID"] not in ("", "0", "7")
+        return {"figure": 1.0}
+
+    monkeypatch.setattr(command, "import_module", lambda _: SimpleNamespace(run=run))
+    assert command.main(["--repeat", "1"]) == 0 and set(met) == {("LOCALHOST", "1")}
 
 
 def fails(_: float) -> dict[str, float]:

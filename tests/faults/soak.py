@@ -28,10 +28,10 @@ from e0_ros.delay_probe import SUFFIX
 from e0_ros.graph import RESTART, Graph
 from e0_ros.graph_client import GraphCallError
 from e0_ros.launcher import Launcher
+from e0_ros.own_domain import own_domain
 from e0_ros.progress import Progress
 from e0_ros.resolve import GraphError, resolve
 from sim.evaluator import start
-from tests.domain import own_domain
 from tests.faults.gauges import MIB, Gauges, Trend
 from tests.faults.injected import KILLED, KINDS, Fault, Injector, Outcome, schedule
 from tests.faults.watched import Watched, patient, recording
