@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from e0_ros import launch_command, readiness, record_command
-from e0_ros.bench import pick
 from e0_ros.launcher import Launcher
 from e0_ros.resolve import GraphError
 from sim import demo
@@ -51,9 +50,7 @@ def test_a_command_that_starts_a_graph_says_what_runs_and_what_to_do(
     assert SAID in said and "ROS domain 7" in said and "another ROS_DOMAIN_ID" in said
 
 
-def test_so_do_a_bench_and_trials(tmp_path: Path) -> None:
-    with pytest.raises(GraphError, match="another ROS_DOMAIN_ID"):
-        pick.run(1.0)
+def test_so_do_trials(tmp_path: Path) -> None:
     person: Any = None
     trials = Bench("sim", ["simulator:=fr3_plant"], tmp_path, person, print)
     with pytest.raises(GraphError, match="another ROS_DOMAIN_ID"):

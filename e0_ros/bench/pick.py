@@ -5,9 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from e0_ros.readiness import require_alone
-from e0_ros.resolve import resolve
-
 EPISODES = 20
 TARGETS = {
     "realtime_successes": ">= 19",
@@ -22,8 +19,6 @@ TARGETS = {
 
 def run(seconds: float) -> dict[str, float]:
     """Run the same 20 episodes three times; `seconds` does not matter, an episode lasts as long as its task."""
-    common = {"simulator": "maniskill", "task": "PickCube-v1"}
-    require_alone(resolve("sim", common))
     from sim.demo import mean_cores
     from sim.evaluator import real_time_factor, violations
     from sim.maniskill import ManiSkillAdapter
@@ -31,6 +26,7 @@ def run(seconds: float) -> dict[str, float]:
     from sim.statistics import percentile, total
 
     seeds, settings = range(EPISODES), {"bridge": {"judge": True}}
+    common = {"simulator": "maniskill", "task": "PickCube-v1"}
     with tempfile.TemporaryDirectory() as folder:
         live = over_graph({**common, "mode": "realtime"}, seeds, Path(folder) / "realtime", settings=settings)
         locked = {**common, "mode": "lockstep", "record": False}
