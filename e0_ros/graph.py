@@ -102,6 +102,7 @@ FAKE_CAMERA = Process("fake_camera", "sim.bridge.camera", ("sim.fake_camera:Fake
 NODES = (BRIDGE, FAKE_CAMERA, EXPERTS, SYNC, POLICY, EXECUTOR, GRIPPER, ARM_SESSION, RECORDER, TELEOP)
 """Every node of ours. In a simulation the death of any of them ends the graph."""
 PLANNERS = (EXPERTS, POLICY, TELEOP)
+"""Those that only say where the arm is to go."""
 
 
 PLANT_LATE_MS = 500.0
